@@ -1,0 +1,119 @@
+"""What the training scripts of the embedded models share: one resumable loop with EMA and time left."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "src" / "learn_to_steer" / "emoji" / "data"
+CHECKPOINTS = ROOT / "checkpoints"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+torch.set_flush_denormal(True)  # denormal gradients slow a CPU step down tenfold
+
+
+def autocast() -> torch.autocast:
+    """bf16 where it is fast: CUDA, and CPUs through oneDNN."""
+    return torch.autocast(DEVICE.type, torch.bfloat16)
+
+
+class Ema:
+    """Exponential moving average of a module's floating-point parameters, warmed up from zero."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[key].lerp_(value.detach(), 1 - decay)
+            else:
+                self.shadow[key].copy_(value)
+
+
+def decayed(step: int, steps: int, warmup: int = 100, tail: float = 0.35) -> float:
+    """Learning-rate factor: linear warm-up, flat, linear decay to 2 % over the last ``tail`` of the steps."""
+    return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (tail * steps)))
+
+
+def train(
+    name: str,
+    module: nn.Module,
+    loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
+    *,
+    steps: int,
+    rate: float,
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.998,
+    clip: float = 1.0,
+    save_every: int = 200,
+    on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train ``module`` on ``loss_of(step)``; resumes from ``checkpoints/<name>``; returns the EMA weights.
+
+    A checkpoint is written to a temporary name and renamed, so killing the script loses at most
+    ``save_every`` steps.
+    """
+    folder = CHECKPOINTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    ema, start = Ema(module, ema_decay), 0
+    if (folder / "state.json").exists():
+        start = json.loads((folder / "state.json").read_text())["step"]
+        stored = load_file(folder / f"{start}.safetensors", device=str(DEVICE))
+        module.load_state_dict({k[6:]: v for k, v in stored.items() if k.startswith("model.")})
+        ema.shadow = {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
+        optimizer.load_state_dict(torch.load(folder / f"{start}.optimizer.pt", weights_only=True))
+        print(f"{name}: resumed at step {start} of {steps}", flush=True)
+
+    def save(step: int) -> None:
+        tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items()}
+        tensors |= {f"ema.{k}": v.contiguous() for k, v in ema.shadow.items()}
+        save_file(tensors, folder / "tmp.safetensors")
+        os.replace(folder / "tmp.safetensors", folder / f"{step}.safetensors")
+        torch.save(optimizer.state_dict(), folder / "tmp.pt")
+        os.replace(folder / "tmp.pt", folder / f"{step}.optimizer.pt")
+        (folder / "tmp.json").write_text(json.dumps({"step": step}))
+        os.replace(folder / "tmp.json", folder / "state.json")
+        for old in folder.glob("*.*"):
+            if old.name.split(".")[0].isdigit() and int(old.name.split(".")[0]) < step:
+                old.unlink()
+        if on_save is not None:
+            on_save(step, ema.shadow)
+
+    began, running = time.monotonic(), {}
+    for step in range(start, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * decayed(step, steps)
+        loss, parts = loss_of(step)
+        if not torch.isfinite(loss):
+            raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), clip)
+        optimizer.step()
+        ema.update(module, step)
+        for key, value in {"loss": loss.item(), **parts}.items():
+            running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
+        if (step + 1) % 25 == 0:
+            spent = time.monotonic() - began
+            left = spent / (step + 1 - start) * (steps - step - 1)
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
+            print(f"{name} {step + 1}/{steps}  {shown}  {spent / (step + 1 - start):.2f} s/step  {left / 60:.0f} min left", flush=True)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save(step + 1)
+    return ema.shadow
+
+
+def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as they are packaged: fp16, contiguous, on the CPU."""
+    return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state.items()}

@@ -1,0 +1,205 @@
+"""Train ``sd:emoji``: UNet and CLIP text encoder together, from scratch, on rendered and captioned scenes.
+
+    python runs/train_base.py --steps 6000      # resumable; on a GPU when there is one
+    python runs/train_base.py --export          # write the newest checkpoint into the package
+
+Needs the tokenizer and the VAE (train_tokenizer.py, train_vae.py). Latents are computed once, in chunks that
+join the pool as training goes on; captions are drawn anew every time a scene is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from loop import CHECKPOINTS, DEVICE, MODELS, autocast, half, train
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from learn_to_steer.emoji.captions import caption
+from learn_to_steer.emoji.scenes import render
+from learn_to_steer.emoji.world import random_scenes
+
+FOLDER = MODELS / "sd-emoji"
+CHUNK = 4096
+PROMPTS = (
+    "a dog and a cat",
+    "a photo of a teddy bear and a pizza",
+    "a photo of a dog to the left of a teddy bear",
+    "a cow above a suitcase",
+    "a photo of a bird below a chair",
+    "a skateboard to the right of a banana",
+    "a robot and a turtle",
+    "a zebra",
+    "a vase, a sheep and a bus",
+    "a photo of an elephant on the beach",
+    "a red car and a laptop",
+    "two horses",
+    "a cup and a knife",
+    "a mouse to the left of a bowl",
+    "a photo of a stop sign above a kite",
+    "a rabbit below a key",
+)
+
+
+class Base(nn.Module):
+    """UNet and text encoder as one module to train."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=128,
+                intermediate_size=512,
+                projection_dim=128,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=77,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=16,
+            in_channels=16,
+            out_channels=16,
+            block_out_channels=(96, 192),
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=128,
+            attention_head_dim=4,
+            norm_num_groups=16,
+        )
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def pipeline(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+    pipe = StableDiffusionPipeline(
+        vae, base.text_encoder, tokenizer, base.unet, scheduler(), None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def chunk(index: int, vae: AutoencoderKL) -> tuple[torch.Tensor, list]:
+    """Latents and scenes of one chunk of the pool, computed once and kept in checkpoints/."""
+    scenes = random_scenes(CHUNK, seed=1000 + index)
+    path = CHECKPOINTS / "latents" / f"{index}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = []
+        with torch.no_grad(), autocast():
+            for start in range(0, CHUNK, 64):
+                pictures, _ = render(scenes[start : start + 64], 128, device=DEVICE)
+                latents = vae.encode(pictures * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
+                parts.append(latents.half().cpu())
+        save_file({"latents": torch.cat(parts)}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+    return load_file(path)["latents"], scenes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--export", action="store_true")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", torch_dtype=torch.float32).to(DEVICE).requires_grad_(False)
+    base = Base(tokenizer).to(DEVICE)
+    base.unet.set_attn_processor(AttnProcessor())  # plain softmax: its backward is faster on a CPU
+    if options.export:
+        step = json.loads((CHECKPOINTS / "base" / "state.json").read_text())["step"]
+        stored = load_file(CHECKPOINTS / "base" / f"{step}.safetensors")
+        base.load_state_dict(half({k[4:]: v for k, v in stored.items() if k.startswith("ema.")}))
+        base.half()
+        for part in ("unet", "text_encoder"):
+            getattr(base, part).save_pretrained(FOLDER / part)
+        scheduler().save_pretrained(FOLDER / "scheduler")
+        parts = {
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+        }
+        index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0", **parts}
+        index["requires_safety_checker"] = False
+        (FOLDER / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+        print(f"exported step {step} to the package")
+        return
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in base.named_children()}
+    print(f"{count} parameters on {DEVICE}", flush=True)
+    kept = scheduler().alphas_cumprod.to(DEVICE)
+    snr = kept / (1 - kept)
+    loss_weight = snr.clamp(max=5) / snr  # min-SNR: without it the nearly clean steps drown the layout
+    latents: list[torch.Tensor] = []
+    scenes: list = []
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        while len(latents) < min(options.chunks, 1 + step // 300):
+            began = time.monotonic()
+            more, drawn = chunk(len(latents), vae)
+            latents.append(more)
+            scenes.extend(drawn)
+            print(f"pool of {len(scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
+        rng = np.random.default_rng((2, step))
+        rows = rng.integers(len(scenes), size=options.batch)
+        clean = torch.stack([latents[r // CHUNK][r % CHUNK] for r in rows]).float().to(DEVICE)
+        captions = ["" if rng.random() < 0.1 else caption(scenes[r], rng) for r in rows]
+        tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        torch.manual_seed(step)
+        noise = torch.randn_like(clean)
+        times = torch.randint(0, 1000, (options.batch,), device=DEVICE)
+        level = kept[times].view(-1, 1, 1, 1)
+        noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+        with autocast():
+            text = base.text_encoder(tokens.input_ids.to(DEVICE))[0]
+            guess = base.unet(noisy, times, text).sample
+        errors = (guess.float() - noise).square().mean((1, 2, 3))
+        return (errors * loss_weight[times]).mean(), {"mse": errors.mean().item()}
+
+    def show(step: int, weights: dict[str, torch.Tensor]) -> None:
+        if step % 400:
+            return
+        look = Base(tokenizer).to(DEVICE)
+        look.load_state_dict(weights)
+        seeds = [torch.Generator().manual_seed(i) for i in range(len(PROMPTS))]
+        with autocast():
+            made = pipeline(look, vae, tokenizer)(
+                list(PROMPTS), num_inference_steps=25, guidance_scale=4.0, generator=seeds, output_type="np"
+            ).images
+        sheet = made.reshape(2, 8, 128, 128, 3).transpose(0, 2, 1, 3, 4).reshape(256, 1024, 3)
+        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(CHECKPOINTS / "base" / f"sheet-{step}.png")
+
+    train("base", base, loss_of, steps=options.steps, rate=options.rate, ema_decay=0.999, on_save=show)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""What every detector offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from learn_to_steer.geometry import Detection
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Detector(Protocol):
+    """Finds named objects in pictures. A detector's module offers ``load(device) -> Detector``."""
+
+    name: str
+
+    def detect(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        """Detections of each picture: canonical object names, scores in [0, 1], boxes in the picture's pixels."""
+        ...

@@ -1,0 +1,58 @@
+"""Detector of the emoji world's sprites: the packaged centre-point network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch.nn import functional
+
+from learn_to_steer.detectors._protocol import Detector
+from learn_to_steer.emoji.detector_net import STRIDE, DetectorNet, decode, load_net
+from learn_to_steer.geometry import Detection
+
+BATCH = 64
+
+
+class EmojiDetector:
+    """Finds emoji sprites in pictures of any size.
+
+    It was trained on pictures 96 to 128 pixels high, sprites 23 to 67 pixels; larger pictures should be
+    shrunk by the caller first.
+    """
+
+    name = "emoji"
+
+    def __init__(self, net: DetectorNet, names: tuple[str, ...], threshold: float) -> None:
+        self.net = net
+        self.names = names
+        self.threshold = threshold
+
+    @torch.no_grad()
+    def detect(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+        """Detections of each picture, best first; pictures of one size share a batch."""
+        found: list[list[Detection]] = [[] for _ in pictures]
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            sizes.setdefault((picture.height, picture.width), []).append(index)
+        for size, members in sizes.items():
+            for start in range(0, len(members), BATCH):
+                batch = members[start : start + BATCH]
+                heat, box = self.net(self._tensor([pictures[index] for index in batch]))
+                for index, seen in zip(batch, decode(heat, box, self.names, self.threshold, size), strict=True):
+                    found[index] = seen
+        return found
+
+    def _tensor(self, pictures: Sequence[Image]) -> torch.Tensor:
+        """RGB in [0, 1] (n, 3, H, W), the right and lower edge repeated up to a multiple of the stride."""
+        pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+        scaled = pixels.to(next(self.net.parameters()).device).permute(0, 3, 1, 2).float() / 255
+        right, below = -scaled.shape[3] % STRIDE, -scaled.shape[2] % STRIDE
+        return functional.pad(scaled, (0, right, 0, below), mode="replicate")
+
+
+def load(device: str = "cpu") -> Detector:
+    """The packaged detector on ``device``. Raises DataError when its weights are not in the package."""
+    return EmojiDetector(*load_net(device))

@@ -1,0 +1,124 @@
+"""The emoji world's detector: a small centre-point network and the reading of its output.
+
+Every object is the peak of its class's heatmap at stride 8; at the peak the network also says where
+inside the cell the centre lies and how large the box is (Zhou et al., "Objects as Points",
+arXiv 1904.07850). Weights are packaged under ``data/detector`` and made by ``runs/train_detector.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import nn
+from torch.nn import functional
+
+from learn_to_steer.errors import DataError
+from learn_to_steer.geometry import Box, Detection
+
+STRIDE = 8
+SAME_SPOT = 0.25  # share of two boxes' mean side: peaks with closer centres are one object seen twice
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(x + self.body(x))
+
+
+def _halve(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class DetectorNet(nn.Module):
+    """Pictures (n, 3, H, W) in [0, 1] -> class logits (n, classes, h, w) and boxes (n, 4, h, w), h = H / 8.
+
+    Box channels: centre x and y in cells relative to the middle of the cell, then log width and log height
+    in cells. H and W must be multiples of 8. ``widths`` are the channels at strides 2, 4, 8 and 16; the
+    coarsest level gives every cell a view of the whole object before it is added back at stride 8.
+    """
+
+    def __init__(self, classes: int, widths: tuple[int, int, int, int] = (32, 48, 96, 128)) -> None:
+        super().__init__()
+        a, b, c, d = widths
+        self.fine = nn.Sequential(_halve(3, a), _halve(a, b), _Residual(b), _halve(b, c), _Residual(c), _Residual(c))
+        self.coarse = nn.Sequential(_halve(c, d), _Residual(d), _Residual(d), nn.Conv2d(d, c, 1))
+        self.joined = nn.Sequential(_Residual(c), _Residual(c))
+        self.heat = nn.Conv2d(c, classes, 1)
+        self.box = nn.Conv2d(c, 4, 1)
+        nn.init.constant_(self.heat.bias, -4.6)  # type: ignore[arg-type]  # a prior of 1 %, or focal loss starts by exploding
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fine = self.fine(pictures - 0.5)
+        coarse = functional.interpolate(self.coarse(fine), size=fine.shape[-2:], mode="nearest")
+        joined = self.joined(fine + coarse)
+        return self.heat(joined), self.box(joined)
+
+
+def decode(
+    heat: torch.Tensor, box: torch.Tensor, names: tuple[str, ...], threshold: float, size: tuple[int, int]
+) -> list[list[Detection]]:
+    """Detections of every picture, best first, boxes in pixels clipped to ``size`` = (height, width).
+
+    ``heat`` (n, classes, h, w) logits and ``box`` (n, 4, h, w) as the network gives them. A detection is a
+    cell that beats its eight neighbours in its class and reaches ``threshold`` after the sigmoid; of peaks
+    on the same spot, of any class, the best one stays. Equal objects apart from each other are all kept.
+    """
+    scores = heat.float().sigmoid()
+    peaks = (scores == functional.max_pool2d(scores, 3, stride=1, padding=1)) & (scores >= threshold)
+    found: list[list[Detection]] = [[] for _ in range(len(heat))]
+    where = peaks.nonzero()
+    order = scores[peaks].argsort(descending=True, stable=True)
+    for n, c, y, x in where[order].tolist():
+        dx, dy, log_width, log_height = box[n, :, y, x].float().tolist()
+        centre_x, centre_y = (x + 0.5 + dx) * STRIDE, (y + 0.5 + dy) * STRIDE
+        half = torch.tensor([log_width, log_height]).clamp(-4, 4).exp().mul(STRIDE / 2).tolist()
+        around = (centre_x - half[0], centre_y - half[1], centre_x + half[0], centre_y + half[1])
+        if any(_same_spot(around, other.box) for other in found[n]):
+            continue
+        found[n].append(Detection(names[c], float(scores[n, c, y, x]), around))
+    return [[Detection(d.name, d.score, _clipped(d.box, size)) for d in picture] for picture in found]
+
+
+def _same_spot(a: Box, b: Box) -> bool:
+    apart = max(abs(a[0] + a[2] - b[0] - b[2]), abs(a[1] + a[3] - b[1] - b[3])) / 2
+    side = sum(v[2] - v[0] + v[3] - v[1] for v in (a, b)) / 4
+    return apart < SAME_SPOT * side
+
+
+def _clipped(box: Box, size: tuple[int, int]) -> Box:
+    height, width = size
+    return (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
+
+
+def load_net(device: torch.device | str = "cpu") -> tuple[DetectorNet, tuple[str, ...], float]:
+    """The packaged network in fp32 evaluation mode, its class names and its score threshold.
+
+    Raises DataError when the package carries no weights.
+    """
+    folder = files(__package__).joinpath("data", "detector")
+    try:
+        config = json.loads(folder.joinpath("config.json").read_text())
+        weights = load_tensors(folder.joinpath("model.safetensors").read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"the package has no detector weights ({error.filename}); "
+            "reinstall it, or make them with runs/train_detector.py"
+        ) from error
+    names = tuple(config["classes"])
+    net = DetectorNet(len(names), tuple(config["widths"]))
+    net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+    return net.to(device).eval(), names, float(config["threshold"])

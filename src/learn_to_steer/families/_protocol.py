@@ -1,0 +1,104 @@
+"""What a family of models must answer, and the frozen facts of its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from learn_to_steer.maps import Layout, TapPoint
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named base model: where it is, how it is sampled, and what the authors did with it.
+
+    ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
+    ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
+    ``rates`` are the official profile's step size (latent units per unit gradient) and the default one's.
+    """
+
+    name: str
+    family: str
+    source: str
+    side: int
+    steps: int
+    guidance: float
+    rate: float
+    trained_steps: tuple[int, ...] = ()
+    classifier: str | None = None
+    dtype: str = "float32"
+    note: str = ""
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One denoiser call: ``latents`` and ``time`` as fed, everything else by name."""
+
+    latents: Tensor
+    time: Tensor
+    rest: Mapping[str, Any]
+
+
+class Family(Protocol):
+    """The facts that steering, tap, replay and inversion ask for. One final class a family."""
+
+    name: str
+    denoiser: str
+
+    def knows(self, pipe: Any) -> bool:
+        """Whether ``pipe`` is a pipeline of this family."""
+
+    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+        """The attention modules that are tapped, in channel order."""
+
+    def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
+        """All attention modules, tapped or not."""
+
+    def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
+        """The layout of this denoiser's maps when resized to ``side``."""
+
+    def tokenizer(self, pipe: Any) -> Any:
+        """The tokenizer whose pieces are the text columns of the maps."""
+
+    def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """A denoiser's arguments by name."""
+
+    def write(self, call: Call) -> dict[str, Any]:
+        """Keyword arguments that repeat ``call``."""
+
+    def text_length(self, call: Call) -> int:
+        """Number of text columns in this call's keys."""
+
+    def latent_size(self, call: Call) -> tuple[int, int]:
+        """Height and width of the latents, in latent cells."""
+
+    def noise_level(self, pipe: Any, time: Tensor) -> float:
+        """Noise level in [0, 1] of what the network is fed at ``time``: the noise's share of the standard deviation."""
+
+    def elapsed(self, pipe: Any, time: Tensor) -> float:
+        """Share of the noise schedule that lies behind ``time``: 0 at the noisiest end, 1 at the cleanest."""
+
+    def times(self, pipe: Any, levels: Tensor) -> Tensor:
+        """What the network is fed at the noise levels nearest to ``levels``."""
+
+    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Closed-form noising of ``clean`` latents to ``time``."""
+
+    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        """The clean latents a prediction stands for."""
+
+    def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
+        """Pictures (n, 3, H, W) in [0, 1] to latents as the denoiser is fed them (posterior mean)."""
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Latents to pictures (n, 3, H, W) in [0, 1]."""
+
+    def record_arguments(self, pipe: Any) -> dict[str, Any]:
+        """Pipeline arguments that make a call carry the conditional batch alone."""
+
+    def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
+        """Zeros for ``latents=`` of a pipeline call, so that recording it uses up no random numbers."""

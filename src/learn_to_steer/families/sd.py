@@ -1,0 +1,153 @@
+"""Stable Diffusion: a UNet with text cross-attention, variance-preserving noise.
+
+Every ``attn2`` is tapped. Channels are ordered by ascending resolution; inside one resolution down, mid, up
+in call order; inside a layer by head (the authors' order: 128 channels for SD1.4, 195 for SD2.1-base).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families._protocol import Call, Variant
+from learn_to_steer.maps import Layout, MapLayer, TapPoint
+
+VARIANTS = (
+    Variant("sd:emoji", "sd", "package:sd-emoji", 128, 25, 4.0, rate=5.0, classifier="package:sd-emoji-classifier"),
+    Variant(
+        "sd:1.4",
+        "sd",
+        "CompVis/stable-diffusion-v1-4",
+        512,
+        50,
+        7.5,
+        rate=7.5,
+        trained_steps=(5, 10, 15, 20, 25, 49),
+        # The stock PNDM rebuilds the sample from its own memory and would lose the move.
+        scheduler={"class": "DDIMScheduler"},
+    ),
+    Variant(
+        "sd:2.1",
+        "sd",
+        "stabilityai/stable-diffusion-2-1-base",
+        512,
+        50,
+        7.5,
+        rate=5.0,
+        trained_steps=(5, 10, 15, 20, 25, 49),
+        scheduler={"class": "DDIMScheduler"},
+        note="its publisher withdrew the repository: name a local folder or a mirror",
+    ),
+)
+_ARGUMENTS = ("sample", "timestep", "encoder_hidden_states")
+_PLACES = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+
+
+class StableDiffusion:
+    """The facts of SD1.x and SD2.x pipelines, whatever their predicted quantity."""
+
+    name = "sd"
+    denoiser = "unet"
+
+    def knows(self, pipe: Any) -> bool:
+        unet = getattr(pipe, "unet", None)
+        return type(unet).__name__ == "UNet2DConditionModel" and getattr(pipe, "text_encoder_2", None) is None
+
+    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+        deepest = len(denoiser.down_blocks) - 1  # type: ignore[arg-type]
+        found = []
+        for name, module in denoiser.named_modules():
+            if not name.endswith(".attn2"):
+                continue
+            place = name.split(".", 1)[0]
+            index = int(re.match(r"\w+?\.(\d+)", name)[1]) if place != "mid_block" else 0  # type: ignore[index]
+            level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[place]
+            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module)))  # type: ignore[arg-type]
+        return tuple(point for _, _, point in sorted(found, key=lambda entry: entry[:2]))
+
+    def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
+        return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn1", ".attn2")))
+
+    def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
+        return Layout(self.name, tuple(point.layer for point in self.points(denoiser)), side)
+
+    def tokenizer(self, pipe: Any) -> Any:
+        return pipe.tokenizer
+
+    def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        latents, time = given.pop("sample"), given.pop("timestep")
+        made = int(denoiser.config.out_channels)  # type: ignore[union-attr, arg-type]
+        if latents.shape[1] != made:
+            raise UnsupportedError(
+                f"the UNet is fed {latents.shape[1]} channels but predicts {made} (an inpainting model): "
+                "such latents cannot be steered; use a text-to-image pipeline"
+            )
+        return Call(latents, torch.as_tensor(time, device=latents.device), given)
+
+    def write(self, call: Call) -> dict[str, Any]:
+        return {"sample": call.latents, "timestep": call.time, **call.rest}
+
+    def text_length(self, call: Call) -> int:
+        return int(call.rest["encoder_hidden_states"].shape[1])
+
+    def latent_size(self, call: Call) -> tuple[int, int]:
+        return call.latents.shape[-2], call.latents.shape[-1]
+
+    def noise_level(self, pipe: Any, time: Tensor) -> float:
+        return float((1 - self._kept(pipe, time)).sqrt().flatten()[0])
+
+    def elapsed(self, pipe: Any, time: Tensor) -> float:
+        return 1 - float(time.flatten()[0]) / int(pipe.scheduler.config.num_train_timesteps)
+
+    def times(self, pipe: Any, levels: Tensor) -> Tensor:
+        known = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
+        return (levels[:, None] - known[None]).abs().argmin(dim=1)
+
+    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        kept = self._kept(pipe, time).to(clean).reshape(-1, 1, 1, 1)
+        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+
+    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        kept = self._kept(pipe, time).to(latents).reshape(-1, 1, 1, 1)
+        kind = pipe.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (latents - (1 - kept).sqrt() * prediction) / kept.sqrt()
+        if kind == "v_prediction":
+            return kept.sqrt() * latents - (1 - kept).sqrt() * prediction
+        if kind == "sample":
+            return prediction
+        raise UnsupportedError(f"the scheduler's prediction_type {kind!r} is not one of epsilon, v_prediction, sample")
+
+    def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
+        shift = pipe.vae.config.shift_factor or 0.0
+        with torch.no_grad():
+            latents = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
+        return (latents.float() - shift) * float(pipe.vae.config.scaling_factor)
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        shift = pipe.vae.config.shift_factor or 0.0
+        with torch.no_grad():
+            pictures = pipe.vae.decode((latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)).sample
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    def record_arguments(self, pipe: Any) -> dict[str, Any]:
+        return {"guidance_scale": 1.0}
+
+    def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
+        scale = pipe.vae_scale_factor
+        channels = pipe.unet.config.in_channels
+        return torch.zeros(batch, channels, height // scale, width // scale, device=pipe.device, dtype=pipe.unet.dtype)
+
+    def _kept(self, pipe: Any, time: Tensor) -> Tensor:
+        """The schedule's signal share (alpha-bar) at ``time``."""
+        known: Tensor = pipe.scheduler.alphas_cumprod
+        return known[time.to("cpu").round().long().clamp(0, len(known) - 1)].to(time.device)
+
+
+FAMILY = StableDiffusion()

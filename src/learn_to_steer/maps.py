@@ -1,0 +1,138 @@
+"""Attention maps as the objectives see them, and what identifies the layout they came from.
+
+A map is how much every place of the picture attends to an object's words. Maps keep their layers' own
+resolution until an objective asks for one common side; how that is done belongs to the objective.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learn_to_steer.errors import MismatchError
+
+Softmax = Literal["text", "joint"]
+Text = Literal["only", "first", "last"]
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """One tapped attention layer: its module name, its heads, and how often the latents were halved."""
+
+    name: str
+    heads: int
+    level: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Map height and width for latents of ``height`` x ``width``."""
+        for _ in range(self.level):
+            height, width = -(-height // 2), -(-width // 2)
+        return height, width
+
+
+@dataclass(frozen=True)
+class TapPoint:
+    """One attention module to read, and where the text stands among its keys."""
+
+    layer: MapLayer
+    module: nn.Module
+    text: Text = "only"
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """What an objective wants to see: over which keys the maps' softmax runs.
+
+    "text" normalises over the text columns only, "joint" over all keys the layer has (the model's true
+    attention). They differ only where text and picture share the keys (FLUX, SD3).
+    """
+
+    softmax: Softmax = "text"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that gives a map channel its meaning; a classifier is tied to one layout.
+
+    Channels are the layers in order, and inside a layer its heads.
+    """
+
+    family: str
+    layers: tuple[MapLayer, ...]
+    side: int = 16
+    renormalise: bool = True
+    softmax: Softmax = "text"
+
+    @property
+    def channels(self) -> int:
+        return sum(layer.heads for layer in self.layers)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change whenever a channel would mean something else."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Layout:
+        return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
+
+    def require(self, other: Layout) -> None:
+        """Raise MismatchError, naming the first difference, unless ``other`` is the same layout."""
+        if self.fingerprint == other.fingerprint:
+            return
+        for field in ("family", "side", "renormalise", "softmax"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if mine != theirs:
+                raise MismatchError(f"the classifier was made for maps with {field} {mine}, this model gives {theirs}")
+        raise MismatchError(
+            f"the classifier reads {self.channels} attention maps (layout {self.fingerprint}), this model gives "
+            f"{other.channels} (layout {other.fingerprint}); use the classifier trained for this model"
+        )
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Maps of one forward: per layer (batch, objects, heads, height, width), in the layout's order, fp32."""
+
+    layers: tuple[Tensor, ...]
+
+    def stack(self, side: int, renormalise: bool = True) -> Tensor:
+        """All maps at one resolution: (batch, objects, channels, side, side).
+
+        Bilinear, corners not aligned, no antialiasing; with ``renormalise`` each map then sums to one.
+        *Source:* paper section 3; conventions of the authors' code (official_implementation, 3.4).
+        """
+        resized = []
+        for layer in self.layers:
+            batch, objects, heads = layer.shape[:3]
+            flat = layer.reshape(batch * objects, heads, *layer.shape[3:])
+            if flat.shape[-2:] != (side, side):
+                flat = functional.interpolate(flat, (side, side), mode="bilinear", align_corners=False)
+            if renormalise:
+                flat = flat / (flat.sum((-2, -1), keepdim=True) + 1e-8)
+            resized.append(flat.reshape(batch, objects, heads, side, side))
+        return torch.cat(resized, dim=2)
+
+
+def columns_to_weights(columns: Sequence[Sequence[Sequence[int]]], tokens: int) -> Tensor:
+    """Token columns per sample and object -> averaging weights (batch, objects, tokens).
+
+    Samples may name different numbers of objects; missing ones get zero weights and so zero maps.
+    """
+    objects = max((len(sample) for sample in columns), default=0)
+    weights = torch.zeros(len(columns), objects, tokens)
+    for b, sample in enumerate(columns):
+        for g, group in enumerate(sample):
+            weights[b, g, list(group)] = 1 / len(group)
+    return weights

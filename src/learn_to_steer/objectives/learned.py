@@ -1,0 +1,62 @@
+"""The learned objective: cross-entropy of the relation classifier at the wanted relation.
+
+*Source:* paper section 3, equation of the steering loss. *Differs:* nothing; the neutral class stays in the
+softmax, as the authors have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from learn_to_steer.classifier import RelationClassifier
+from learn_to_steer.errors import PromptError
+from learn_to_steer.geometry import NEUTRAL
+from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
+from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+
+
+class Learned:
+    """Wraps a classifier; one batch for all pairs of all samples."""
+
+    update: Update = "latents"
+
+    def __init__(self, classifier: RelationClassifier) -> None:
+        self.classifier = classifier.eval()
+        layout = classifier.layout
+        self.spec = MapSpec(layout.softmax if layout else "text")
+        self._renormalise = layout.renormalise if layout else True
+
+    def check(self, layout: Layout) -> None:
+        mine = self.classifier.layout
+        if mine is not None:
+            mine.require(layout)
+
+    def predicates(self) -> tuple[str, ...]:
+        return tuple(name for name in self.classifier.config.classes if name != NEUTRAL)
+
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        config = self.classifier.config
+        stacked = maps.stack(config.side, self._renormalise)
+        flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
+        device = stacked.device
+        rows = torch.tensor([b for b, _, _ in flat], device=device)
+        first = torch.tensor([p.subject for _, _, p in flat], device=device)
+        second = torch.tensor([p.reference for _, _, p in flat], device=device)
+        for _, _, pair in flat:
+            if pair.predicate not in config.classes:
+                raise PromptError(
+                    f"this classifier does not know {pair.predicate!r}; it knows {', '.join(self.predicates())}"
+                )
+        target = torch.tensor([config.classes.index(p.predicate) for _, _, p in flat], device=device)
+        shown = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
+        time = torch.full_like(rows, config.row(clock.level, clock.step))
+        logits = self.classifier(shown, time)
+        losses = functional.cross_entropy(logits, target, reduction="none")
+        shape = (len(pairs), max(len(sample) for sample in pairs))
+        place = (rows, torch.tensor([r for _, r, _ in flat], device=device))
+        loss = losses.new_zeros(shape).index_put(place, losses)
+        probability = losses.new_ones(shape).index_put(place, (-losses).exp())
+        return Verdict(loss, probability)

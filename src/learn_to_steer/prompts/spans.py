@@ -1,0 +1,107 @@
+"""Characters of a prompt -> columns of its encoding, for any tokenizer of transformers."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from learn_to_steer.errors import PromptError, UnsupportedError
+
+Span = tuple[int, int]
+_NO_LIMIT = 10**6  # transformers says "unlimited" with a huge model_max_length
+_MARKS = (
+    "</w>",
+    "##",
+    "\u2581",
+    "\u0120",
+)  # word boundaries as BPE, WordPiece, SentencePiece and byte-level BPE write them
+
+
+def token_columns(
+    tokenizer: Any, prompt: str, spans: Sequence[Span], *, max_length: int | None = None
+) -> list[tuple[int, ...]]:
+    """For each span of characters, the columns of every piece that overlaps it, in order.
+
+    Columns count the special tokens too (CLIP's start token is column 0; T5 has none). ``max_length`` is the number of
+    columns the model sees, special tokens included; None means the tokenizer's own limit.
+    Raises PromptError when a span is empty or outside the prompt, or when its word lies beyond ``max_length``;
+    UnsupportedError when a tokenizer without offsets cannot be aligned with the text.
+    """
+    limit = tokenizer.model_max_length if max_length is None else max_length
+    pieces, tail = _fast(tokenizer, prompt) if getattr(tokenizer, "is_fast", False) else _slow(tokenizer, prompt)
+    # Truncation keeps the closing special tokens, so it takes that many pieces more away.
+    seen = limit - tail if limit < _NO_LIMIT else _NO_LIMIT
+    columns = []
+    for start, end in spans:
+        word = prompt[max(start, 0) : end]
+        if not 0 <= start < end <= len(prompt):
+            raise PromptError(f"the span ({start}, {end}) lies outside the prompt {prompt!r}")
+        found = tuple(column for column, (first, last) in pieces.items() if first < end and last > start)
+        if not found:
+            raise PromptError(f"the tokenizer has no piece for {word!r} in {prompt!r}; use another word")
+        if found[-1] >= seen:
+            raise PromptError(
+                f"{word!r} lies beyond the {limit} tokens that the model reads of this prompt; "
+                "shorten it or name the object earlier"
+            )
+        columns.append(found)
+    return columns
+
+
+def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
+    """Column -> characters, without special tokens, and the number of special tokens at the end."""
+    encoded = tokenizer(
+        prompt, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, verbose=False
+    )
+    special = encoded["special_tokens_mask"]
+    offsets = encoded["offset_mapping"]
+    pieces = {column: (int(a), int(b)) for column, (a, b) in enumerate(offsets) if a < b and not special[column]}
+    return pieces, _tail([bool(flag) for flag in special])
+
+
+def _slow(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
+    """As ``_fast``, by spelling the prompt with the pieces: letters only, blind to case, accents and spaces."""
+    ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+    special = [token in tokenizer.all_special_ids for token in ids]
+    letters = [(letter, at) for at, character in enumerate(prompt) for letter in _folded(character)]
+    pieces: dict[int, Span] = {}
+    group: list[int] = []
+    cursor = 0
+    for column, closed in enumerate(special):
+        if closed:
+            continue
+        group.append(column)
+        text = _text(tokenizer, [ids[c] for c in group])
+        if "\ufffd" in text:  # a character whose bytes are spread over pieces: read on
+            continue
+        spelled = _folded(text)
+        if "".join(letter for letter, _ in letters[cursor : cursor + len(spelled)]) != spelled:
+            raise UnsupportedError(
+                f"{type(tokenizer).__name__} gives no character offsets and its piece {text!r} does not spell "
+                f"the prompt {prompt!r}; load the fast tokenizer (use_fast=True)"
+            )
+        if spelled:
+            span = (letters[cursor][1], letters[cursor + len(spelled) - 1][1] + 1)
+            pieces.update(dict.fromkeys(group, span))
+        cursor += len(spelled)
+        group = []
+    return pieces, _tail(special)
+
+
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    text: str = tokenizer.convert_tokens_to_string(tokenizer.convert_ids_to_tokens(ids))
+    for mark in _MARKS:
+        text = text.replace(mark, " ")
+    return text
+
+
+def _folded(text: str) -> str:
+    """Lower-case letters without accents and white space."""
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return "".join(c for c in decomposed if not c.isspace() and not unicodedata.combining(c))
+
+
+def _tail(special: list[bool]) -> int:
+    """How many special tokens close the encoding."""
+    return next((n for n, flag in enumerate(reversed(special)) if not flag), len(special))

@@ -1,0 +1,129 @@
+"""The loop inside one denoising step: maps, loss, gradient, move, until good enough.
+
+*Source:* paper section 3 and algorithm 1 (official profile: official_implementation, 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from learn_to_steer.families import Call, Family
+from learn_to_steer.objectives._protocol import Clock, Objective, Pair, Verdict
+from learn_to_steer.replay import sliced
+from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.report import ImageReport, StepReport
+from learn_to_steer.tap import Tap
+
+HALF_SCALE = 1024.0  # fp16 gradients of a loss near its target would underflow
+BACKOFFS = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one image of the batch is steered towards; no pairs: left alone."""
+
+    pairs: tuple[Pair, ...]
+    report: ImageReport
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """Moves the latents of one denoising step."""
+
+    family: Family
+    denoiser: nn.Module
+    objective: Objective
+    tap: Tap
+    config: SteeringConfig
+    samples: Sequence[Sample]
+    weights: Tensor
+
+    def __call__(self, call: Call, latents: Tensor, scale: float, clock: Clock) -> Tensor:
+        """``latents`` (samples, ...) in the scheduler's space, fp32, moved; the denoiser is fed ``latents * scale``.
+
+        ``call`` holds the conditional rows. Every sample stops on its own and leaves the batch; a sample whose
+        loss or gradient is not finite goes back to its last good latents with half the rate.
+        """
+        batch = len(self.samples)
+        moved = latents.clone()
+        rates = [self.config.rate] * batch
+        steps: dict[int, StepReport] = {}
+        waiting = [i for i, s in enumerate(self.samples) if s.pairs and s.report.passes < self.config.total_passes]
+        failures = dict.fromkeys(waiting, 0)
+        for i in waiting:
+            steps[i] = StepReport(clock.step, clock.level)
+            self.samples[i].report.steps.append(steps[i])
+        for turn in range(self.config.passes):
+            if not waiting:
+                break
+            rows = torch.tensor(waiting, device=latents.device)
+            verdict, going, gradient = self._gradient(call, moved[rows], waiting, scale, clock, turn)
+            for n, i in enumerate(waiting):
+                steps[i].probability = verdict.probability[n, : len(self.samples[i].pairs)].tolist()
+                steps[i].passes += n in going
+                steps[i].checks += n not in going
+            finite = gradient.flatten(1).isfinite().all(dim=1)
+            still = []
+            for n in going:
+                i = waiting[n]
+                if not finite[n]:
+                    failures[i] += 1
+                    self.samples[i].report.backoffs += 1
+                    moved[i], rates[i] = latents[i], rates[i] / 2
+                    if failures[i] > BACKOFFS:
+                        self.samples[i].report.note = f"gradient not finite at step {clock.step}; left as it was"
+                        continue
+                else:
+                    moved[i] = moved[i] - rates[i] * self._direction(gradient[n])
+                if self.samples[i].report.passes < self.config.total_passes:
+                    still.append(i)
+            waiting = still
+        for i in steps:
+            # One ulp of a probability is not worth a pass: "converged" is what the stop rule saw.
+            self.samples[i].report.converged = min(steps[i].probability, default=0.0) >= self.config.threshold
+        return moved
+
+    def _gradient(
+        self, call: Call, latents: Tensor, indices: Sequence[int], scale: float, clock: Clock, turn: int
+    ) -> tuple[Verdict, list[int], Tensor]:
+        """Verdict on the samples at ``indices``, which of them go on (positions), and their gradients (zero else)."""
+        rows = torch.tensor(indices, device=latents.device)
+        part = sliced(call, rows, len(self.samples))
+        pairs = [self.samples[i].pairs for i in indices]
+        half = call.latents.dtype == torch.float16
+        with torch.enable_grad():
+            leaf = latents.detach().requires_grad_()
+            fed = (leaf if scale == 1.0 else leaf * scale).to(call.latents.dtype)
+            height, width = self.family.latent_size(part)
+            with self.tap.reading(self.weights[rows.cpu()], height, width) as maps:
+                self.denoiser(**self.family.write(replace(part, latents=fed)) | {"return_dict": False})
+                verdict = self.objective(maps(), pairs, clock)
+                losses = self._picked(verdict, pairs, turn)
+                going = [n for n in range(len(indices)) if not self._done(verdict, losses, n, len(pairs[n]), clock)]
+                if not going:
+                    return verdict, going, torch.zeros_like(latents)
+                factor = HALF_SCALE if half else 1.0
+                (gradient,) = torch.autograd.grad(losses[going].sum() * factor, leaf)
+        return verdict, going, gradient.detach() / factor
+
+    def _picked(self, verdict: Verdict, pairs: Sequence[Sequence[Pair]], turn: int) -> Tensor:
+        """The loss of the relation each sample works on in this pass."""
+        if self.config.pick == "worst":
+            return verdict.loss.max(dim=1).values
+        turns = torch.tensor([turn % len(sample) for sample in pairs], device=verdict.loss.device)
+        return verdict.loss.gather(1, turns[:, None])[:, 0]
+
+    def _done(self, verdict: Verdict, losses: Tensor, n: int, relations: int, clock: Clock) -> bool:
+        if self.config.loss_targets:
+            target = self.config.loss_targets[min(clock.step, len(self.config.loss_targets) - 1)]
+            return bool(losses[n] <= target)
+        return bool(verdict.probability[n, :relations].min() >= self.config.threshold)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        if not self.config.normalised:
+            return gradient
+        return gradient / gradient.square().mean().sqrt().clamp_min(1e-12)

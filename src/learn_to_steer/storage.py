@@ -1,0 +1,186 @@
+"""Files that survive a killed process: whole or not there at all, and errors that name the place.
+
+A file is written beside its destination under a temporary name, flushed to the disk and renamed. JSON
+lines are appended one row at a time; a row that a kill tore in two is dropped by the next reader or writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learn_to_steer.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+StrPath = str | os.PathLike[str]
+
+
+def write_atomic(path: StrPath, data: bytes | str) -> None:
+    """Write ``data`` (text as UTF-8) so that ``path`` holds either its old or its new content, never a part.
+
+    Missing folders are made. Raises DataError when the place cannot be written to.
+    """
+    with _replacing(Path(path)) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: StrPath, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; DataError for what JSON cannot hold (NaN included)."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"cannot write {path} as JSON: {error}") from error
+    write_atomic(path, text + "\n")
+
+
+def read_json(path: StrPath) -> Any:
+    """The value in a JSON file; DataError names the file, and the line and column where it is broken."""
+    try:
+        return json.loads(_read_bytes(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: {_reason(error)}; repair or remove the file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {_reason(error)}; repair or remove the file") from error
+
+
+def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
+    """Add one object to a JSON-lines file and flush it to the disk; a torn last line is taken away first.
+
+    Raises DataError when ``row`` cannot be JSON or the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"cannot add a row to {path}: {error}") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            _mend_tail(file.fileno())
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]]:
+    """All rows (JSON objects) of a JSON-lines file; blank lines are skipped.
+
+    A last line that lacks its newline and does not parse was torn by a killed writer and is dropped, unless
+    ``allow_torn`` is false (for files that people write). A broken line elsewhere raises DataError with its
+    number, and so does a missing file.
+    """
+    lines = _read_bytes(path).split(b"\n")
+    if allow_torn and not _is_row(lines[-1]):
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                rows.append(_row(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {_reason(error)}; repair or remove the line") from error
+    return rows
+
+
+def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors and a header of strings as one safetensors file, atomically.
+
+    Raises DataError when the place cannot be written to.
+    """
+    from safetensors.torch import save_file
+
+    with _replacing(Path(path)) as temporary:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=dict(metadata or {}))
+
+
+def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors (on the CPU) and header of a safetensors file; DataError when it is missing, cut or foreign."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise DataError(f"{path} does not exist or is not a file; a safetensors file was expected there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a whole safetensors file ({reason}); make or download it again") from error
+
+
+def sha256(path: StrPath) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; DataError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder; what was written there takes ``path``'s place on leaving."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_bytes(path: StrPath) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object was expected")
+    return value
+
+
+def _is_row(tail: bytes) -> bool:
+    """Whether text after the last newline is a whole row that only lacks its newline."""
+    try:
+        _row(tail)
+    except ValueError:
+        return False
+    return True
+
+
+def _mend_tail(descriptor: int) -> None:
+    """Make an open JSON-lines file end in a newline: complete a whole last row, cut a torn one off."""
+    end = os.fstat(descriptor).st_size
+    start, tail = end, b""
+    while start > 0 and b"\n" not in tail:
+        step = min(start, 1 << 16)
+        start -= step
+        tail = os.pread(descriptor, step, start) + tail
+    tail = tail[tail.rfind(b"\n") + 1 :]
+    if _is_row(tail):
+        os.write(descriptor, b"\n")
+    elif tail:
+        os.ftruncate(descriptor, end - len(tail))
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON, column {error.colno}: {error.msg}"
+    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -1,0 +1,105 @@
+"""The authors' numbers, reproduced: maps, logits, losses, gradient and updates on a tiny random UNet."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from safetensors.torch import load_file
+
+from learn_to_steer.classifier import read_official
+from learn_to_steer.families import Call
+from learn_to_steer.families.sd import FAMILY as SD
+from learn_to_steer.maps import MapLayer, TapPoint, columns_to_weights
+from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.prompts import Relation
+from learn_to_steer.steering.config import profile
+from learn_to_steer.steering.refine import Refiner, Sample
+from learn_to_steer.steering.report import ImageReport
+from learn_to_steer.tap import Tap
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
+
+
+def _close(mine: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
+    assert mine.shape == theirs.shape
+    assert (mine - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@pytest.fixture(scope="module")
+def sd():
+    unet = UNet2DConditionModel.from_pretrained(GOLDEN / "sd_unet").eval()
+    return unet, load_file(GOLDEN / "sd_steering.safetensors"), json.loads((GOLDEN / "sd_steering.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["auto", "explicit", "indicator", "logits"])
+def test_sd_maps_and_logits(sd, method):
+    unet, tensors, facts = sd
+    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], 77)
+    tap = Tap(SD.points(unet), SD.attention(unet), method=method)
+    with torch.no_grad(), tap.reading(weights, 32, 32) as maps:
+        prediction = unet(tensors["latents"], tensors["timestep"], tensors["text"]).sample
+        stacked = maps().stack(16)
+    _close(prediction, tensors["noise_pred"])
+    _close(stacked[0, 0], tensors["subject_maps"])
+    _close(stacked[0, 1], tensors["object_maps"])
+    classifier = read_official(GOLDEN / "sd_classifier.pth")
+    _close(classifier(stacked, torch.tensor([facts["classifier_timestep"]])), tensors["logits"])
+
+
+def _refiner(unet, facts, updates):
+    objective = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
+    config = profile("official", rate=facts["step_size"]).changed(passes=updates)
+    relation = Relation("dog", "left of", "cat")
+    sample = Sample((Pair(0, "left of", 1),), ImageReport("", [relation]))
+    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], 77)
+    tap = Tap(SD.points(unet), SD.attention(unet), objective.spec)
+    return Refiner(SD, unet, objective, tap, config, [sample], weights), sample
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sd_official_loop(sd, checkpointing):
+    unet, tensors, facts = sd
+    unet.requires_grad_(False)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    call = Call(tensors["latents"], tensors["timestep"][0], {"encoder_hidden_states": tensors["text"]})
+    clock = Clock(level=0.9, step=facts["step_index"])
+    refiner, sample = _refiner(unet, facts, facts["updates"])
+    after = refiner(call, tensors["latents"], 1.0, clock)
+    _close(after, tensors["latents_after"])
+    assert sample.report.passes == facts["updates"]
+    once, _ = _refiner(unet, facts, 1)
+    moved = once(call, tensors["latents"], 1.0, clock)
+    _close((tensors["latents"] - moved) / facts["step_size"], tensors["grad"], 1e-3)  # the difference cancels digits
+    verdict, _, gradient = once._gradient(call, tensors["latents"], [0], 1.0, clock, 0)
+    _close(gradient, tensors["grad"])
+    _close(verdict.loss[0], tensors["losses"][:1])
+    unet.disable_gradient_checkpointing()
+
+
+@pytest.mark.parametrize("method", ["explicit", "indicator", "logits"])
+def test_flux_maps(method):
+    """The tap is family-blind: joint attention, text first, double blocks then single blocks."""
+    transformer = FluxTransformer2DModel.from_pretrained(GOLDEN / "flux_transformer").eval()
+    tensors = load_file(GOLDEN / "flux_steering.safetensors")
+    facts = json.loads((GOLDEN / "flux_steering.json").read_text())
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    heads = transformer.config.num_attention_heads
+    points = [TapPoint(MapLayer(str(i), heads, 0), block.attn, "first") for i, block in enumerate(blocks)]
+    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], tensors["text"].shape[1])
+    with torch.no_grad(), Tap(points, method=method).reading(weights, 16, 16) as maps:
+        transformer(
+            hidden_states=tensors["latents"],
+            timestep=tensors["timestep"] / 1000,
+            encoder_hidden_states=tensors["text"],
+            pooled_projections=tensors["pooled"],
+            guidance=tensors["guidance"],
+            img_ids=tensors["img_ids"],
+            txt_ids=tensors["txt_ids"],
+        )
+        stacked = maps().stack(16, renormalise=False)
+    _close(stacked[0, 0], tensors["subject_maps"])
+    _close(stacked[0, 1], tensors["object_maps"])
