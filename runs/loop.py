@@ -108,7 +108,8 @@ def train(
             spent = time.monotonic() - began
             left = spent / (step + 1 - start) * (steps - step - 1)
             shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
-            print(f"{name} {step + 1}/{steps}  {shown}  {spent / (step + 1 - start):.2f} s/step  {left / 60:.0f} min left", flush=True)
+            pace = spent / (step + 1 - start)
+            print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save(step + 1)
     return ema.shadow

@@ -77,10 +77,10 @@ class Tap:
 
 def _install(module: nn.Module, mode: TorchFunctionMode) -> list[Any]:
     def enter(*_: Any) -> None:
-        mode.__enter__()
+        mode.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
-        mode.__exit__(None, None, None)
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     # always_call: the mode is left after an exception too, checkpointing's early stop of a recomputation
     # included.
@@ -185,7 +185,7 @@ class _Reader(TorchFunctionMode):
         values[..., text, :objects] = weights.transpose(-2, -1)
         parts = [
             functional.scaled_dot_product_attention(query, key, part.contiguous(), attn_mask=mask, scale=scale)
-            for part in values.split(width, dim=-1)
+            for part in torch.split(values, width, dim=-1)
         ]
         return torch.cat(parts, dim=-1)[..., :objects]
 

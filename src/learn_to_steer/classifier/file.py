@@ -33,8 +33,9 @@ def load(folder: str | Path) -> RelationClassifier:
     state, header = storage.load_tensors(path)
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a relation classifier of this version (format {header.get('format')!r})")
-    raw = json.loads(header["config"])
-    config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+    raw: dict[str, Any] = json.loads(header["config"])
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    config = ClassifierConfig(**values)
     model = RelationClassifier(config)
     missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     lost = [key for key in missing if not key.endswith(".pe")]

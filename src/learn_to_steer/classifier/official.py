@@ -58,7 +58,9 @@ def _config(outer: dict[str, Any], layout: Layout | None) -> ClassifierConfig:
         classes=tuple(NAMES.get(names[i], names[i]) for i in sorted(names)),
         channels=int(outer.get("input_channels", BUFFER)),
         times=int(model["num_timesteps"]),
-        steps=tuple(sorted(training["timesteps"])) if training.get("timesteps") else tuple(range(model["num_timesteps"])),
+        steps=tuple(sorted(training["timesteps"]))
+        if training.get("timesteps")
+        else tuple(range(model["num_timesteps"])),
         side=int(model["map_size"]),
         width=int(model["d_model"]),
         layers=int(extractor["num_layers"]),

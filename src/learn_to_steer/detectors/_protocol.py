@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class Detector(Protocol):
-    """Finds named objects in pictures. A detector's module offers ``load(device) -> Detector``."""
+    """Finds named objects in pictures. A detector's module offers ``load(device) -> Detector``, and
+    ``vocabulary()``: every word it answers to -> the class it reports."""
 
     name: str
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from learn_to_steer.detectors._protocol import Detector
 from learn_to_steer.emoji.detector_net import STRIDE, DetectorNet, decode, load_net
+from learn_to_steer.emoji.sprites import canonical_names
 from learn_to_steer.geometry import Detection
 
 BATCH = 64
@@ -51,6 +52,11 @@ class EmojiDetector:
         scaled = pixels.to(next(self.net.parameters()).device).permute(0, 3, 1, 2).float() / 255
         right, below = -scaled.shape[3] % STRIDE, -scaled.shape[2] % STRIDE
         return functional.pad(scaled, (0, right, 0, below), mode="replicate")
+
+
+def vocabulary() -> dict[str, str]:
+    """Every word the detector answers to, aliases included -> the class it reports."""
+    return canonical_names()
 
 
 def load(device: str = "cpu") -> Detector:

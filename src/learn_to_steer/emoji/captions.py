@@ -87,11 +87,11 @@ def _listed(phrases: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _related(scene: Scene, phrases: Sequence[str], truthfully: bool, rng: np.random.Generator) -> str:
-    """Pairs joined by relation words: "A r B", "A r B r C", "A r B and C r D"; "" if a true one is wanted but absent."""
+    """Pairs joined by relation words: "A r B", "A r B r C", "A r B and C r D"; "" if no true one exists."""
     if len(phrases) != len(scene.objects):
         return ""
     order = rng.permutation(len(phrases))
-    text = phrases[order[0]]
+    text = str(phrases[order[0]])
     for position in range(1, len(order)):
         first, second = scene.objects[order[position - 1]], scene.objects[order[position]]
         if position % 2 == 0 and rng.random() < 0.5:

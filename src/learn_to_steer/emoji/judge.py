@@ -25,11 +25,12 @@ from learn_to_steer.geometry import Box, Detection
 COARSE = 40  # pixels: height of the picture in stage one
 FINE = 96  # pixels: height of the picture in stage two
 FRAME = 28  # pixels: side of a sprite's window in stage two
+RIM = 5  # pixels of the frame: width of the square that the ink is grown by
 MARGIN = 1.15  # side of a window over side of its sprite
 SIZES = tuple(0.23 * 1.15**k for k in range(7))  # sides as shares of the picture's height: 0.23 to 0.53
 TURNS = tuple(product((-18.0, 0.0, 18.0), (1.0, -1.0)))  # degrees, and whether mirrored
 CANDIDATES = 64
-THRESHOLD = 0.6  # explained variance from which a sprite counts as present
+THRESHOLD = 0.55  # explained variance from which a sprite counts as present
 SAME_SPOT = 0.5  # share of two sprites' mean side: closer centres are one object
 
 
@@ -93,16 +94,20 @@ def _templates(side: int, angle: float, flip: float) -> torch.Tensor:
 
 
 def _explained(
-    squares: torch.Tensor, sums: torch.Tensor, crossed: torch.Tensor, behind: torch.Tensor, templates: torch.Tensor
+    squares: torch.Tensor,
+    sums: torch.Tensor,
+    crossed: torch.Tensor,
+    behind: torch.Tensor,
+    templates: torch.Tensor,
+    area: torch.Tensor | float,
 ) -> torch.Tensor:
     """Explained variance of windows I by sprites T, each on its best flat background b.
 
     The residual of I ~ T + (1 - alpha) b is quadratic in b, so sums over the window are enough: of I squared,
     of I per channel (third axis from the right), of I T, and of (1 - alpha) I per channel. All broadcast over
-    (..., class, [channel,] rows, columns); ``templates`` is (class, 4, side, side).
+    (..., class, [channel,] rows, columns); ``templates`` is (class, 4, side, side), ``area`` the window's pixels.
     """
     colour, spare = templates[:, :3], templates[:, 3:]
-    area = templates.shape[-1] * templates.shape[-2]
     own = colour.square().sum((1, 2, 3))[:, None, None]
     shadow = (colour * spare).sum((2, 3))[:, :, None, None]
     free = spare.square().sum((1, 2, 3)).clamp_min(1.0)[:, None, None]
@@ -130,7 +135,7 @@ def _candidates(picture: torch.Tensor) -> _Poses:
             templates = _templates(side, angle, flip)
             crossed = functional.conv2d(padded, templates[:, :3])[0]
             behind = functional.conv2d(padded.transpose(0, 1), templates[:, 3:]).transpose(0, 1)
-            maps.append(_explained(squares, sums, crossed, behind, templates))
+            maps.append(_explained(squares, sums, crossed, behind, templates, area))
         score, turned = torch.stack(maps).max(0)
         peaks = score.where(score == functional.max_pool2d(score, 5, stride=1, padding=2), -1.0)
         values, places = peaks.flatten(1).topk(min(4, peaks[0].numel()), dim=1)
@@ -184,12 +189,16 @@ def _scores(picture: torch.Tensor, poses: _Poses) -> torch.Tensor:
     seen = functional.grid_sample(picture, grid.reshape(1, -1, FRAME, 2), padding_mode="border", align_corners=False)
     windows = seen.view(3, *poses.x.shape, FRAME * FRAME)  # channel, row, variant, pixel
     templates = _templates(FRAME, 0.0, 1.0)[poses.kind[:, 0]]
-    flat = templates.flatten(2)
-    squares = windows.square().sum((0, 3))
-    sums = windows.sum(3).transpose(0, 1)
+    # Only ink and a rim around it count, so that a neighbour in the window's corner does not.
+    window = functional.max_pool2d(1 - templates[:, 3:], RIM, stride=1, padding=RIM // 2) > 0.1
+    templates = torch.cat([templates[:, :3], templates[:, 3:] * window], 1)
+    mask, flat = window.float().flatten(1), templates.flatten(2)
+    squares = torch.einsum("cnvp,np->nv", windows.square(), mask)
+    sums = torch.einsum("cnvp,np->ncv", windows, mask)
     crossed = torch.einsum("cnvp,ncp->nv", windows, flat[:, :3])
     behind = torch.einsum("cnvp,np->ncv", windows, flat[:, 3])
-    return _explained(squares[..., None], sums[..., None], crossed[..., None], behind[..., None], templates)[..., 0]
+    sums_of = (squares[..., None], sums[..., None], crossed[..., None], behind[..., None])
+    return _explained(*sums_of, templates, mask.sum(1)[:, None, None])[..., 0]
 
 
 def _ink_box(poses: _Poses, index: int, height: int, width: int) -> Box:

@@ -98,7 +98,9 @@ def place(
                 distance = np.hypot(xs[:, i] - xs[:, j], ys[:, i] - ys[:, j])
                 valid &= distance >= room * (sizes[i] + sizes[j]) / 2
         for row in np.flatnonzero(valid):
-            boxes = [(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s in zip(xs[row], ys[row], sizes, strict=True)]
+            boxes = [
+                (x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s in zip(xs[row], ys[row], sizes, strict=True)
+            ]
             if all(_satisfied(boxes, c) for c in constraints):
                 return tuple(
                     Placed(
@@ -112,7 +114,8 @@ def place(
                     for i, name in enumerate(names)
                 )
     raise DataError(
-        f"no layout of {list(names)} satisfies {list(constraints)}; ask for fewer objects or relations that can hold together"
+        f"no layout of {list(names)} satisfies {list(constraints)}; "
+        "ask for fewer objects, or for relations that can hold together"
     )
 
 
@@ -169,7 +172,9 @@ def _patches(placed: Sequence[Placed], height: int, device: torch.device) -> tup
         mirror = -1.0 if p.flip else 1.0
         dx = 2 * (p.x * height - left - side / 2) / side
         dy = 2 * (p.y * height - top - side / 2) / side
-        matrices.append([[mirror * cos, mirror * sin, -mirror * (cos * dx + sin * dy)], [-sin, cos, sin * dx - cos * dy]])
+        matrices.append(
+            [[mirror * cos, mirror * sin, -mirror * (cos * dx + sin * dy)], [-sin, cos, sin * dx - cos * dy]]
+        )
     theta = torch.tensor(matrices, dtype=torch.float32, device=device)
     grid = functional.affine_grid(theta, [len(placed), 4, side, side], align_corners=False)
     source = sheet[[classes[p.name] for p in placed]]

@@ -38,9 +38,7 @@ def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, na
     return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31)))
 
 
-def random_scenes(
-    count: int, seed: int, config: WorldConfig | None = None, names: Sequence[str] = ()
-) -> list[Scene]:
+def random_scenes(count: int, seed: int, config: WorldConfig | None = None, names: Sequence[str] = ()) -> list[Scene]:
     """``count`` scenes that depend on ``seed`` alone."""
     rng = np.random.default_rng(seed)
     return [random_scene(rng, config, names) for _ in range(count)]

@@ -67,7 +67,7 @@ class StableDiffusion:
             place = name.split(".", 1)[0]
             index = int(re.match(r"\w+?\.(\d+)", name)[1]) if place != "mid_block" else 0  # type: ignore[index]
             level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[place]
-            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module)))  # type: ignore[arg-type]
+            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module)))
         return tuple(point for _, _, point in sorted(found, key=lambda entry: entry[:2]))
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
@@ -106,12 +106,13 @@ class StableDiffusion:
         return 1 - float(time.flatten()[0]) / int(pipe.scheduler.config.num_train_timesteps)
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
-        known = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
+        known: Tensor = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
         return (levels[:, None] - known[None]).abs().argmin(dim=1)
 
     def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         kept = self._kept(pipe, time).to(clean).reshape(-1, 1, 1, 1)
-        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        mixed: Tensor = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        return mixed
 
     def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         kept = self._kept(pipe, time).to(latents).reshape(-1, 1, 1, 1)
@@ -127,13 +128,14 @@ class StableDiffusion:
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
         shift = pipe.vae.config.shift_factor or 0.0
         with torch.no_grad():
-            latents = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
+            latents: Tensor = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
         return (latents.float() - shift) * float(pipe.vae.config.scaling_factor)
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         shift = pipe.vae.config.shift_factor or 0.0
         with torch.no_grad():
-            pictures = pipe.vae.decode((latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)).sample
+            scaled = (latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)
+            pictures: Tensor = pipe.vae.decode(scaled).sample
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def check_pipeline(pipe: Any, family: Family) -> None:
     denoiser = getattr(pipe, family.denoiser)
     if hasattr(denoiser, "_orig_mod"):
         raise UnsupportedError(
-            f"pipe.{family.denoiser} is compiled; set pipe.{family.denoiser} = pipe.{family.denoiser}._orig_mod to steer"
+            f"pipe.{family.denoiser} is compiled; steer the eager one: "
+            f"pipe.{family.denoiser} = pipe.{family.denoiser}._orig_mod"
         )
 
 

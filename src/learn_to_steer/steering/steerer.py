@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from learn_to_steer import prompts as text
 from learn_to_steer.classifier import load
@@ -80,15 +77,11 @@ class SteeredPipeline:
         With ``return_dict=False`` the report is appended to the tuple.
         """
         asked, where = self._asked(prompt, relations, columns, kwargs)
-        if not any(asked):
-            missing = "no prompt names a relation that can be steered; give relations=[...]"
-            if strict:
-                raise PromptError(missing)
         for index, found in enumerate(asked):
             if not found:
-                what = f"prompt {index + 1} names no relation that can be steered"
+                what = f"prompt {index + 1} of {len(asked)} names no relation that can be steered"
                 if strict:
-                    raise PromptError(f"{what}; give it one or drop strict")
+                    raise PromptError(f"{what}; give relations=[...] or drop strict")
                 log.warning("%s: it is made unsteered", what)
         copies = int(kwargs.get("num_images_per_prompt") or 1)
         texts = [prompt] if isinstance(prompt, str) else list(prompt or [""] * len(asked))
@@ -172,7 +165,9 @@ def _relation(asked: Asked) -> Relation:
 
 def _nested(relations: Any, prompts: int) -> list[list[Asked]]:
     """Relations per prompt from a flat list (one prompt) or a list of lists."""
-    flat = all(isinstance(r, (Relation, str)) or (len(r) == 3 and all(isinstance(w, str) for w in r)) for r in relations)
+    flat = all(
+        isinstance(r, (Relation, str)) or (len(r) == 3 and all(isinstance(w, str) for w in r)) for r in relations
+    )
     nested = [list(relations)] if flat and prompts == 1 else [list(group) for group in relations]
     if (flat and prompts != 1) or len(nested) != prompts:
         raise PromptError(f"{prompts} prompts need {prompts} lists of relations, got {len(relations)} entries")
@@ -185,5 +180,7 @@ def _with_report(output: Any, report: SteeringReport) -> Any:
     try:
         output.steering = report
     except AttributeError as error:
-        raise UnsupportedError(f"the pipeline returned a {type(output).__name__}, which cannot carry a report") from error
+        raise UnsupportedError(
+            f"the pipeline returned a {type(output).__name__}, which cannot carry a report"
+        ) from error
     return output

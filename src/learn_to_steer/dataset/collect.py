@@ -1,0 +1,89 @@
+"""Collect attention maps of labelled pictures, each under a true and a wrong prompt; resumable after a kill."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from learn_to_steer import catalog, families
+from learn_to_steer.dataset.config import CollectConfig
+from learn_to_steer.dataset.forwards import Collector
+from learn_to_steer.dataset.levels import default_levels, kept_times
+from learn_to_steer.dataset.progress import counting
+from learn_to_steer.dataset.shards import Manifest, is_done, remove_leftovers, totals, write_shard
+from learn_to_steer.errors import DataError, InversionError
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
+from learn_to_steer.sources import LabelledPicture, Source
+from learn_to_steer.sources._protocol import SPLITS
+
+SHARD = 32  # pictures; with two prompts and eight levels 512 rows
+
+
+def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool = True) -> Manifest:
+    """Collect maps from ``pipe`` into the folder ``out``; finished shards of an earlier run are kept.
+
+    Every picture is noised and shown to the denoiser under both prompts (conditional, no guidance), labelled with the
+    true relation; if one prompt's inversion fails its quality check, both are dropped. Raises DataError when ``out``
+    holds another collection, InversionError when no picture passes, UnknownNameError and UnsupportedError for names
+    and pipelines that do not exist or fit.
+    """
+    out = Path(out)
+    if config.limit < 1 or config.batch < 1:
+        raise DataError(f"limit and batch must be at least 1, got {config.limit} and {config.batch}")
+    family = families.find(pipe)
+    source: Source = catalog.load("sources", config.source)
+    times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
+    classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
+    pictures = list(source.pictures(config.limit, config.seed, config.side, diagonals=config.diagonals))
+    plan = _plan(pictures)
+    collector = Collector(pipe, family, config, times, levels, classes)
+    manifest = Manifest(
+        settings=config.settings(),
+        weights=collector.weights_digest(),
+        layout=collector.layout.as_dict(),
+        fingerprint=collector.layout.fingerprint,
+        classes=list(classes),
+        levels=list(levels),
+        source_note=source.NOTE,
+        shards=list(plan),
+        versions={name: importlib.metadata.version(name) for name in ("learn-to-steer", "torch", "diffusers")},
+    )
+    _take_up(out, manifest)
+    todo = {shard: numbers for shard, numbers in plan.items() if not is_done(out, shard)}
+    total = sum(len(numbers) for numbers in todo.values())
+    with counting("collecting", total, "pictures") if progress and todo else nullcontext(lambda _: None) as count:
+        for shard, numbers in todo.items():
+            write_shard(out, shard, *collector.shard([(n, pictures[n]) for n in numbers], count))
+    counts = totals(out, list(plan))
+    if not any(counts["rows"].values()):
+        raise InversionError(
+            f"none of the {config.limit} pictures passed the inversion's quality check ({counts['dropped']}); "
+            "does the model make such pictures at this side, or is the limit too strict?"
+        )
+    done = replace(manifest, counts=counts, complete=True)
+    done.write(out)
+    return done
+
+
+def _plan(pictures: Sequence[LabelledPicture]) -> dict[str, list[int]]:
+    """Shard id -> numbers of its pictures; every split has its own shards."""
+    plan = {}
+    for split in SPLITS:
+        members = [number for number, picture in enumerate(pictures) if picture.split == split]
+        for start in range(0, len(members), SHARD):
+            plan[f"{split}-{start // SHARD:04d}"] = members[start : start + SHARD]
+    return plan
+
+
+def _take_up(out: Path, manifest: Manifest) -> None:
+    """Begin a folder, or go on with one that was begun with the same settings."""
+    if (out / "manifest.json").exists():
+        Manifest.read(out).require_same(manifest, out)
+        remove_leftovers(out)
+    elif out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and holds no collection; name an empty or a new folder")
+    manifest.write(out)

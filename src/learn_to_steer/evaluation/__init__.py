@@ -1,0 +1,28 @@
+"""Measure a model, steered or not: generate, detect, score, summarise; resumable after a kill.
+
+``evaluate`` runs a benchmark into a folder of GenEval's layout. Its parts serve the command line as well:
+``open_model`` (pipeline and steering), ``draw`` (pictures whose noise depends on seed, prompt and index only)
+and ``find_detector`` and ``judge`` (boxes and the verdict on them).
+"""
+
+from learn_to_steer.evaluation.config import EvaluateConfig
+from learn_to_steer.evaluation.generate import Job, Picture, draw, generator
+from learn_to_steer.evaluation.model import Model, ModelConfig, open_model
+from learn_to_steer.evaluation.run import evaluate
+from learn_to_steer.evaluation.score import find_detector, judge
+from learn_to_steer.evaluation.summary import summarise
+
+__all__ = [
+    "EvaluateConfig",
+    "Job",
+    "Model",
+    "ModelConfig",
+    "Picture",
+    "draw",
+    "evaluate",
+    "find_detector",
+    "generator",
+    "judge",
+    "open_model",
+    "summarise",
+]

@@ -1,0 +1,37 @@
+"""What one evaluation is: a benchmark, a model, how many images, where to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from learn_to_steer.evaluation.model import ModelConfig
+
+# They change neither a picture nor its verdict, so a folder may be completed with other ones.
+FREE = ("out", "images", "limit", "batch", "device")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(ModelConfig):
+    """A model on a benchmark, or on the prompts of a JSON-lines file ``prompts``.
+
+    ``images`` a prompt, of a seeded, relation-stratified subset of ``limit`` prompts. ``out`` is the folder of
+    the results, ``batch`` the number of images of one pipeline call.
+    """
+
+    benchmark: str | None = None
+    prompts: str | None = None
+    detector: str = "emoji"
+    images: int = 4
+    limit: int | None = None
+    seed: int = 0
+    out: str = "out/evaluation"
+    batch: int = 8
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that a picture or its verdict depends on."""
+        values = asdict(self)
+        return {field.name: values[field.name] for field in fields(self) if field.name not in FREE}

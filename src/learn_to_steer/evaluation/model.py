@@ -1,0 +1,113 @@
+"""A pipeline, how it is sampled, and the steering on it, from names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from learn_to_steer import catalog
+from learn_to_steer.classifier import RelationClassifier, load
+from learn_to_steer.errors import DataError, UnsupportedError
+from learn_to_steer.families import Variant, find
+from learn_to_steer.families._load import load_pipeline, package_folder
+from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.steering import SteeredPipeline, Steerer, profile
+from learn_to_steer.steering.session import check_pipeline
+
+UNSTEERED = "none"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, sampled and steered how; None stands for the variant's own value.
+
+    ``objective`` "none" is the unsteered model. ``settings`` change single settings of the steering profile.
+    ``height`` and ``width`` in pixels. ``device`` "auto" is the GPU when there is one.
+    """
+
+    model: str = "sd:emoji"
+    objective: str = "learned"
+    profile: str = "default"
+    classifier: str | None = None
+    scheduler: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    height: int | None = None
+    width: int | None = None
+    device: str = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded pipeline, its sampling (keyword arguments of a call), and its steered twin unless it has none.
+
+    ``fingerprints`` tell the weights in use: of the denoiser and, if steered, of the classifier.
+    """
+
+    pipe: Any
+    variant: Variant
+    sampling: dict[str, Any]
+    steered: SteeredPipeline | None
+    fingerprints: dict[str, str]
+
+
+def open_model(config: ModelConfig) -> Model:
+    """Load what ``config`` names and check that it fits together.
+
+    Raises the errors of ``load_pipeline``, UnknownNameError for an objective, profile or setting, DataError
+    and MismatchError for a classifier, and UnsupportedError for a scheduler that would lose the steering.
+    """
+    choices = [UNSTEERED, *catalog.names("objectives")]
+    if catalog.normal(config.objective) not in choices:
+        raise catalog.unknown("objective", config.objective, choices)
+    profile(config.profile).changed(**config.settings)
+    pipe, variant = load_pipeline(config.model, _device(config.device), scheduler=config.scheduler)
+    sampling = {
+        "num_inference_steps": config.steps or variant.steps,
+        "guidance_scale": variant.guidance if config.guidance is None else config.guidance,
+        "height": config.height or variant.side,
+        "width": config.width or variant.side,
+    }
+    for side in ("height", "width"):
+        if sampling[side] % pipe.vae_scale_factor:
+            raise UnsupportedError(f"{side} must be a multiple of {pipe.vae_scale_factor} pixels, not {sampling[side]}")
+    fingerprints = {"denoiser": _fingerprint(getattr(pipe, find(pipe).denoiser))}
+    if catalog.normal(config.objective) == UNSTEERED:
+        return Model(pipe, variant, sampling, None, fingerprints)
+    classifier = _classifier(pipe, variant, config)
+    settings = profile(config.profile, variant.rate).changed(**config.settings)
+    check_pipeline(pipe, find(pipe))
+    steered = Steerer(Learned(classifier), settings).on(pipe)
+    return Model(pipe, variant, sampling, steered, fingerprints | {"classifier": _fingerprint(classifier)})
+
+
+def _classifier(pipe: Any, variant: Variant, config: ModelConfig) -> RelationClassifier:
+    source = config.classifier or variant.classifier
+    if source is None:
+        raise DataError(f"no classifier comes with {config.model}; name one with --classifier, or don't steer")
+    return load(package_folder(source)).to(pipe.device)
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """Twelve hex digits that change with training: a hash of the norms' and biases' values."""
+    digest = hashlib.sha256()
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
+    return name

@@ -1,0 +1,169 @@
+"""The whole evaluation: prompts in, pictures, rows and a summary out; what is done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from learn_to_steer import benchmarks, storage
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.errors import DataError, PromptError
+from learn_to_steer.evaluation.config import EvaluateConfig
+from learn_to_steer.evaluation.generate import Job, Picture, draw
+from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.evaluation.score import Judge, find_detector, judge
+from learn_to_steer.evaluation.summary import summarise
+
+LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
+Key = tuple[int, int]
+
+
+def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Run ``config`` and return the summary, which is also written to ``<out>/summary.json``.
+
+    Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``samples/<k>.png`` (GenEval's layout) and
+    ``results.jsonl``, one line an image. Images that are there and listed are kept. ``on_progress`` is told how
+    many images are done, of how many. Raises DataError when the folder holds another evaluation, and the errors
+    of the parts.
+    """
+    out = Path(config.out)
+    # Cheap mistakes are found before any model is loaded.
+    checked = _choose(config, None)
+    detector = find_detector(config.detector, "cpu")
+    everything = _choose(config, detector.vocabulary) if config.prompts is None else checked
+    chosen = everything if config.limit is None else benchmarks.stratified(everything, config.limit, config.seed)
+    for prompt in chosen:
+        judge(prompt, [], detector.vocabulary)
+    model = open_model(config)
+    _claim(out, config, model.fingerprints)
+    wanted = [(prompt, sample) for prompt in chosen for sample in range(config.images)]
+    rows = _listed(out)
+    _same_prompts(out, wanted, rows)
+    missing = [(prompt, sample) for prompt, sample in wanted if (prompt.index, sample) not in rows]
+    for start in range(0, len(missing), config.batch):
+        if on_progress:
+            on_progress(len(wanted) - len(missing) + start, len(wanted))
+        _make(model, detector, missing[start : start + config.batch], config, out)
+    if on_progress:
+        on_progress(len(wanted), len(wanted))
+    rows = _listed(out)
+    lost = [_image(out, prompt.index, sample) for prompt, sample in wanted if (prompt.index, sample) not in rows]
+    if lost:
+        raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
+    _write_rows(out, rows)
+    summary = summarise([rows[prompt.index, sample] for prompt, sample in wanted]) | {
+        "config": config.as_dict(),
+        "fingerprints": model.fingerprints,
+        "prompts_sha256": _hash(chosen),
+        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+    }
+    storage.write_json(out / "summary.json", summary)
+    return summary
+
+
+def _choose(config: EvaluateConfig, vocabulary: Any) -> list[BenchmarkPrompt]:
+    """All prompts that ``config`` names, runnable with ``vocabulary`` (None: whether or not they are)."""
+    if (config.benchmark is None) == (config.prompts is None):
+        names = ", ".join(benchmarks.benchmark_names())
+        raise DataError(f"name a benchmark or a file of prompts, one of the two; benchmarks: {names}")
+    if config.prompts is not None:
+        return benchmarks.load_file(config.prompts)
+    found = benchmarks.prompts(config.benchmark or "", vocabulary)
+    if not found:
+        raise PromptError(f"the detector {config.detector} sees the objects of no prompt of {config.benchmark}")
+    return found
+
+
+def _claim(out: Path, config: EvaluateConfig, fingerprints: dict[str, str]) -> None:
+    """Write ``config.json``; DataError when the folder already holds an evaluation with other settings."""
+    path = out / "config.json"
+    mine = json.loads(json.dumps(config.decisive() | {"fingerprints": fingerprints}))
+    if path.exists():
+        theirs = storage.read_json(path)
+        other = next((name for name in mine if theirs.get(name) != mine[name]), None)
+        if other is not None:
+            raise DataError(
+                f"{out} holds another evaluation ({other} {theirs.get(other)!r}, now {mine[other]!r}); "
+                "choose another --out or remove it"
+            )
+    storage.write_json(path, config.as_dict() | {"fingerprints": fingerprints})
+
+
+def _same_prompts(out: Path, wanted: Sequence[tuple[BenchmarkPrompt, int]], rows: dict[Key, dict[str, Any]]) -> None:
+    """Raise DataError when images were made of other prompts (a prompt file that has been edited since)."""
+    for prompt, sample in wanted:
+        row = rows.get((prompt.index, sample))
+        asked = [relation.as_list() for relation in prompt.relations]
+        if row is not None and (row["prompt"], row["relations"]) != (prompt.prompt, asked):
+            raise DataError(
+                f"{out} holds images of other prompts (number {prompt.index} was {row['prompt']!r}, "
+                f"now {prompt.prompt!r}); choose another --out or remove it"
+            )
+
+
+def _make(
+    model: Model, detector: Judge, batch: Sequence[tuple[BenchmarkPrompt, int]], config: EvaluateConfig, out: Path
+) -> None:
+    """Generate, save, judge and list one batch; the row comes last, so that a listed image is whole."""
+    pictures = draw(model, [Job(p.prompt, p.relations, k) for p, k in batch], config.seed, steer=True)
+    found = detector.detector.detect([picture.image for picture in pictures])
+    for (prompt, sample), picture, boxes in zip(batch, pictures, found, strict=True):
+        path = _image(out, prompt.index, sample)
+        storage.write_atomic(path, png(picture.image))
+        storage.write_atomic(path.parents[1] / "metadata.jsonl", json.dumps(prompt.metadata, ensure_ascii=False) + "\n")
+        verdict = judge(prompt, boxes, detector.vocabulary)
+        storage.append_jsonl(out / "results.jsonl", _row(prompt, sample, picture) | verdict)
+
+
+def _row(prompt: BenchmarkPrompt, sample: int, picture: Picture) -> dict[str, Any]:
+    report = picture.report
+    return {
+        "index": prompt.index,
+        "sample": sample,
+        "prompt": prompt.prompt,
+        "relations": [relation.as_list() for relation in prompt.relations],
+        "passes": report.passes if report else 0,
+        "checks": report.checks if report else 0,
+        "converged": bool(report and report.converged),
+        "probability": report.probability if report else [],
+        "note": report.note if report else "",
+        "seconds": picture.seconds,
+    }
+
+
+def _listed(out: Path) -> dict[Key, dict[str, Any]]:
+    """Rows of ``results.jsonl`` whose image is there, by prompt and sample; the last of two rows counts."""
+    path = out / "results.jsonl"
+    rows = storage.read_jsonl(path) if path.exists() else []
+    known = {(int(row["index"]), int(row["sample"])): row for row in rows}
+    return {key: row for key, row in known.items() if _image(out, *key).is_file()}
+
+
+def _write_rows(out: Path, rows: dict[Key, dict[str, Any]]) -> None:
+    """Rewrite ``results.jsonl`` in order, once each."""
+    lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
+    storage.write_atomic(out / "results.jsonl", "".join(lines))
+
+
+def _image(out: Path, index: int, sample: int) -> Path:
+    return out / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
+
+
+def png(image: Image) -> bytes:
+    """``image`` as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _hash(prompts: Sequence[BenchmarkPrompt]) -> str:
+    listed = [[p.index, p.prompt, [relation.as_list() for relation in p.relations]] for p in prompts]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

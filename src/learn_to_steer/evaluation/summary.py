@@ -1,0 +1,63 @@
+"""The numbers of an evaluation: accuracy with its interval, where it comes from, and what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from learn_to_steer.statistics import clustered_interval
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares over the images in ``rows`` (of results.jsonl); None where a share is of no image at all.
+
+    ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``accuracy_where_present`` and
+    ``on_axis_where_present`` are of the images in which every object was found; the latter asks only for the
+    right side of the prompted axis (VISOR_cond). ``failures`` counts images by reason; one image may have two.
+    Raises ValueError when there are no rows.
+    """
+    if not rows:
+        raise ValueError("a summary needs at least one image")
+    correct = [bool(row["correct"]) for row in rows]
+    present = [row for row in rows if row["present"]]
+    relations: dict[str, list[tuple[bool, bool | None]]] = defaultdict(list)
+    for row in rows:
+        for (_, predicate, _), held, on_axis in zip(row["relations"], row["held"], row["on_axis"], strict=True):
+            relations[predicate].append((held, on_axis))
+    low, high = clustered_interval(correct, [row["index"] for row in rows])
+    failures = Counter(kind for row in rows for kind in _kinds(row["reason"]))
+    return {
+        "accuracy": _share(correct),
+        "accuracy_interval": [low, high],
+        "both_present": _share(bool(row["present"]) for row in rows),
+        "accuracy_where_present": _share(row["correct"] for row in present),
+        "on_axis_where_present": _share(all(row["on_axis"]) for row in present),
+        "prompts": len({row["index"] for row in rows}),
+        "images": len(rows),
+        "passes_per_image": sum(row["passes"] for row in rows) / len(rows),
+        "checks_per_image": sum(row["checks"] for row in rows) / len(rows),
+        "seconds_per_image": sum(row["seconds"] for row in rows) / len(rows),
+        "converged": _share(row["converged"] for row in rows),
+        "per_relation": {
+            predicate: {
+                "relations": len(verdicts),
+                "accuracy": _share(held for held, _ in verdicts),
+                "both_present": _share(on_axis is not None for _, on_axis in verdicts),
+                "accuracy_where_present": _share(held for held, on_axis in verdicts if on_axis is not None),
+                "on_axis_where_present": _share(on_axis for _, on_axis in verdicts if on_axis is not None),
+            }
+            for predicate, verdicts in sorted(relations.items())
+        },
+        "failures": dict(failures.most_common()),
+    }
+
+
+def _share(values: Iterable[bool]) -> float | None:
+    known = list(values)
+    return sum(known) / len(known) if known else None
+
+
+def _kinds(reason: str) -> set[str]:
+    """The kinds of failure in a reason: "missing", "wrong side", "ambiguous", "fused"."""
+    return {part.split(":", 1)[0] for part in reason.split("; ") if part}

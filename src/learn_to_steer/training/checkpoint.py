@@ -1,0 +1,42 @@
+"""The state of a training run after an epoch, so that a killed run goes on where it was, bit for bit."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learn_to_steer import storage
+from learn_to_steer.errors import DataError
+
+FILE = "checkpoint.pt"
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings in plain containers), atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    storage.write_atomic(folder / FILE, buffer.getvalue())
+
+
+def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in ``folder``, None when there is none.
+
+    Raises DataError when it is broken or belongs to a run with another ``identity``, naming what differs.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a foreign or cut file
+        raise DataError(f"{path} cannot be read ({type(error).__name__}); delete it to train anew") from error
+    differing = [key for key in identity if state["identity"].get(key) != identity[key]]
+    if differing:
+        raise DataError(
+            f"{folder} holds a run with {differing[0]} {state['identity'].get(differing[0])!r}, "
+            f"not {identity[differing[0]]!r}; use another folder"
+        )
+    return state

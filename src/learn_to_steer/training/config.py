@@ -1,0 +1,63 @@
+"""How the classifier is trained, and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from learn_to_steer.classifier import ClassifierConfig
+from learn_to_steer.dataset.shards import Manifest
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimiser as the authors have it for Stable Diffusion; a smaller network, which the embedded models need.
+
+    The authors' sizes are ``width=256``, ``layers=2``, ``hidden=128``, ``dropout=0.3``. ``prompts`` "true" leaves the
+    wrong-word prompts out of training (leakage ablation; turn ``augment`` off with it, for a mirrored map no longer
+    agrees with the trace of its words). *Source:* official_implementation, section 9.
+    """
+
+    epochs: int = 100
+    batch: int = 64
+    rate: float = 1e-4
+    weight_decay: float = 0.05
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+    patience: int = 10
+    seed: int = 0
+    prompts: Literal["both", "true"] = "both"
+    augment: bool = True
+    width: int = 96
+    layers: int = 2
+    heads: int = 2
+    hidden: int = 128
+    head_layers: int = 2
+    head_heads: int = 4
+    head_hidden: int = 128
+    dropout: float = 0.1
+    inject: Literal["mid", "pre", "none"] = "mid"
+    extractor: Literal["attention", "mean"] = "attention"
+
+    def classifier(self, manifest: Manifest) -> ClassifierConfig:
+        """The classifier's config for the maps of ``manifest``."""
+        channels = sum(layer["heads"] for layer in manifest.layout["layers"])
+        return ClassifierConfig(
+            classes=tuple(manifest.classes),
+            channels=channels,
+            times=len(manifest.levels),
+            levels=tuple(manifest.levels),
+            side=manifest.layout["side"],
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            hidden=self.hidden,
+            query_heads=self.heads,
+            head_layers=self.head_layers,
+            head_heads=self.head_heads,
+            head_hidden=self.head_hidden,
+            dropout=self.dropout,
+            inject=self.inject,
+            extractor=self.extractor,
+            layout=manifest.layout,
+        )

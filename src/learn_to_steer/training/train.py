@@ -1,0 +1,183 @@
+"""The training loop: plain, seeded, resumable; the best weights are the ones that are kept.
+
+*Source:* official_implementation, section 9. *Differs:* the authors keep the epoch after the best one, or the last;
+the first layer's inputs (maps that sum to one, so values around 1/256) are brought to unit size, see ``_optimizer``.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from learn_to_steer import classifier, storage
+from learn_to_steer.classifier import RelationClassifier
+from learn_to_steer.dataset import Rows
+from learn_to_steer.dataset.progress import counting
+from learn_to_steer.dataset.shards import Manifest
+from learn_to_steer.errors import DataError
+from learn_to_steer.training import checkpoint
+from learn_to_steer.training.augment import Augment
+from learn_to_steer.training.config import TrainConfig
+from learn_to_steer.training.scores import logits, scores
+
+GAIN_SAMPLE = 512  # rows from which the size of the inputs is measured
+LEAST_RATE = 1e-6
+
+
+def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, *, progress: bool = True) -> Path:
+    """Train on the maps in ``data``; write ``relation_classifier.safetensors`` and ``metrics.json`` to ``out``.
+
+    Stops when the validation loss has not improved for ``patience`` epochs. Run again after a kill to go on. Returns
+    the classifier's path. Raises DataError when ``data`` is no finished collection with train and val pictures, or
+    ``out`` holds a run of other settings.
+    """
+    config, out = config or TrainConfig(), Path(out)
+    if min(config.epochs, config.batch, config.patience) < 1:
+        raise DataError("epochs, batch and patience must be at least 1")
+    manifest = Manifest.read(Path(data))
+    rows, held_out = Rows.open(data, "train"), Rows.open(data, "val")
+    run = _Run(config, manifest, rows, held_out, out)
+    total = config.epochs * run.batches
+    with counting("training", total, "batches") if progress else nullcontext(lambda _: None) as count:
+        count(len(run.history) * run.batches)
+        while not run.over:
+            run.epoch(count)
+    run.model.load_state_dict(run.best)
+    metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": scores(run.model, held_out)}
+    if manifest.counts["rows"].get("test"):
+        metrics["test"] = scores(run.model, Rows.open(data, "test"))
+    path = classifier.save(run.model.cpu(), out, metrics)
+    storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
+    return path
+
+
+class _Run:
+    """A run between two epochs."""
+
+    def __init__(self, config: TrainConfig, manifest: Manifest, rows: Rows, held_out: Rows, out: Path) -> None:
+        self.config, self.rows, self.held_out, self.out = config, rows, held_out, out
+        self._identity = {k: v for k, v in asdict(config).items() if k != "epochs"}
+        self._identity["data"] = f"{manifest.fingerprint} {manifest.weights} {manifest.settings} {manifest.counts}"
+        # Validation follows what is trained on; the probe of the finished model sees both prompts.
+        self._chosen, self._val = (_chosen(split, config.prompts) for split in (rows, held_out))
+        self._augment = Augment(manifest.classes) if config.augment else None
+        self._accelerator = Accelerator()
+        torch.manual_seed(config.seed)
+        model = RelationClassifier(config.classifier(manifest))
+        self.model, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._chosen))
+        self._optimizer: torch.optim.Optimizer = optimizer
+        self._plateau = ReduceLROnPlateau(
+            optimizer.optimizer,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            threshold=0.0,
+            min_lr=[group["lr"] * LEAST_RATE / config.rate for group in optimizer.param_groups],
+        )
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self._resume()
+
+    @property
+    def batches(self) -> int:
+        """Batches of one epoch."""
+        return -(-len(self._chosen) // self.config.batch)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch (from 0) with the lowest validation loss."""
+        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_loss"])
+
+    @property
+    def over(self) -> bool:
+        done = len(self.history)
+        return done >= self.config.epochs or (done > 0 and done - 1 - self.best_epoch >= self.config.patience)
+
+    def epoch(self, count: Any) -> None:
+        """Train once over the data, validate, keep the weights if they are the best, write the checkpoint."""
+        number = len(self.history)
+        # Order, augmentation and dropout depend on seed and epoch alone: a resumed run goes the same way.
+        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + number)
+        torch.manual_seed(self.config.seed * 100_003 + number)
+        self.model.train()
+        losses = []
+        order = self._chosen[torch.randperm(len(self._chosen), generator=generator)]
+        for start in range(0, len(order), self.config.batch):
+            index = order[start : start + self.config.batch]
+            maps, label = self.rows.maps(index).float(), self.rows.label[index]
+            if self._augment:
+                maps, label = self._augment(maps, label, generator)
+            device = self._accelerator.device
+            predicted = self.model(maps.to(device), self.rows.level[index].to(device))
+            loss = functional.cross_entropy(predicted, label.to(device))
+            self._optimizer.zero_grad()
+            self._accelerator.backward(loss)
+            self._optimizer.step()
+            losses.append(float(loss.detach()))
+            count(1)
+        found = logits(self.model, self.held_out, self._val)["both"]
+        label = self.held_out.label[self._val]
+        entry = {
+            "train_loss": sum(losses) / len(losses),
+            "val_loss": float(functional.cross_entropy(found, label)),
+            "val_accuracy": float((found.argmax(dim=1) == label).double().mean()),
+            "rate": float(self._optimizer.param_groups[-1]["lr"]),
+        }
+        self._plateau.step(entry["val_loss"])
+        self.history.append(entry)
+        if self.best_epoch == number:
+            self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        self._save()
+
+    def _save(self) -> None:
+        state = {
+            "identity": self._identity,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self._optimizer.state_dict(),
+            "plateau": self._plateau.state_dict(),
+        }
+        checkpoint.save(self.out, state)
+
+    def _resume(self) -> None:
+        state = checkpoint.load(self.out, self._identity)
+        if state is None:
+            return
+        self.history, self.best = state["history"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._plateau.load_state_dict(state["plateau"])
+
+
+def _chosen(rows: Rows, prompts: str) -> Tensor:
+    """Numbers of the rows that are trained on."""
+    return (rows.label == rows.prompted).nonzero().flatten() if prompts == "true" else torch.arange(len(rows))
+
+
+def _optimizer(model: RelationClassifier, config: TrainConfig, rows: Rows, chosen: Tensor) -> torch.optim.Optimizer:
+    """AdamW, with the first layer trained as if its inputs had unit size.
+
+    Adam moves every weight by about the rate, however small what it is multiplied with; maps of values around 1/256
+    would need tens of thousands of steps to be heard beside the positions. Scaling weights and rate by the inputs'
+    inverse spread (and the decay by its inverse) is the same as scaling the inputs, and leaves the network as it is.
+    """
+    spread = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), GAIN_SAMPLE)).long()]
+    gain = 1 / max(float(rows.maps(spread).float().std()), 1e-6)
+    first: Any = model.object_extractor if config.extractor == "attention" else model.relation_classifier
+    weight: nn.Parameter = (first.input_projection if config.extractor == "attention" else first.projection).weight
+    with torch.no_grad():
+        weight.mul_(gain)
+    others = [parameter for parameter in model.parameters() if parameter is not weight]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight], "lr": config.rate * gain, "weight_decay": config.weight_decay / gain},
+        {"params": others},
+    ]
+    return torch.optim.AdamW(groups, lr=config.rate, weight_decay=config.weight_decay)

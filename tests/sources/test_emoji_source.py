@@ -1,0 +1,46 @@
+"""The emoji source: labels true of the boxes, balanced, seen objects only, the same whenever asked."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
+from learn_to_steer.sources import emoji
+
+
+@pytest.mark.parametrize("diagonals", [False, True])
+def test_labels_are_true_and_balanced(diagonals):
+    count = 36 if diagonals else 40
+    pictures = list(emoji.pictures(count, 5, 64, diagonals=diagonals))
+    relations = Counter(picture.predicate for picture in pictures)
+    assert set(relations) == {*BASIC, NEUTRAL, *(DIAGONAL if diagonals else ())}
+    assert len(set(relations.values())) == 1
+    for picture in pictures:
+        if picture.predicate != NEUTRAL:
+            assert holds(picture.boxes[0], picture.predicate, picture.boxes[1])
+        else:
+            # No axis at all, or both alike when diagonals have no names of their own.
+            assert len(basic_relations(*picture.boxes)) in ((0,) if diagonals else (0, 2))
+        if picture.predicate in BASIC:
+            assert basic_relations(*picture.boxes) == {picture.predicate}
+        assert {picture.subject, picture.object, *picture.others} <= set(object_names("seen"))
+    assert 0 < sum(bool(picture.others) for picture in pictures) < count
+
+
+def test_splits_are_tenths_of_every_relation():
+    pictures = list(emoji.pictures(50, 0, 64))
+    for predicate in (*BASIC, NEUTRAL):
+        splits = Counter(picture.split for picture in pictures if picture.predicate == predicate)
+        assert splits == {"train": 8, "val": 1, "test": 1}
+
+
+def test_a_picture_depends_on_seed_and_number_alone():
+    few, many = list(emoji.pictures(3, 1, 64)), list(emoji.pictures(6, 1, 64))
+    assert few == many[:3]
+    assert list(emoji.pictures(3, 2, 64)) != few
+    pixels = few[2].pixels()
+    assert pixels.shape == (3, 64, 64)
+    assert 0 <= float(pixels.min()) < float(pixels.max()) <= 1
+    assert torch.equal(pixels, many[2].pixels())

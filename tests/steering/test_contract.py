@@ -1,0 +1,261 @@
+"""What steering promises: it equals a hand-written loop, and it leaves the pipeline as it was."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from learn_to_steer.errors import CaptureError, MismatchError, PromptError, SteerError, UnsupportedError
+from learn_to_steer.families.sd import FAMILY
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.tap import Tap
+
+PROMPT = "a dog to the left of a cat"
+OTHER = "a photo of a pizza above a horse"
+PLAIN = "a dog and a cat"
+STEPS = 4
+
+
+def call(pipe: Any, prompt: Any, seeds: int | list[int] = 0, **more: Any) -> Any:
+    seeds = [seeds] if isinstance(seeds, int) else seeds
+    generator = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generator = generator[0] if len(generator) == 1 else generator
+    settings = {"num_inference_steps": STEPS, "guidance_scale": 4.0, "output_type": "latent"}
+    return pipe(prompt, generator=generator, height=64, width=64, **(settings | more))
+
+
+def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -> torch.Tensor:
+    """The steered sampling loop written out: no hooks on the pipeline, one image, CFG 4."""
+    config, objective = steered.config, steered.objective
+    scheduler = pipe.scheduler
+    scheduler.set_timesteps(STEPS)
+    relation = parse(prompt)[0]
+    columns = token_columns(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
+    weights = columns_to_weights([columns], 77)
+    tap = Tap(FAMILY.points(pipe.unet), FAMILY.attention(pipe.unet))
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(1, 16, 8, 8, generator=generator) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        positive, negative = pipe.encode_prompt(prompt, "cpu", 1, True)
+    for index, t in enumerate(scheduler.timesteps):
+        scale = float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t))
+        if float(t) / 1000 >= 1 - config.window:
+            for _ in range(config.passes):
+                leaf = latents.detach().requires_grad_()
+                with tap.reading(weights, 8, 8) as maps:
+                    pipe.unet(leaf if scale == 1.0 else leaf * scale, t, encoder_hidden_states=positive)
+                    clock = Clock(FAMILY.noise_level(pipe, t[None]), index)
+                    loss = objective(maps(), [[Pair(0, relation.predicate, 1)]], clock).loss.sum()
+                    (gradient,) = torch.autograd.grad(loss, leaf)
+                latents = latents - config.rate * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
+        with torch.no_grad():
+            fed = torch.cat([latents, latents])
+            fed = fed if scale == 1.0 else scheduler.scale_model_input(fed, t)
+            unconditional, conditional = pipe.unet(
+                fed, t, encoder_hidden_states=torch.cat([negative, positive])
+            ).sample.chunk(2)
+            guided = unconditional + 4.0 * (conditional - unconditional)
+            extra = {"generator": generator} if "Multistep" not in config_name else {}
+            latents = scheduler.step(guided, t, latents, **extra).prev_sample
+    return latents
+
+
+EXACT = ["DDIMScheduler", "DPMSolverMultistepScheduler"]
+CLOSE = ["DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DEISMultistepScheduler"]
+
+
+@pytest.mark.parametrize("name", [*EXACT, *CLOSE, "LCMScheduler"])
+def test_equals_a_hand_written_loop(tiny_sd: Any, tiny_steerer: Any, name: str) -> None:
+    tiny_sd.unet.requires_grad_(False)
+    tiny_sd.scheduler = getattr(diffusers, name).from_config(tiny_sd.scheduler.config)
+    steered = tiny_steerer()
+    mine = call(steered, PROMPT).images
+    stock = call(tiny_sd, PROMPT).images
+    hand = by_hand(tiny_sd, steered, PROMPT, 0, name)
+    assert (mine - stock).abs().max() > 1e-2  # it did steer
+    if name in EXACT:
+        assert torch.equal(mine, hand)
+    else:
+        torch.testing.assert_close(mine, hand, rtol=1e-3, atol=1e-3)
+
+
+def test_pipeline_is_restored(tiny_sd: Any, tiny_steerer: Any) -> None:
+    before = call(tiny_sd, PROMPT).images
+    flags = [p.requires_grad for p in tiny_sd.unet.parameters()]
+    steered = tiny_steerer(checkpointing=True)
+    call(steered, PROMPT)
+    assert torch.equal(call(tiny_sd, PROMPT).images, before)
+    assert [p.requires_grad for p in tiny_sd.unet.parameters()] == flags
+    assert not tiny_sd.unet._forward_pre_hooks
+    assert "step" not in tiny_sd.scheduler.__dict__
+    assert not tiny_sd.unet.is_gradient_checkpointing
+
+
+def test_pipeline_is_restored_after_an_exception(tiny_sd: Any, tiny_steerer: Any) -> None:
+    before = call(tiny_sd, PROMPT).images
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("from a callback")
+
+    with pytest.raises(KeyError):
+        call(tiny_steerer(), PROMPT, callback_on_step_end=broken)
+    assert torch.equal(call(tiny_sd, PROMPT).images, before)
+    hooks = [m for m in tiny_sd.unet.modules() if m._forward_pre_hooks or m._forward_hooks]
+    assert hooks == []
+
+
+def test_checkpointing_changes_nothing(tiny_steerer: Any) -> None:
+    plain = call(tiny_steerer(), PROMPT).images
+    saved = call(tiny_steerer(checkpointing=True), PROMPT).images
+    assert torch.equal(plain, saved)
+
+
+def test_without_relations_it_is_the_stock_pipeline(tiny_sd: Any, tiny_steerer: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING):
+        mine = call(tiny_steerer(), PLAIN)
+    assert torch.equal(mine.images, call(tiny_sd, PLAIN).images)
+    assert mine.steering.images[0].passes == 0
+    assert "unsteered" in caplog.text
+
+
+def test_unsteered_rows_of_a_mixed_batch_keep_their_bits(tiny_sd: Any, tiny_steerer: Any) -> None:
+    mixed = [PROMPT, PLAIN, OTHER]
+    mine = call(tiny_steerer(), mixed, [0, 1, 2])
+    stock = call(tiny_sd, mixed, [0, 1, 2]).images
+    assert torch.equal(mine.images[1], stock[1])
+    assert not torch.equal(mine.images[0], stock[0])
+    assert [image.passes > 0 for image in mine.steering.images] == [True, False, True]
+
+
+def test_a_batch_equals_its_singles(tiny_steerer: Any) -> None:
+    steered = tiny_steerer()
+    both = call(steered, [PROMPT, OTHER], [0, 1]).images
+    torch.testing.assert_close(both[:1], call(steered, PROMPT, 0).images, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(both[1:], call(steered, OTHER, 1).images, rtol=1e-3, atol=1e-3)
+
+
+def test_several_images_of_a_prompt(tiny_steerer: Any) -> None:
+    out = call(tiny_steerer(), [PROMPT, OTHER], [0, 1, 2, 3], num_images_per_prompt=2)
+    assert [image.prompt for image in out.steering.images] == [PROMPT, PROMPT, OTHER, OTHER]
+    single = call(tiny_steerer(), OTHER, 3).images
+    torch.testing.assert_close(out.images[3:], single, rtol=1e-3, atol=1e-3)
+
+
+def test_a_satisfied_sample_leaves_the_batch(tiny_steerer: Any) -> None:
+    out = call(tiny_steerer(threshold=0.0), PROMPT)
+    report = out.steering.images[0]
+    assert report.converged and report.passes == 0 and report.checks == STEPS // 2
+
+
+def test_the_total_cap_holds(tiny_steerer: Any) -> None:
+    assert call(tiny_steerer(total_passes=3), PROMPT).steering.images[0].passes == 3
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (48, 80)])
+def test_other_shapes(tiny_sd: Any, tiny_steerer: Any, size: tuple[int, int]) -> None:
+    settings = {"num_inference_steps": 2, "output_type": "np", "height": size[0], "width": size[1]}
+    steered = tiny_steerer()
+    picture = steered(PROMPT, generator=torch.Generator().manual_seed(0), **settings)
+    assert picture.images.shape == (1, *size, 3)
+    stock = tiny_sd(PROMPT, generator=torch.Generator().manual_seed(0), **settings).images
+    assert np.abs(picture.images - stock).max() > 0
+
+
+def test_several_relations_take_the_worst_first(tiny_steerer: Any) -> None:
+    chain = "a dog to the left of a cat above a pizza"
+    report = call(tiny_steerer(), chain).steering.images[0]
+    assert [r.as_list() for r in report.relations] == [["dog", "left of", "cat"], ["cat", "above", "pizza"]]
+    assert all(len(step.probability) == 2 for step in report.steps)
+
+
+def test_given_relations_override_the_parser(tiny_steerer: Any) -> None:
+    out = call(tiny_steerer(), PLAIN, relations=["cat | above | dog"])
+    assert out.steering.images[0].relations[0].as_list() == ["cat", "above", "dog"]
+    assert out.steering.images[0].passes > 0
+
+
+def test_bad_requests_are_refused(tiny_steerer: Any) -> None:
+    steered = tiny_steerer()
+    with pytest.raises(PromptError, match="zebra"):
+        call(steered, PLAIN, relations=["zebra | above | dog"])
+    with pytest.raises(PromptError, match="above left of"):
+        call(steered, PLAIN, relations=["cat | above left of | dog"])
+    with pytest.raises(PromptError, match="names no relation"):
+        call(steered, PLAIN, strict=True)
+    with pytest.raises(PromptError, match="prompt_embeds"):
+        steered(None)
+
+
+def test_embeddings_need_columns(tiny_sd: Any, tiny_steerer: Any) -> None:
+    positive, negative = tiny_sd.encode_prompt(PROMPT, "cpu", 1, True)
+    embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+    steered = tiny_steerer()
+    with pytest.raises(PromptError, match="columns"):
+        call(steered, None, **embeds)
+    relation = parse(PROMPT)[0]
+    dog, cat = token_columns(tiny_sd.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
+    given = call(steered, None, relations=[["dog", "left of", "cat"]], columns=[{"dog": dog, "cat": cat}], **embeds)
+    assert torch.equal(given.images, call(steered, PROMPT).images)
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_schedulers_that_lose_the_move_are_refused(tiny_sd: Any, tiny_steerer: Any, name: str) -> None:
+    tiny_sd.scheduler = getattr(diffusers, name).from_config(tiny_sd.scheduler.config)
+    with pytest.raises(UnsupportedError, match="DDIMScheduler"):
+        call(tiny_steerer(), PROMPT)
+
+
+def test_sliced_attention_is_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
+    tiny_sd.enable_attention_slicing(1)
+    with pytest.raises(CaptureError, match="disable_attention_slicing"):
+        call(tiny_steerer(), PROMPT)
+
+
+def test_inference_mode_is_refused(tiny_steerer: Any) -> None:
+    with torch.inference_mode(), pytest.raises(UnsupportedError, match="inference_mode"):
+        call(tiny_steerer(), PROMPT)
+
+
+def test_a_replaced_scheduler_is_noticed(tiny_sd: Any, tiny_steerer: Any) -> None:
+    def replaced(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+        return values
+
+    with pytest.raises(SteerError, match="replaced"):
+        call(tiny_steerer(), PROMPT, callback_on_step_end=replaced)
+
+
+def test_a_foreign_classifier_is_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
+    from learn_to_steer.steering import Steerer
+
+    objective = tiny_steerer().objective
+    tiny_sd.unet = diffusers.UNet2DConditionModel.from_config({**tiny_sd.unet.config, "attention_head_dim": 4})
+    with pytest.raises(MismatchError, match="attention maps"):
+        Steerer(objective).on(tiny_sd)
+
+
+def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any) -> None:
+    steered = tiny_steerer(passes=6)
+    sound = steered.objective
+
+    class Broken:
+        spec, update = sound.spec, "latents"
+
+        def predicates(self) -> tuple[str, ...]:
+            return ("left of",)
+
+        def __call__(self, maps: Any, pairs: Any, clock: Any) -> Any:
+            verdict = sound(maps, pairs, clock)
+            return type(verdict)(verdict.loss * float("nan"), verdict.probability)
+
+    steered.objective = Broken()
+    out = call(steered, PROMPT)
+    assert torch.equal(out.images, call(tiny_sd, PROMPT).images)
+    assert out.steering.images[0].backoffs == 2 * 4 and "not finite" in out.steering.images[0].note
