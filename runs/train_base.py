@@ -10,6 +10,7 @@ join the pool as training goes on; captions are drawn anew every time a scene is
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 
@@ -190,6 +191,7 @@ def main() -> None:
     kept = scheduler().alphas_cumprod.to(DEVICE)
     snr = kept / (1 - kept)
     loss_weight = snr.clamp(max=5) / snr  # min-SNR: without it the nearly clean steps drown the layout
+    fast = copy.deepcopy(base).bfloat16()
     latents: list[torch.Tensor] = []
     scenes: list = []
     cells: list[torch.Tensor] = []
@@ -214,10 +216,9 @@ def main() -> None:
         times = torch.randint(0, 1000, (options.batch,), device=DEVICE)
         level = kept[times].view(-1, 1, 1, 1)
         noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        with autocast():
-            text = base.text_encoder(tokens.input_ids.to(DEVICE))[0]
-            guess = base.unet(noisy, times, text).sample
-            named = base.what(base.features)
+        text = fast.text_encoder(tokens.input_ids.to(DEVICE))[0]
+        guess = fast.unet(noisy.bfloat16(), times, text).sample
+        named = fast.what(fast.features)
         standing = torch.stack([cells[r // CHUNK][r % CHUNK] for r in rows]).long().to(DEVICE)
         aid = functional.cross_entropy(named.float(), standing, rare)
         errors = (guess.float() - noise).square().mean((1, 2, 3))
@@ -237,7 +238,7 @@ def main() -> None:
         sheet = made.reshape(2, 8, 128, 128, 3).transpose(0, 2, 1, 3, 4).reshape(256, 1024, 3)
         Image.fromarray((sheet * 255).round().astype(np.uint8)).save(CHECKPOINTS / "base" / f"sheet-{step}.png")
 
-    train("base", base, loss_of, steps=options.steps, rate=options.rate, ema_decay=0.999, on_save=show)
+    train("base", base, loss_of, steps=options.steps, rate=options.rate, ema_decay=0.999, on_save=show, twin=fast)
 
 
 if __name__ == "__main__":

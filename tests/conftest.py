@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,33 @@ def tiny_sd() -> Iterator[Any]:
         )
         pipe.set_progress_bar_config(disable=True)
         yield pipe
+
+
+@pytest.fixture
+def saved_sd(tiny_sd: Any, tmp_path: Path) -> Path:
+    """The folder of ``tiny_sd`` as a diffusers model; ``classifier`` in it holds a random classifier for it."""
+    import torch
+
+    from learn_to_steer.classifier import ClassifierConfig, RelationClassifier, save
+    from learn_to_steer.families.sd import FAMILY
+    from learn_to_steer.geometry import BASIC, NEUTRAL
+
+    folder = tmp_path / "tiny-sd"
+    tiny_sd.save_pretrained(folder)
+    layout = FAMILY.layout(tiny_sd.unet)
+    config = ClassifierConfig(
+        classes=(*BASIC, NEUTRAL),
+        channels=layout.channels,
+        times=4,
+        levels=(0.99, 0.95, 0.9, 0.8),
+        width=16,
+        layers=1,
+        hidden=16,
+        head_layers=1,
+        head_hidden=16,
+        layout=layout.as_dict(),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save(RelationClassifier(config), folder / "classifier")
+    return folder

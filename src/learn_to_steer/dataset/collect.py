@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
         levels=list(levels),
         source_note=source.NOTE,
         shards=list(plan),
-        versions={name: importlib.metadata.version(name) for name in ("learn-to-steer", "torch", "diffusers")},
+        versions={name: _version(name) for name in ("learn-to-steer", "torch", "diffusers")},
     )
     _take_up(out, manifest)
     todo = {shard: numbers for shard, numbers in plan.items() if not is_done(out, shard)}
@@ -77,6 +77,13 @@ def _plan(pictures: Sequence[LabelledPicture]) -> dict[str, list[int]]:
         for start in range(0, len(members), SHARD):
             plan[f"{split}-{start // SHARD:04d}"] = members[start : start + SHARD]
     return plan
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "run from its source folder, not installed"
 
 
 def _take_up(out: Path, manifest: Manifest) -> None:

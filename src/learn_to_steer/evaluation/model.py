@@ -67,7 +67,7 @@ def open_model(config: ModelConfig) -> Model:
     if catalog.normal(config.objective) not in choices:
         raise catalog.unknown("objective", config.objective, choices)
     profile(config.profile).changed(**config.settings)
-    pipe, variant = load_pipeline(config.model, _device(config.device), scheduler=config.scheduler)
+    pipe, variant = load_pipeline(config.model, resolve_device(config.device), scheduler=config.scheduler)
     sampling = {
         "num_inference_steps": config.steps or variant.steps,
         "guidance_scale": variant.guidance if config.guidance is None else config.guidance,
@@ -103,7 +103,8 @@ def _fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """A device that works: "auto" is the GPU when there is one; UnsupportedError for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

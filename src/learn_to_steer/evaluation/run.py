@@ -7,7 +7,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
         "config": config.as_dict(),
         "fingerprints": model.fingerprints,
         "prompts_sha256": _hash(chosen),
-        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
     storage.write_json(out / "summary.json", summary)
     return summary
@@ -167,3 +167,10 @@ def png(image: Image) -> bytes:
 def _hash(prompts: Sequence[BenchmarkPrompt]) -> str:
     listed = [[p.index, p.prompt, [relation.as_list() for relation in p.relations]] for p in prompts]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,60 @@
+"""``collect``: attention maps of labelled pictures, to train a classifier on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from learn_to_steer.cli import options
+
+
+def collect(
+    out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR")],
+    model: options.Model = "sd:emoji",
+    source: Annotated[str, typer.Option(help="Where labelled pictures come from. See: list sources.")] = "emoji",
+    inversion: Annotated[str, typer.Option(help="From picture to noise: 'noise' or 'fixed-point'.")] = "noise",
+    limit: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures and noise.")] = 0,
+    diagonals: Annotated[bool, typer.Option("--diagonals", help="The four diagonals are relations too.")] = False,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="The worst inversion that is kept.", show_default="the inversion's own"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
+    device: options.Device = "auto",
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> None:
+    """Collect attention maps of labelled pictures, each under a true and a wrong prompt.
+
+    Started again with the same settings, it goes on where it stopped.
+    """
+    # torch comes in here.
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from learn_to_steer import catalog, storage
+    from learn_to_steer import dataset as room
+    from learn_to_steer.evaluation.model import resolve_device
+    from learn_to_steer.families._load import load_pipeline
+
+    # Cheap mistakes are found before any model is loaded.
+    catalog.load("sources", source)
+    catalog.load("inversion", inversion)
+    pipe, variant = load_pipeline(model, resolve_device(device))
+    chosen = room.CollectConfig(
+        model=model,
+        source=source,
+        inversion=inversion,
+        limit=limit,
+        side=variant.side,
+        seed=seed,
+        diagonals=diagonals,
+        quality=quality,
+        batch=batch,
+    )
+    manifest = room.collect(pipe, out, chosen)
+    storage.write_json(Path(out) / "config.json", asdict(chosen))
+    rows = ", ".join(f"{split} {count}" for split, count in manifest.counts["rows"].items())
+    print(f"Collected {rows} rows of {len(manifest.classes)} classes into {out}")

@@ -1,0 +1,92 @@
+"""``evaluate``: a model on a benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from learn_to_steer.cli import options
+from learn_to_steer.cli.console import progress
+
+
+def evaluate(
+    benchmark: Annotated[
+        str | None, typer.Option(help="See: list benchmarks.", metavar="NAME", show_default=False)
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own prompts instead: lines with 'prompt' and, if you like, 'relations'.",
+            metavar="FILE.jsonl",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.Model = "sd:emoji",
+    objective: Annotated[str, typer.Option(help="What steers: 'learned', or 'none' for the plain model.")] = "learned",
+    profile: options.Profile = "default",
+    classifier: options.Classifier = None,
+    detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
+    images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only so many prompts: a seeded subset, every relation in its share.", show_default="all"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/evaluate",
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    scheduler: options.Scheduler = None,
+    setting: options.Set = None,
+    device: options.Device = "auto",
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a model on a benchmark: generate, detect, score. Started again, it goes on where it stopped.
+
+    Writes images (GenEval's folder layout), results.jsonl (a line an image),
+    summary.json and config.json into --out.
+    """
+    settings = options.settings(setting)
+    # torch comes in here.
+    from learn_to_steer.evaluation import EvaluateConfig
+    from learn_to_steer.evaluation import evaluate as run
+
+    chosen = EvaluateConfig(
+        benchmark=benchmark,
+        prompts=prompts,
+        model=model,
+        objective=objective,
+        profile=profile,
+        classifier=classifier,
+        detector=detector,
+        images=images,
+        limit=limit,
+        seed=seed,
+        batch=batch,
+        out=out,
+        steps=steps,
+        guidance=guidance,
+        height=height,
+        width=width,
+        scheduler=scheduler,
+        device=device,
+        settings=settings,
+    )
+    with progress("evaluating", "images") as advance:
+        summary = run(chosen, advance)
+    low, high = summary["accuracy_interval"]
+    print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
+    present, right = summary["both_present"], _number(summary["accuracy_where_present"])
+    print(f"all objects present {present:.3f}, of those right {right}")
+    print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
+    print(f"Written to {out}")
+
+
+def _number(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"

@@ -1,0 +1,55 @@
+"""``list``: the names that options understand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from learn_to_steer import catalog
+from learn_to_steer.cli import options
+
+
+def list_names(
+    kind: Annotated[
+        str,
+        typer.Argument(help="models, benchmarks, objectives, detectors, sources or schedulers.", show_default=False),
+    ],
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> None:
+    """List models, benchmarks, objectives, detectors, sources or schedulers."""
+    kinds: dict[str, Callable[[], list[str]]] = {
+        "models": _models,
+        "benchmarks": _benchmarks,
+        "objectives": lambda: ["none", *catalog.names("objectives")],
+        "detectors": lambda: catalog.names("detectors"),
+        "sources": lambda: catalog.names("sources"),
+        "schedulers": _schedulers,
+    }
+    if catalog.normal(kind) not in kinds:
+        raise catalog.unknown("list", kind, kinds)
+    print("\n".join(kinds[catalog.normal(kind)]()))
+
+
+def _models() -> list[str]:
+    from learn_to_steer.families import variants
+
+    lines = []
+    for name, variant in sorted(variants().items()):
+        facts = f"{variant.source}, {variant.side} px, {variant.steps} steps, guidance {variant.guidance:g}"
+        lines.append(f"{name:16}{facts}" + (f" ({variant.note})" if variant.note else ""))
+    return lines
+
+
+def _benchmarks() -> list[str]:
+    from learn_to_steer.benchmarks import benchmark_names
+
+    return benchmark_names()
+
+
+def _schedulers() -> list[str]:
+    from learn_to_steer.steering.session import SCHEDULERS
+
+    return list(SCHEDULERS)

@@ -1,0 +1,101 @@
+"""Options that several verbs share, and ``--config``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from learn_to_steer.catalog import unknown
+from learn_to_steer.errors import DataError
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the file's values the defaults of this verb's options; DataError for one that does not exist."""
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} must hold one 'option: value' a line")
+    known = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
+    given = {str(name).replace("-", "_"): value for name, value in values.items()}
+    for name in given:
+        if name not in known:
+            raise unknown(f"option in {path}", name, [n.replace("_", "-") for n in known])
+        if known[name].multiple or known[name].nargs == -1:
+            given[name] = given[name] if isinstance(given[name], list) else [given[name]]
+    context.default_map = given
+    return path
+
+
+def _be_loud(value: bool) -> bool:
+    if value:
+        logging.getLogger("learn_to_steer").setLevel(logging.DEBUG)
+    return value
+
+
+def settings(pairs: list[str] | None) -> dict[str, Any]:
+    """``name=value`` pairs of ``--set`` as values (JSON where they are, else text); DataError for anything else."""
+    found = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise DataError(f"cannot read the setting {pair!r}; write it as name=value")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value.strip()
+        found[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return found
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        callback=_read_config,
+        is_eager=True,
+        show_default=False,
+        metavar="FILE.yaml",
+        help="Read options from this file; what is written here still wins.",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_be_loud, is_eager=True, help="Show the traceback of an error.")
+]
+Model = Annotated[
+    str, typer.Option(help="A variant (see: list models), a local diffusers folder, or a hub id.", show_default=True)
+]
+Classifier = Annotated[
+    str | None,
+    typer.Option(help="Folder of a relation classifier.", show_default="the model's own", metavar="DIR"),
+]
+Profile = Annotated[
+    str,
+    typer.Option(help="How to steer: 'default' stops when sure, 'official' is the paper's loop.", metavar="NAME"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change one steering setting; may be repeated.", metavar="NAME=VALUE", show_default=False
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Replace the scheduler (see: list schedulers).", show_default="the model's own", metavar="CLASS"),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.", show_default="the model's own")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale.", show_default="the model's own")]
+Height = Annotated[int | None, typer.Option(min=8, help="Pixels.", show_default="the model's own")]
+Width = Annotated[int | None, typer.Option(min=8, help="Pixels.", show_default="the model's own")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; 'auto' is the GPU if there is one.")]
