@@ -16,7 +16,7 @@ from learn_to_steer.geometry import BASIC, NEUTRAL
 from learn_to_steer.sources import emoji
 
 CLASSES = (*BASIC, NEUTRAL)
-# Pictures 5 is val: with six of them there are two shards.
+# Picture 5 is val: with six of them there are two shards.
 CONFIG = CollectConfig("tiny", limit=6, side=64, levels=(0.9, 0.5), quality=1e9, batch=3)
 
 
@@ -52,7 +52,7 @@ def test_shards_hold_both_prompts_of_every_picture(tiny_sd, tmp_path):
     torch.testing.assert_close(maps.sum((-2, -1)), torch.ones(20, 2, 14), atol=2e-3, rtol=0)
     assert not torch.equal(maps[0], maps[1])
     for level, noise_level in enumerate(manifest.levels):
-        assert abs(noise_level - CONFIG.levels[level]) < 1e-3
+        assert abs(noise_level - CONFIG.levels[level]) < 2e-3
 
 
 def test_maps_do_not_depend_on_the_batch(tiny_sd, tmp_path):
@@ -127,11 +127,13 @@ def test_bad_inversions_drop_both_prompts(tiny_sd, tmp_path):
     for line in storage.read_jsonl(tmp_path / "all" / "shards" / "train-0000.jsonl"):
         by_picture.setdefault(line["picture"], {})[line["kind"]] = line["quality"]
     worst = {name: max(values.values()) for name, values in by_picture.items()}
-    limit = sorted(worst.values())[2] * 1.0005  # three pictures pass with both; one prompt of others may
-    assert any(min(values.values()) <= limit < max(values.values()) for values in by_picture.values())
+    # Between the two prompts of the worst picture: one of them would pass, the picture must go all the same.
+    loser = max(worst, key=lambda name: worst[name])
+    limit = sum(by_picture[loser].values()) / 2
     manifest = _collect(tiny_sd, tmp_path / "some", replace(CONFIG, quality=limit))
     kept = {line["picture"] for line in storage.read_jsonl(tmp_path / "some" / "shards" / "train-0000.jsonl")}
     assert kept == {name for name, value in worst.items() if value <= limit}
+    assert kept and loser not in kept
     assert sum(manifest.counts["dropped"].values()) == 6 - sum(manifest.counts["pictures"].values()) > 0
     verify(tmp_path / "some")
     with pytest.raises(InversionError, match="none of the 6 pictures"):

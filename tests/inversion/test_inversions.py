@@ -61,7 +61,7 @@ def test_noise_quality_is_the_error_of_the_clean_estimate(tiny_sd):
     assert inversion.load("noise")(task, lambda *_: answer, limit=3.0).good.all()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @torch.no_grad()
 def test_fixed_point_comes_back_to_the_picture(tiny_sd, prediction):
     tiny_sd.scheduler.register_to_config(prediction_type=prediction)
@@ -70,13 +70,13 @@ def test_fixed_point_comes_back_to_the_picture(tiny_sd, prediction):
     task = _task(tiny_sd)
     shown, observe = _observer(task)
     back = fixed_point._Walk(task)
-    latents, grid = back.up(steps=10, iterations=5)
+    latents, grid = back.up(steps=25, iterations=5)
     assert grid[0] == 0 and grid[-1] == 961 and {401, 641} <= set(grid)
     for time, after in zip(grid[:0:-1], grid[-2::-1], strict=True):
         latents = back.step(latents, task.recording(latents, torch.tensor(time)), time, after)
     error = (latents - task.clean).square().mean() / task.clean.square().mean()
     assert -10 * torch.log10(error) > 30
-    quality = fixed_point.invert(task, observe, limit=5.0, steps=10)
+    quality = fixed_point.invert(task, observe, limit=5.0, steps=25)
     assert sorted(shown) == [0, 1, 2]
     shown_again = FAMILY.decode(tiny_sd, task.clean)
     expected = -10 * torch.log10((shown_again - task.pictures).square().flatten(1).mean(dim=1))

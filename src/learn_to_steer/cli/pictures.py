@@ -184,6 +184,9 @@ def _write(out: Path, config: GenerateConfig, model: Model, drawn: list[_Drawn])
 
 
 def _columns(done: _Drawn) -> tuple[list[Shown], list[Shown]]:
+    if not done.relations:
+        plain = "no relation to steer to"
+        return [Shown(one.image) for one in done.base], [Shown(one.image, note=plain) for one in done.steered]
     base = [
         Shown(picture.image, _correct(verdict), _reason(verdict))
         for picture, (verdict, _) in zip(done.base, done.verdicts, strict=True)

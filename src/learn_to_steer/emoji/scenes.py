@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -133,19 +133,19 @@ def render(
     placed = [(n, p) for n, scene in enumerate(scenes) for p in scene.objects]
     if not placed:
         return picture, [[] for _ in scenes]
-    patches, lefts, tops = _patches([p for _, p in placed], height, device)
-    ink = patches[:, 3] > 0.5
+    patches = _patches([p for _, p in placed], height, device)
     boxes: list[list[Box]] = [[] for _ in scenes]
     for index, (n, _) in enumerate(placed):
-        x, y = lefts[index], tops[index]
+        whole, x, y = patches[index]
+        side = whole.shape[-1]
         x0, y0 = max(x, 0), max(y, 0)
-        x1, y1 = min(x + patches.shape[3], width), min(y + patches.shape[2], height)
+        x1, y1 = min(x + side, width), min(y + side, height)
         if x0 >= x1 or y0 >= y1:
             raise DataError(f"object {index} of the batch lies outside the picture")
-        patch = patches[index, :, y0 - y : y1 - y, x0 - x : x1 - x]
+        patch = whole[:, y0 - y : y1 - y, x0 - x : x1 - x]
         window = picture[n, :, y0:y1, x0:x1]
         picture[n, :, y0:y1, x0:x1] = window * (1 - patch[3:]) + patch[:3]
-        seen = ink[index, y0 - y : y1 - y, x0 - x : x1 - x]
+        seen = patch[3] > 0.5
         columns, rows = seen.any(0).nonzero().flatten(), seen.any(1).nonzero().flatten()
         boxes[n].append(
             (x0 + int(columns[0]), y0 + int(rows[0]), x0 + int(columns[-1]) + 1, y0 + int(rows[-1]) + 1)
@@ -155,37 +155,50 @@ def render(
     return picture, boxes
 
 
-def _patches(placed: Sequence[Placed], height: int, device: torch.device) -> tuple[torch.Tensor, list[int], list[int]]:
-    """Turned, scaled and tinted sprites as (n, 4, side, side) and the integer corners to paste them at."""
+Patch = tuple[torch.Tensor, int, int]
+BUCKETS = (0.5, 0.7, math.inf)  # shares of a stored sprite's side: sprites of like size are drawn together
+
+
+def _patches(placed: Sequence[Placed], height: int, device: torch.device) -> list[Patch]:
+    """Every sprite turned, scaled and tinted, (4, side, side), and the integer corner to paste it at."""
     sheet = atlas().to(device)
-    classes = class_indices()
     native = sheet.shape[-1]
-    largest = max(p.size for p in placed)
-    side = math.ceil(largest * height * 1.42) + 2
-    lefts = [math.floor(p.x * height - side / 2) for p in placed]
-    tops = [math.floor(p.y * height - side / 2) for p in placed]
+    drawn: dict[int, Patch] = {}
+    lower = 0.0
+    for upper in BUCKETS:
+        chosen = [i for i, p in enumerate(placed) if lower <= p.size * height / native < upper]
+        lower = upper
+        if chosen:
+            # Bilinear sampling of a sprite drawn much smaller than it is stored would alias: halve it first.
+            made = _bucket([placed[i] for i in chosen], height, sheet, halved=upper == BUCKETS[0])
+            drawn |= dict(zip(chosen, made, strict=True))
+    return [drawn[i] for i in range(len(placed))]
+
+
+def _bucket(placed: Sequence[Placed], height: int, sheet: torch.Tensor, halved: bool) -> list[Patch]:
+    classes = class_indices()
+    side = math.ceil(max(p.size for p in placed) * height * 1.42) + 2
+    corners = [(math.floor(p.x * height - side / 2), math.floor(p.y * height - side / 2)) for p in placed]
     matrices = []
-    for p, left, top in zip(placed, lefts, tops, strict=True):
+    for p, (left, top) in zip(placed, corners, strict=True):
         # Maps patch coordinates (-1..1) to sprite coordinates (-1..1), sub-pixel rest included.
         scale = side / (p.size * height)
         cos, sin = math.cos(math.radians(p.angle)) * scale, math.sin(math.radians(p.angle)) * scale
         mirror = -1.0 if p.flip else 1.0
         dx = 2 * (p.x * height - left - side / 2) / side
         dy = 2 * (p.y * height - top - side / 2) / side
-        matrices.append(
-            [[mirror * cos, mirror * sin, -mirror * (cos * dx + sin * dy)], [-sin, cos, sin * dx - cos * dy]]
-        )
-    theta = torch.tensor(matrices, dtype=torch.float32, device=device)
+        across = [mirror * cos, mirror * sin, -mirror * (cos * dx + sin * dy)]
+        matrices.append([across, [-sin, cos, sin * dx - cos * dy]])
+    theta = torch.tensor(matrices, dtype=torch.float32, device=sheet.device)
     grid = functional.affine_grid(theta, [len(placed), 4, side, side], align_corners=False)
     source = sheet[[classes[p.name] for p in placed]]
     for index, p in enumerate(placed):
         if p.color is not None:
             source[index, :3] = _tinted(source[index], p.color)
-    # Bilinear sampling of a sprite drawn much smaller than it is stored would alias: shrink it first.
-    smallest = min(p.size for p in placed) * height
-    if smallest < native / 2:
+    if halved:
         source = functional.interpolate(source, scale_factor=0.5, mode="area")
-    return functional.grid_sample(source, grid, align_corners=False), lefts, tops
+    patches = functional.grid_sample(source, grid, align_corners=False)
+    return [(patch, left, top) for patch, (left, top) in zip(patches, corners, strict=True)]
 
 
 def _tinted(sprite: torch.Tensor, color: str) -> torch.Tensor:
@@ -196,8 +209,3 @@ def _tinted(sprite: torch.Tensor, color: str) -> torch.Tensor:
     paint = torch.tensor(TINTS[color], device=sprite.device).view(3, 1, 1)
     painted = paint * (0.35 + 0.75 * shade) + 0.25 * (shade - 0.5).clamp_min(0)
     return painted.clamp(0, 1) * alpha
-
-
-def mirrored(scene: Scene) -> Scene:
-    """The scene seen in a mirror: left and right exchanged (square pictures)."""
-    return replace(scene, objects=tuple(replace(p, x=1 - p.x, flip=not p.flip, angle=-p.angle) for p in scene.objects))

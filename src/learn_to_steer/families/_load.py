@@ -75,14 +75,15 @@ def _variant(model: str) -> Variant | None:
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
-    from diffusers import DiffusionPipeline
-
     path = Path(source).expanduser()
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
     try:
         # A download of gigabytes keeps its progress bar.
         with _quiet(bars=not path.is_dir()):
+            # Importing it alone makes transformers warn of image processors that are not used here.
+            from diffusers import DiffusionPipeline
+
             return DiffusionPipeline.from_pretrained(
                 str(path) if path.is_dir() else source,
                 torch_dtype=dtype,

@@ -6,6 +6,7 @@ the first layer's inputs (maps that sum to one, so values around 1/256) are brou
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.dataset import Rows
 from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, SteerError
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augment import Augment
 from learn_to_steer.training.config import TrainConfig
@@ -37,7 +38,7 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
 
     Stops when the validation loss has not improved for ``patience`` epochs. Run again after a kill to go on. Returns
     the classifier's path. Raises DataError when ``data`` is no finished collection with train and val pictures, or
-    ``out`` holds a run of other settings.
+    ``out`` holds a run of other settings; SteerError when the loss is no longer finite.
     """
     config, out = config or TrainConfig(), Path(out)
     if min(config.epochs, config.batch, config.patience) < 1:
@@ -130,6 +131,10 @@ class _Run:
             "val_accuracy": float((found.argmax(dim=1) == label).double().mean()),
             "rate": float(self._optimizer.param_groups[-1]["lr"]),
         }
+        if not math.isfinite(entry["train_loss"] + entry["val_loss"]):
+            raise SteerError(
+                f"training diverged in epoch {number}: start again with a smaller rate than {self.config.rate}"
+            )
         self._plateau.step(entry["val_loss"])
         self.history.append(entry)
         if self.best_epoch == number:

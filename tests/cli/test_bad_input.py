@@ -1,0 +1,119 @@
+"""Bad input ends with exit code 2 and one clear line, without a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+DOG = "a dog to the left of a cat"
+
+
+def assert_refused(outcome, *words: str) -> None:
+    assert outcome.code == 2
+    assert outcome.out == ""
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["generate", DOG, "--model", "sd:emojy"], ["sd:emojy", "did you mean 'sd:emoji'"]),
+        (["generate", DOG, "--model", "./no/such/folder"], ["./no/such/folder", "does not exist"]),
+        (["generate", ""], ["empty"]),
+        (["generate"], ["no prompt"]),
+        (["generate", DOG, "--relation", "dog | near | cat"], ["near", "unknown predicate"]),
+        (["generate", DOG, "--relation", "dog left of cat"], ["dog | left of | cat"]),
+        (["generate", DOG, "--relation", "cow | above | cat"], ["'cow' is not in the prompt"]),
+        (["generate", DOG, "a cow", "--relation", "dog | above | cat"], ["one prompt"]),
+        (["generate", "a dog", "--strict"], ["no spatial relation", "'a dog'"]),
+        (["generate", DOG, "--profile", "defualt"], ["defualt", "default, official"]),
+        (["generate", DOG, "--set", "treshold=0.5"], ["treshold", "threshold"]),
+        (["generate", DOG, "--set", "threshold"], ["name=value"]),
+        (["generate", DOG, "--images", "0"], ["--images"]),
+        (["generate", DOG, "--sed", "1"], ["--sed"]),
+        (["generate", DOG, "--config", "missing.yaml"], ["missing.yaml"]),
+        (["evaluate", "--benchmark", "geneval-positon"], ["did you mean 'geneval-position'"]),
+        (["evaluate"], ["geneval-position"]),
+        (["evaluate", "--prompts", "missing.jsonl"], ["missing.jsonl"]),
+        (["evaluate", "--benchmark", "unseen", "--detector", "emojis"], ["did you mean 'emoji'"]),
+        (["collect", "--source", "emojy", "--out", "maps"], ["did you mean 'emoji'"]),
+        (["collect", "--inversion", "nois", "--out", "maps"], ["did you mean 'noise'"]),
+        (["train", "--data", "missing", "--out", "classifier"], ["missing"]),
+        (["train", "--data", "missing", "--out", "classifier", "--prompts", "false"], ["both, true"]),
+        (["parse", " "], ["empty"]),
+        (["list", "modles"], ["did you mean 'models'"]),
+        (["lst"], ["lst"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input(run, argv, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run(*argv), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "run.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sed: 1\n", ["sed", "did you mean 'seed'"]),
+        ("- seed\n", ["option: value"]),
+        ("seed: [\n", ["YAML"]),
+        ("seed: many\n", ["seed", "integer"]),
+    ],
+)
+def test_bad_config_file(run, config, text, words):
+    config.write_text(text)
+    assert_refused(run("generate", DOG, "--config", config), *words)
+
+
+def test_foreign_classifier(run, saved_sd, tmp_path):
+    from learn_to_steer import classifier
+
+    own = classifier.load(saved_sd / "classifier")
+    layout = own.config.layout | {"layers": own.config.layout["layers"][:-1]}
+    values = {name: getattr(own.config, name) for name in own.config.__dataclass_fields__}
+    classifier.save(classifier.RelationClassifier(classifier.ClassifierConfig(**values | {"layout": layout})), tmp_path)
+    out = tmp_path / "out"
+    base = ["generate", DOG, "--model", saved_sd, "--out", out]
+    assert_refused(run(*base, "--classifier", tmp_path), "classifier", "trained for this model")
+    assert_refused(run(*base, "--classifier", tmp_path / "missing"), "missing", "does not exist")
+    assert_refused(
+        run(*base, "--classifier", saved_sd / "unet" / "diffusion_pytorch_model.safetensors"), "not a relation"
+    )
+    assert_refused(run(*base), "--classifier")
+    assert not out.exists()
+
+
+def test_scheduler_that_would_lose_the_steering(run, model, tmp_path):
+    assert_refused(run("generate", DOG, *model, "--scheduler", "PNDMScheduler"), "PNDMScheduler", "DDIMScheduler")
+    assert_refused(run("generate", DOG, *model, "--scheduler", "DDIMSchedulr"), "did you mean 'DDIMScheduler'")
+    assert_refused(run("generate", DOG, *model, "--height", "60"), "multiple of 8")
+    assert_refused(run("generate", DOG, *model, "--device", "gpu"), "gpu")
+
+
+def test_folder_that_is_no_model(run, tmp_path):
+    assert_refused(run("generate", DOG, "--model", tmp_path), "model_index.json")
+
+
+def test_prompt_file_with_a_mistake(run, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": DOG, "relations": [["dog", "near", "cat"]]}) + "\n")
+    assert_refused(run("evaluate", "--prompts", prompts), "row 1", "near")
+
+
+def test_debug_shows_the_traceback(run):
+    outcome = run("parse", " ", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert outcome.err.strip().splitlines()[-1].startswith("error: ")

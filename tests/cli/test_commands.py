@@ -1,0 +1,106 @@
+"""What the verbs print and write."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+DOG = "a dog to the left of a teddy bear"
+
+
+def test_parse_prints_json(run):
+    outcome = run("parse", DOG, "--json")
+    assert outcome == (0, json.dumps({"relations": [["dog", "left of", "teddy bear"]]}) + "\n", "")
+    assert json.loads(run("parse", "a dog", "--json").out) == {"relations": []}
+    assert run("parse", "a cat below and to the right of a pizza").out == "cat | below right of | pizza\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("models", "sd:emoji"),
+        ("benchmarks", "multi-relation-unseen-5-3"),
+        ("objectives", "learned"),
+        ("detectors", "emoji"),
+        ("sources", "emoji"),
+        ("schedulers", "DDIMScheduler"),
+    ],
+)
+def test_list(run, kind, name):
+    outcome = run("list", kind)
+    assert outcome.code == 0
+    assert name in [line.split()[0] for line in outcome.out.splitlines()]
+
+
+def test_version(run):
+    outcome = run("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith("learn-to-steer ")
+
+
+def test_generate_writes_pictures_pages_and_reports(run, model, tmp_path):
+    out = tmp_path / "out"
+    outcome = run(
+        "generate", DOG, "a lone dog", *model, "--images", "2", "--seed", "3", "--set", "passes=1", "--out", out
+    )
+    assert outcome.code == 0
+    assert "warning: no spatial relation found in 'a lone dog'" in outcome.err
+    pictures = {f"{kind}-{p:02d}-{i:02d}.png" for kind in ("base", "steered") for p in (0, 1) for i in (0, 1)}
+    assert {path.name for path in out.iterdir()} == pictures | {"compare.png", "maps.png", "report.json", "config.json"}
+    assert Image.open(out / "steered-00-01.png").size == (64, 64)
+    assert (out / "base-00-00.png").read_bytes() != (out / "steered-00-00.png").read_bytes()
+    assert (out / "base-01-00.png").read_bytes() == (out / "steered-01-00.png").read_bytes()
+    config = json.loads((out / "config.json").read_text())
+    assert (config["seed"], config["images"], config["prompts"]) == (3, 2, [DOG, "a lone dog"])
+    report = json.loads((out / "report.json").read_text())
+    first = report["prompts"][0]
+    assert first["relations"] == [["dog", "left of", "teddy bear"]]
+    assert [image["steered"] for image in first["images"]] == ["steered-00-00.png", "steered-00-01.png"]
+    steering = first["images"][0]["steering"]
+    assert 0 < steering["probability"][0] < 1
+    assert steering["passes"] >= 1
+
+
+def test_generate_without_steering_and_from_a_config_file(run, saved_sd, tmp_path):
+    """The file gives the defaults, the command line wins, and the noise is that of the steered call's base."""
+    out, file = tmp_path / "out", tmp_path / "run.yaml"
+    values = {
+        "prompt": DOG,
+        "model": str(saved_sd),
+        "steer": False,
+        "steps": 2,
+        "seed": 9,
+        "height": 96,
+        "out": str(out),
+    }
+    file.write_text(json.dumps(values))
+    outcome = run("generate", "--config", file, "--seed", "4")
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in out.glob("*.png")} == {"base-00-00.png", "compare.png", "maps.png"}
+    assert Image.open(out / "base-00-00.png").size == (64, 96)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["seed"], config["objective"], config["height"]) == (4, "none", 96)
+
+
+def test_explicit_relation_overrides_the_prompt(run, model, tmp_path):
+    out = tmp_path / "out"
+    outcome = run("generate", DOG, *model, "--set", "passes=1", "--relation", "teddy bear | above | dog", "--out", out)
+    assert outcome.code == 0, outcome.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["prompts"][0]["relations"] == [["teddy bear", "above", "dog"]]
+    assert report["prompts"][0]["images"][0]["steering"]["relations"] == [["teddy bear", "above", "dog"]]
+
+
+def test_collect_then_train(run, saved_sd, tmp_path):
+    maps, out = tmp_path / "maps", tmp_path / "classifier"
+    options = ["--model", saved_sd, "--limit", "20", "--quality", "1e9", "--seed", "1"]
+    collected = run("collect", *options, "--out", maps)
+    assert collected.code == 0, collected.err
+    assert json.loads((maps / "config.json").read_text())["limit"] == 20
+    assert run("collect", *options, "--out", maps).code == 0
+    trained = run("train", "--data", maps, "--out", out, "--epochs", "1", "--width", "16")
+    assert trained.code == 0, trained.err
+    assert json.loads((out / "config.json").read_text())["width"] == 16
+    assert (out / "relation_classifier.safetensors").is_file()

@@ -1,0 +1,84 @@
+"""The numbers of a summary, on verdicts that can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.errors import UnknownNameError
+from learn_to_steer.evaluation import judge, summarise
+from learn_to_steer.geometry import Detection
+from learn_to_steer.prompts import parse
+
+VOCABULARY = {"dog": "dog", "cat": "cat", "cow": "cow"}
+LEFT, RIGHT, NEARLY, LOW = (0, 20, 20, 40), (40, 20, 60, 40), (3, 20, 23, 40), (0, 60, 20, 80)
+
+
+def row(index: int, text: str, **boxes: tuple[int, ...]) -> dict:
+    prompt = BenchmarkPrompt(index, text, parse(text), {})
+    verdict = judge(prompt, [Detection(name, 0.9, box) for name, box in boxes.items()], VOCABULARY)
+    facts = {"index": index, "relations": [r.as_list() for r in prompt.relations], "converged": index == 0}
+    return facts | verdict | {"passes": 4 * index, "checks": 1, "seconds": 0.5}
+
+
+@pytest.fixture
+def rows() -> list[dict]:
+    return [
+        row(0, "a dog to the left of a cat", dog=LEFT, cat=RIGHT),
+        row(0, "a dog to the left of a cat", dog=LEFT, cat=NEARLY),  # the right side, but by too little
+        row(1, "a dog above a cat", dog=LOW, cat=LEFT),
+        row(1, "a dog above a cat", dog=LEFT),
+        row(2, "a dog to the left of a cat below a cow", dog=LEFT, cat=RIGHT, cow=LOW),
+    ]
+
+
+def test_summary(rows):
+    summary = summarise(rows)
+    assert summary["accuracy"] == 1 / 5
+    assert summary["both_present"] == 4 / 5
+    assert summary["accuracy_where_present"] == 1 / 4
+    assert summary["on_axis_where_present"] == 2 / 4
+    assert (summary["images"], summary["prompts"]) == (5, 3)
+    assert summary["passes_per_image"] == (0 + 0 + 4 + 4 + 8) / 5
+    assert summary["seconds_per_image"] == 0.5
+    assert summary["converged"] == 2 / 5
+    assert summary["failures"] == {"wrong side": 2, "ambiguous": 1, "missing": 1}
+    assert summary["per_relation"]["left of"] == {
+        "relations": 3,
+        "accuracy": 2 / 3,
+        "both_present": 1.0,
+        "accuracy_where_present": 2 / 3,
+        "on_axis_where_present": 1.0,
+    }
+    assert summary["per_relation"]["above"]["both_present"] == 0.5
+    assert summary["per_relation"]["below"]["accuracy"] == 0.0
+    low, high = summary["accuracy_interval"]
+    assert low == 0.0 <= summary["accuracy"] <= high
+
+
+def test_shares_of_nothing_are_none():
+    summary = summarise([row(0, "a dog above a cat", dog=LEFT)])
+    assert summary["accuracy_where_present"] is None
+    assert summary["per_relation"]["above"]["on_axis_where_present"] is None
+    with pytest.raises(ValueError, match="at least one image"):
+        summarise([])
+
+
+@pytest.mark.parametrize(
+    ("predicate", "right"),
+    [
+        ("above and to the left of", True),
+        ("above and to the right of", False),
+        ("below and to the left of", False),
+    ],
+)
+def test_diagonals_ask_for_both_axes(predicate, right):
+    assert row(0, f"a dog {predicate} a cat", dog=(0, 0, 20, 20), cat=(30, 30, 50, 50))["on_axis"] == [right]
+
+
+def test_the_best_box_of_a_class_counts_and_unknown_objects_are_refused():
+    prompt = BenchmarkPrompt(0, "a dog above a cat", parse("a dog above a cat"), {})
+    found = [Detection("dog", 0.9, LEFT), Detection("dog", 0.4, LOW), Detection("cat", 0.9, (0, 60, 20, 80))]
+    assert judge(prompt, found, VOCABULARY)["correct"]
+    with pytest.raises(UnknownNameError, match="cat"):
+        judge(prompt, [], {"dog": "dog"})

@@ -1,0 +1,32 @@
+"""Maps over the steps, read from kept latents, are the maps that the model had."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from learn_to_steer.prompts import parse
+from learn_to_steer.report import Trace, object_maps
+
+PROMPT = "a dog to the left of a teddy bear"
+
+
+def test_maps_of_kept_latents(tiny_sd):
+    trace = Trace(steps=4, keep=3)
+    noise = torch.randn(2, 16, 12, 8, generator=torch.Generator().manual_seed(0))
+    arguments = {"num_inference_steps": 4, "height": 96, "width": 64, "latents": noise, "output_type": "latent"}
+    tiny_sd([PROMPT] * 2, callback_on_step_end=trace, **arguments)
+    assert sorted(trace.kept) == [1, 2, 3]
+    maps = object_maps(tiny_sd, PROMPT, parse(PROMPT), [(trace, 0), (trace, 1), (trace, 0)], 96, 64)
+    assert maps.objects == ("dog", "teddy bear")
+    assert maps.steps == (1, 2, 3)
+    assert maps.values.shape == (3, 3, 2, 16, 16)
+    np.testing.assert_allclose(maps.values.sum((-2, -1)), 1, atol=1e-4)
+    np.testing.assert_allclose(maps.values[0], maps.values[2], atol=1e-6)
+    assert np.abs(maps.values[0] - maps.values[1]).max() > 1e-6
+
+
+def test_one_step_leaves_nothing_to_show(tiny_sd):
+    trace = Trace(steps=1)
+    tiny_sd(PROMPT, num_inference_steps=1, height=64, width=64, callback_on_step_end=trace, output_type="latent")
+    assert trace.kept == {}
