@@ -104,3 +104,29 @@ def test_collect_then_train(run, saved_sd, tmp_path):
     assert trained.code == 0, trained.err
     assert json.loads((out / "config.json").read_text())["width"] == 16
     assert (out / "relation_classifier.safetensors").is_file()
+
+
+def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, monkeypatch):
+    from learn_to_steer.cli import pictures
+    from learn_to_steer.evaluation.score import Judge
+    from learn_to_steer.geometry import Detection
+
+    class LeftDog:
+        name = "stub"
+
+        def detect(self, shown):
+            return [[Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))] for _ in shown]
+
+    monkeypatch.setattr(pictures, "PACKAGE", "")
+    monkeypatch.setattr(pictures, "find_detector", lambda name: Judge(LeftDog(), {"dog": "dog", "cat": "cat"}))
+    prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
+    outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    right, wrong, unknown, last = outcome.out.splitlines()
+    assert right.startswith("a dog to the left of a cat: base right, steered right, ")
+    assert "base wrong (wrong side: dog below cat (is left of))" in wrong
+    assert unknown == "a dog below a cow: 1 passes"
+    assert last == f"Look at {tmp_path / 'out' / 'compare.png'}"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    verdicts = [entry["images"][0]["steered_verdict"] for entry in report["prompts"]]
+    assert [verdict and verdict["correct"] for verdict in verdicts] == [True, False, None]

@@ -1,0 +1,81 @@
+"""The tap changes nothing it looks at, and its ways of computing a map agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from learn_to_steer.families.sd import FAMILY
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.tap import Tap
+
+WEIGHTS = columns_to_weights([[(2,), (4, 5)], [(3, 4), (7,)]], 77)
+
+
+def inputs(width: int = 8) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "sample": torch.randn(2, 16, 8, width, generator=generator),
+        "timestep": torch.tensor(700),
+        "encoder_hidden_states": torch.randn(2, 77, 16, generator=generator),
+    }
+
+
+def maps_and_gradient(unet: Any, method: str) -> tuple[torch.Tensor, torch.Tensor]:
+    given = inputs()
+    given["sample"].requires_grad_()
+    with Tap(FAMILY.points(unet), FAMILY.attention(unet), method=method).reading(WEIGHTS, 8, 8) as maps:
+        unet(**given)
+        shown = maps().stack(8)
+        (gradient,) = torch.autograd.grad(shown.square().sum(), given["sample"])
+    return shown.detach(), gradient
+
+
+@pytest.mark.parametrize("method", ["indicator", "logits", "auto"])
+def test_the_ways_agree_with_explicit_softmax(tiny_sd: Any, method: str) -> None:
+    maps, gradient = maps_and_gradient(tiny_sd.unet, "explicit")
+    other, other_gradient = maps_and_gradient(tiny_sd.unet, method)
+    torch.testing.assert_close(other, maps, rtol=1e-5, atol=1e-7)
+    assert (other_gradient - gradient).abs().max() <= 1e-5 * gradient.abs().max()
+
+
+def test_without_gradients_the_output_keeps_its_bits(tiny_sd: Any) -> None:
+    with torch.no_grad():
+        before = tiny_sd.unet(**inputs()).sample
+        with Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet)).reading(WEIGHTS, 8, 8) as maps:
+            during = tiny_sd.unet(**inputs()).sample
+            maps()
+        assert torch.equal(during, before)
+        assert torch.equal(tiny_sd.unet(**inputs()).sample, before)
+
+
+def test_columns_are_probabilities(tiny_sd: Any) -> None:
+    every = torch.eye(77).expand(2, 77, 77)
+    with torch.no_grad(), Tap(FAMILY.points(tiny_sd.unet)).reading(every, 8, 8) as maps:
+        tiny_sd.unet(**inputs())
+        for layer in maps().layers:
+            torch.testing.assert_close(layer.sum(1), torch.ones_like(layer[:, 0]))
+
+
+def test_maps_have_the_pictures_shape(tiny_sd: Any) -> None:
+    with torch.no_grad(), Tap(FAMILY.points(tiny_sd.unet)).reading(WEIGHTS, 8, 12) as maps:
+        tiny_sd.unet(**inputs(width=12))
+        shapes = {layer.shape for layer in maps().layers}
+    assert shapes == {(2, 2, 2, 8, 12), (2, 2, 2, 4, 6)}
+
+
+def test_channels_come_by_resolution_then_down_mid_up(tiny_sd: Any) -> None:
+    layers = [point.layer for point in FAMILY.points(tiny_sd.unet)]
+    assert [layer.level for layer in layers] == sorted((layer.level for layer in layers), reverse=True)
+    places = [layer.name.split(".")[0] for layer in layers if layer.level == 1]
+    assert places == ["down_blocks", "mid_block", "up_blocks", "up_blocks"]
+
+
+def test_an_exception_leaves_no_mode_behind(tiny_sd: Any) -> None:
+    tap = Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    broken = inputs() | {"encoder_hidden_states": torch.randn(2, 77, 15)}
+    with pytest.raises(RuntimeError), tap.reading(WEIGHTS, 8, 8):
+        tiny_sd.unet(**broken)
+    assert torch.overrides._get_current_function_mode() is None
