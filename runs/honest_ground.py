@@ -63,7 +63,9 @@ def main() -> None:
     ground = {
         "and_both_present": sum(present) / len(present),
         "and_both_present_interval": clustered_interval(present, range(len(present))),
-        "position": {k: position[k] for k in ("accuracy", "accuracy_interval", "both_present", "on_axis_where_present")},
+        "position": {
+            k: position[k] for k in ("accuracy", "accuracy_interval", "both_present", "on_axis_where_present")
+        },
         "pairs": options.pairs,
         "position_images": position["images"],
         "seed": options.seed,
