@@ -23,11 +23,11 @@ demo: $(STAMP) ## steer the small emoji model and leave the pictures in out/demo
 
 test: check ## the checks and the tests, without the slow ones
 	@echo "Tests ..."
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
 test-all: check ## the checks and all tests, the slow ones too
 	@echo "All tests ..."
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 check: $(STAMP) ## format, lint, types, and who may import whom
 	@echo "Format and lint ..."

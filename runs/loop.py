@@ -14,7 +14,8 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "src" / "learn_to_steer" / "emoji" / "data"
-CHECKPOINTS = ROOT / "checkpoints"
+# In the user's cache and not in the tree, so that hours of training outlive a fresh clone.
+CHECKPOINTS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "learn-to-steer" / "checkpoints"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_flush_denormal(True)  # denormal gradients slow a CPU step down tenfold
 
@@ -59,7 +60,7 @@ def train(
     on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
     twin: nn.Module | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Train ``module`` on ``loss_of(step)``; resumes from ``checkpoints/<name>``; returns the EMA weights.
+    """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
 
     A checkpoint is written to a temporary name and renamed, so killing the script loses at most
     ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on

@@ -129,7 +129,7 @@ def pipeline(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Stable
 
 
 def chunk(index: int, vae: AutoencoderKL) -> tuple[torch.Tensor, list]:
-    """Latents and scenes of one chunk of the pool, computed once and kept in checkpoints/."""
+    """Latents and scenes of one chunk of the pool, computed once and kept with the checkpoints."""
     scenes = random_scenes(CHUNK, seed=1000 + index)
     path = CHECKPOINTS / "latents" / f"{index}.safetensors"
     if not path.exists():

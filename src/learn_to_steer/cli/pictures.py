@@ -59,7 +59,7 @@ def make_pictures(config: GenerateConfig, on_progress: Callable[[int, int], None
     model = open_model(config)
     detector = _detector(model)
     out = Path(config.out)
-    storage.write_json(out / "config.json", asdict(config))
+    storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling})
     calls = sum(2 if model.steered and relations else 1 for relations in asked)
     ticker = _Ticker(on_progress, calls * model.sampling["num_inference_steps"])
     drawn = [

@@ -43,7 +43,8 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     for prompt in chosen:
         judge(prompt, [], detector.vocabulary)
     model = open_model(config)
-    _claim(out, config, model.fingerprints)
+    resolved = {"sampling": model.sampling, "fingerprints": model.fingerprints}
+    _claim(out, config, resolved)
     wanted = [(prompt, sample) for prompt in chosen for sample in range(config.images)]
     rows = _listed(out)
     _same_prompts(out, wanted, rows)
@@ -61,7 +62,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     _write_rows(out, rows)
     summary = summarise([rows[prompt.index, sample] for prompt, sample in wanted]) | {
         "config": config.as_dict(),
-        "fingerprints": model.fingerprints,
+        **resolved,
         "prompts_sha256": _hash(chosen),
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
@@ -82,10 +83,10 @@ def _choose(config: EvaluateConfig, vocabulary: Any) -> list[BenchmarkPrompt]:
     return found
 
 
-def _claim(out: Path, config: EvaluateConfig, fingerprints: dict[str, str]) -> None:
+def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:
     """Write ``config.json``; DataError when the folder already holds an evaluation with other settings."""
     path = out / "config.json"
-    mine = json.loads(json.dumps(config.decisive() | {"fingerprints": fingerprints}))
+    mine = json.loads(json.dumps(config.decisive() | resolved))
     if path.exists():
         theirs = storage.read_json(path)
         other = next((name for name in mine if theirs.get(name) != mine[name]), None)
@@ -94,7 +95,7 @@ def _claim(out: Path, config: EvaluateConfig, fingerprints: dict[str, str]) -> N
                 f"{out} holds another evaluation ({other} {theirs.get(other)!r}, now {mine[other]!r}); "
                 "choose another --out or remove it"
             )
-    storage.write_json(path, config.as_dict() | {"fingerprints": fingerprints})
+    storage.write_json(path, config.as_dict() | resolved)
 
 
 def _same_prompts(out: Path, wanted: Sequence[tuple[BenchmarkPrompt, int]], rows: dict[Key, dict[str, Any]]) -> None:
