@@ -19,7 +19,6 @@ help: ## list these targets
 demo: $(STAMP) ## steer the small emoji model and leave the pictures in out/demo (SEED=0, OUT=out/demo)
 	@echo "Making pictures with the embedded emoji model, unsteered and steered from the same noise ..."
 	@$(BIN)/learn-to-steer generate $(PROMPTS) --model sd:emoji --seed $(SEED) --images 1 --out $(OUT)
-	@echo "Look at $(OUT)/compare.png: left as the model draws it, right steered."
 
 test: check ## the checks and the tests, without the slow ones
 	@echo "Tests ..."
