@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode
 
 from learn_to_steer.errors import CaptureError
 from learn_to_steer.maps import AttentionMaps, MapSpec, TapPoint
@@ -52,6 +52,7 @@ class Tap:
         """
         captured: dict[str, Tensor] = {}
         handles = []
+        depth = torch._C._len_torch_function_stack()
 
         def collect() -> AttentionMaps:
             missing = [p.layer.name for p in self.points if p.layer.name not in captured]
@@ -73,6 +74,9 @@ class Tap:
         finally:
             for handle in handles:
                 handle.remove()
+            # Torch runs always-called hooks after an Exception only: a Ctrl-C inside a module leaves its mode on.
+            while torch._C._len_torch_function_stack() > depth:
+                _pop_mode()  # type: ignore[no-untyped-call]
 
 
 def _install(module: nn.Module, mode: TorchFunctionMode) -> list[Any]:

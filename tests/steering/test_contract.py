@@ -154,6 +154,47 @@ def test_a_satisfied_sample_leaves_the_batch(tiny_steerer: Any) -> None:
     assert report.converged and report.passes == 0 and report.checks == STEPS // 2
 
 
+def test_an_interrupt_leaves_no_mode_behind(tiny_sd: Any, tiny_steerer: Any) -> None:
+    before = call(tiny_sd, PROMPT).images
+    projection = FAMILY.points(tiny_sd.unet)[0].module.to_q
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = projection.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        call(tiny_steerer(), PROMPT)
+    handle.remove()
+    assert torch.overrides._get_current_function_mode() is None
+    assert torch.equal(call(tiny_sd, PROMPT).images, before)
+
+
+def test_a_sample_that_needs_no_move_keeps_its_bits(tiny_sd: Any, tiny_steerer: Any) -> None:
+    tiny_sd.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny_sd.scheduler.config)
+    assert torch.equal(call(tiny_steerer(threshold=0.0), PROMPT).images, call(tiny_sd, PROMPT).images)
+
+
+def test_compiled_denoisers_are_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
+    eager = tiny_sd.unet
+    tiny_sd.unet = torch.compile(eager)
+    with pytest.raises(UnsupportedError, match="_orig_mod"):
+        tiny_steerer()
+    tiny_sd.unet = eager
+    steered = tiny_steerer()
+    eager.compile()
+    with pytest.raises(UnsupportedError, match="in place"):
+        call(steered, PROMPT)
+
+
+def test_without_guidance_one_row_a_sample_is_steered(tiny_sd: Any, tiny_steerer: Any) -> None:
+    stock = call(tiny_sd, PROMPT, guidance_scale=1.0).images
+    assert not torch.equal(call(tiny_steerer(), PROMPT, guidance_scale=1.0).images, stock)
+
+
+def test_a_tuple_carries_the_report_last(tiny_steerer: Any) -> None:
+    assert call(tiny_steerer(), PROMPT, return_dict=False)[-1].images[0].passes == STEPS
+
+
 def test_the_total_cap_holds(tiny_steerer: Any) -> None:
     assert call(tiny_steerer(total_passes=3), PROMPT).steering.images[0].passes == 3
 
@@ -259,3 +300,14 @@ def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any
     out = call(steered, PROMPT)
     assert torch.equal(out.images, call(tiny_sd, PROMPT).images)
     assert out.steering.images[0].backoffs == 2 * 4 and "not finite" in out.steering.images[0].note
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_steers_and_stays_finite(tiny_sd: Any, tiny_steerer: Any, dtype: torch.dtype) -> None:
+    """Maps, loss and move are fp32 inside; an fp16 gradient is scaled so that it does not underflow."""
+    tiny_sd.to(dtype)
+    stock = call(tiny_sd, PROMPT).images
+    out = call(tiny_steerer(), PROMPT)
+    assert out.images.dtype == dtype and out.images.isfinite().all()
+    assert (out.images - stock).abs().max() > 1e-2
+    assert out.steering.images[0].backoffs == 0 and out.steering.images[0].passes == STEPS

@@ -17,7 +17,7 @@ class Variant:
 
     ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
-    ``rates`` are the official profile's step size (latent units per unit gradient) and the default one's.
+    ``rate`` is the official profile's step size, in latent units per unit gradient.
     """
 
     name: str

@@ -42,6 +42,7 @@ class Learned:
         stacked = maps.stack(config.side, self._renormalise)
         flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
         device = stacked.device
+        self.classifier.to(device)  # the pipeline may have been moved since
         rows = torch.tensor([b for b, _, _ in flat], device=device)
         first = torch.tensor([p.subject for _, _, p in flat], device=device)
         second = torch.tensor([p.reference for _, _, p in flat], device=device)

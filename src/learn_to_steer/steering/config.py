@@ -31,6 +31,12 @@ class SteeringConfig:
     by_step_index: bool = False
     checkpointing: bool = False
 
+    def __post_init__(self) -> None:
+        if self.pick not in ("worst", "round-robin"):
+            raise UnknownNameError(f"pick is 'worst' or 'round-robin', not {self.pick!r}")
+        if not 0 <= self.window <= 1:
+            raise UnknownNameError(f"window is a share of the schedule between 0 and 1, not {self.window}")
+
     def changed(self, **values: Any) -> SteeringConfig:
         """A copy with some settings changed; UnknownNameError for a setting that does not exist."""
         known = {field.name for field in fields(self)}

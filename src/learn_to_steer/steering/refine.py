@@ -46,7 +46,7 @@ class Refiner:
         """``latents`` (samples, ...) in the scheduler's space, fp32, moved; the denoiser is fed ``latents * scale``.
 
         ``call`` holds the conditional rows. Every sample stops on its own and leaves the batch; a sample whose
-        loss or gradient is not finite goes back to its last good latents with half the rate.
+        gradient is not finite goes back to its last good latents and tries again with half the rate.
         """
         batch = len(self.samples)
         moved = latents.clone()
@@ -54,6 +54,7 @@ class Refiner:
         steps: dict[int, StepReport] = {}
         waiting = [i for i, s in enumerate(self.samples) if s.pairs and s.report.passes < self.config.total_passes]
         failures = dict.fromkeys(waiting, 0)
+        last: dict[int, tuple[Tensor, Tensor]] = {}  # the latest latents with a finite gradient, and its direction
         for i in waiting:
             steps[i] = StepReport(clock.step, clock.level)
             self.samples[i].report.steps.append(steps[i])
@@ -63,7 +64,8 @@ class Refiner:
             rows = torch.tensor(waiting, device=latents.device)
             verdict, going, gradient = self._gradient(call, moved[rows], waiting, scale, clock, turn)
             for n, i in enumerate(waiting):
-                steps[i].probability = verdict.probability[n, : len(self.samples[i].pairs)].tolist()
+                if verdict.loss[n].isfinite().all():
+                    steps[i].probability = verdict.probability[n, : len(self.samples[i].pairs)].tolist()
                 steps[i].passes += n in going
                 steps[i].checks += n not in going
             finite = gradient.flatten(1).isfinite().all(dim=1)
@@ -73,12 +75,16 @@ class Refiner:
                 if not finite[n]:
                     failures[i] += 1
                     self.samples[i].report.backoffs += 1
-                    moved[i], rates[i] = latents[i], rates[i] / 2
+                    rates[i] /= 2
+                    good, direction = last.get(i, (latents[i], torch.zeros_like(latents[i])))
+                    moved[i] = good - rates[i] * direction
                     if failures[i] > BACKOFFS:
-                        self.samples[i].report.note = f"gradient not finite at step {clock.step}; left as it was"
+                        moved[i] = good
+                        self.samples[i].report.note = f"gradient not finite at step {clock.step}; left where it was"
                         continue
                 else:
-                    moved[i] = moved[i] - rates[i] * self._direction(gradient[n])
+                    last[i] = (moved[i].clone(), self._direction(gradient[n]))
+                    moved[i] = last[i][0] - rates[i] * last[i][1]
                 if self.samples[i].report.passes < self.config.total_passes:
                     still.append(i)
             waiting = still

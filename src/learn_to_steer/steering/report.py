@@ -51,7 +51,7 @@ class ImageReport:
         return {
             "prompt": self.prompt,
             "relations": [relation.as_list() for relation in self.relations],
-            "steered": bool(self.relations),
+            "steered": bool(self.steps),
             "converged": self.converged,
             "probability": self.probability,
             "passes": self.passes,

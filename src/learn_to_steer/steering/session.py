@@ -43,12 +43,20 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
-    denoiser = getattr(pipe, family.denoiser)
-    if hasattr(denoiser, "_orig_mod"):
+    if getattr(pipe, "do_perturbed_attention_guidance", False):
+        raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
+    if any(module._compiled_call_impl is not None for module in getattr(pipe, family.denoiser).modules()):
         raise UnsupportedError(
-            f"pipe.{family.denoiser} is compiled; steer the eager one: "
-            f"pipe.{family.denoiser} = pipe.{family.denoiser}._orig_mod"
+            f"pipe.{family.denoiser} was compiled in place, and gradients of its maps would be lost; "
+            "load the pipeline anew and steer it before compiling"
         )
+
+
+def refuse_wrapped(pipe: Any) -> None:
+    """Raise UnsupportedError for a denoiser wrapped by ``torch.compile``, which no family would recognise."""
+    for name in ("unet", "transformer"):
+        if hasattr(getattr(pipe, name, None), "_orig_mod"):
+            raise UnsupportedError(f"pipe.{name} is compiled; steer the eager one: pipe.{name} = pipe.{name}._orig_mod")
 
 
 class Session:
@@ -58,7 +66,7 @@ class Session:
         self.pipe, self.family, self.refiner = pipe, family, refiner
         self.scheduler = pipe.scheduler
         self.seconds = 0.0
-        self._steered = torch.tensor([i for i, s in enumerate(refiner.samples) if s.pairs])
+        self._rows = torch.tensor([], dtype=torch.long)  # samples that moved in this step
         self._step = -1
         self._fresh = True
         self._busy = False
@@ -136,14 +144,16 @@ class Session:
         self._scale = self._input_scale(call, moment)
         clock = Clock(self.family.noise_level(self.pipe, moment), self._step)
         before = conditional.latents.float()
+        if self._scale != 1.0:
+            before = before / self._scale
         self._busy = True
         try:
-            after = self.refiner(
-                conditional, before if self._scale == 1.0 else before / self._scale, self._scale, clock
-            )
+            after = self.refiner(conditional, before, self._scale, clock)
         finally:
             self._busy = False
-        self._after = after[self._steered.to(after.device)].detach()
+        # A sample that needed no move keeps the bits of its latents.
+        self._rows = (after != before).flatten(1).any(1).nonzero().flatten()
+        self._after = after[self._rows].detach() if len(self._rows) else None
         self.seconds += time.monotonic() - began
 
     def _in_window(self, moment: Tensor) -> bool:
@@ -160,12 +170,12 @@ class Session:
         return float(self.scheduler.scale_model_input(one, moment[0]))
 
     def _moved(self, latents: Tensor, scale: float) -> Tensor:
-        """``latents`` with the steered rows of every half replaced by the moved ones; other rows keep their bits."""
+        """``latents`` with the rows that moved replaced in every half; other rows keep their bits."""
         if self._after is None:
             return latents
         moved = latents.clone()
         after = self._after if scale == 1.0 else self._after * scale
         count = len(self.refiner.samples)
         for half in range(latents.shape[0] // count):
-            moved[self._steered.to(latents.device) + half * count] = after.to(latents.dtype)
+            moved[self._rows + half * count] = after.to(latents.dtype)
         return moved

@@ -19,7 +19,7 @@ from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import SteeringConfig, profile
 from learn_to_steer.steering.refine import Refiner, Sample
 from learn_to_steer.steering.report import ImageReport, SteeringReport
-from learn_to_steer.steering.session import Session, check_pipeline
+from learn_to_steer.steering.session import Session, check_pipeline, refuse_wrapped
 from learn_to_steer.tap import Tap
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Steerer:
 
     def on(self, pipe: Any) -> SteeredPipeline:
         """A callable that runs ``pipe``, steered; MismatchError when the classifier was made for another model."""
+        refuse_wrapped(pipe)
         family = find(pipe)
         layout = family.layout(getattr(pipe, family.denoiser))
         self.objective.check(layout)
