@@ -10,13 +10,17 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "src" / "learn_to_steer" / "emoji" / "data"
 # In the user's cache and not in the tree, so that hours of training outlive a fresh clone.
 CHECKPOINTS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "learn-to-steer" / "checkpoints"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Under `torchrun --nproc-per-node N` every process takes its own batches and the gradients are averaged. Two
+# processes of one thread are twice as fast as one of two where other tenants take turns on the cores: threads
+# meet hundreds of times a step, processes once.
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 torch.set_flush_denormal(True)  # denormal gradients slow a CPU step down tenfold
 
 
@@ -46,6 +50,55 @@ def decayed(step: int, steps: int, warmup: int = 100, tail: float = 0.35) -> flo
     return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (tail * steps)))
 
 
+class Optimizer:
+    """AdamW; with ``muon``, Muon for the hidden matrices (convolutions as rows of outputs) and AdamW for what is left.
+
+    Muon (torch.optim.Muon) learns more from each sample, and samples are what two cores are short of.
+    """
+
+    def __init__(self, module: nn.Module, rate: float, weight_decay: float, muon: bool) -> None:
+        edges = ("embedding", "conv_in", "conv_out", "what")
+        inner = {
+            name: p for name, p in module.named_parameters() if p.ndim >= 2 and not any(edge in name for edge in edges)
+        }
+        # Muon takes matrices alone: these share the storage of the parameters that they flatten.
+        self.flat = [(p, nn.Parameter(p.detach().view(p.shape[0], -1))) for p in inner.values()] if muon else []
+        hidden = {id(p) for p, _ in self.flat}
+        rest = [p for p in module.parameters() if id(p) not in hidden]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+        ]
+        if muon:
+            matrices = [matrix for _, matrix in self.flat]
+            self.parts.append(
+                torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def step(self, rate: float) -> None:
+        for parameter, matrix in self.flat:
+            matrix.grad = None if parameter.grad is None else parameter.grad.view_as(matrix)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state_dict(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def average(gradients: list[torch.Tensor]) -> None:
+    """Mean over the processes, in place."""
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= WORLD
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def train(
     name: str,
     module: nn.Module,
@@ -59,6 +112,7 @@ def train(
     save_every: int = 200,
     on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
     twin: nn.Module | None = None,
+    muon: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
 
@@ -66,17 +120,21 @@ def train(
     ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on
     a CPU than autocast); weights go to it and gradients come from it every step.
     """
+    if WORLD > 1:
+        distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
     folder = CHECKPOINTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = Optimizer(module, rate, weight_decay, muon)
     ema, start = Ema(module, ema_decay), 0
     if (folder / "state.json").exists():
         start = json.loads((folder / "state.json").read_text())["step"]
         stored = load_file(folder / f"{start}.safetensors", device=str(DEVICE))
         module.load_state_dict({k[6:]: v for k, v in stored.items() if k.startswith("model.")})
         ema.shadow = {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
-        optimizer.load_state_dict(torch.load(folder / f"{start}.optimizer.pt", weights_only=True))
-        print(f"{name}: resumed at step {start} of {steps}", flush=True)
+        states = torch.load(folder / f"{start}.optimizer.pt", weights_only=True)
+        if isinstance(states, list):  # else one AdamW of an older checkpoint: its moments are soon rebuilt
+            optimizer.load_state_dict(states)
+        print(f"{name}: resumed at step {start} of {steps} (process {RANK} of {WORLD})", flush=True)
 
     def save(step: int) -> None:
         tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items()}
@@ -95,32 +153,32 @@ def train(
 
     began, running = time.monotonic(), {}
     for step in range(start, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * decayed(step, steps)
         if twin is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(twin.parameters()), list(module.parameters()))
         loss, parts = loss_of(step)
         if not torch.isfinite(loss):
             raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         loss.backward()
         if twin is not None:
             for master, fast in zip(module.parameters(), twin.parameters(), strict=True):
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
+        if WORLD > 1:
+            average([p.grad for p in module.parameters() if p.grad is not None])
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step()
+        optimizer.step(rate * decayed(step, steps))
         ema.update(module, step)
         for key, value in {"loss": loss.item(), **parts}.items():
             running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
-        if (step + 1) % 25 == 0:
+        if (step + 1) % 25 == 0 and RANK == 0:
             spent = time.monotonic() - began
             left = spent / (step + 1 - start) * (steps - step - 1)
             shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
             pace = spent / (step + 1 - start)
             print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
+        if RANK == 0 and ((step + 1) % save_every == 0 or step + 1 == steps):
             save(step + 1)
     return ema.shadow
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -87,30 +87,39 @@ def tiny_sd() -> Iterator[Any]:
 
 
 @pytest.fixture
-def saved_sd(tiny_sd: Any, tmp_path: Path) -> Path:
-    """The folder of ``tiny_sd`` as a diffusers model; ``classifier`` in it holds a random classifier for it."""
+def random_classifier() -> Callable[..., Any]:
+    """``random_classifier(denoiser, **sizes)``: an untrained classifier that fits a Stable Diffusion UNet's maps."""
     import torch
 
-    from learn_to_steer.classifier import ClassifierConfig, RelationClassifier, save
+    from learn_to_steer.classifier import ClassifierConfig, RelationClassifier
     from learn_to_steer.families.sd import FAMILY
-    from learn_to_steer.geometry import BASIC, NEUTRAL
+
+    def build(denoiser: Any, **sizes: Any) -> Any:
+        layout = FAMILY.layout(denoiser)
+        small = {"width": 32, "layers": 1, "hidden": 32, "head_layers": 1, "head_hidden": 32}
+        levels = (0.99, 0.95, 0.9, 0.8)
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return RelationClassifier(
+                ClassifierConfig(
+                    classes=("above", "below", "is", "left of", "right of"),
+                    channels=layout.channels,
+                    times=len(levels),
+                    levels=levels,
+                    layout=layout.as_dict(),
+                    **(small | sizes),
+                )
+            ).eval()
+
+    return build
+
+
+@pytest.fixture
+def saved_sd(tiny_sd: Any, random_classifier: Callable[..., Any], tmp_path: Path) -> Path:
+    """The folder of ``tiny_sd`` as a diffusers model; ``classifier`` in it holds a random classifier for it."""
+    from learn_to_steer.classifier import save
 
     folder = tmp_path / "tiny-sd"
     tiny_sd.save_pretrained(folder)
-    layout = FAMILY.layout(tiny_sd.unet)
-    config = ClassifierConfig(
-        classes=(*BASIC, NEUTRAL),
-        channels=layout.channels,
-        times=4,
-        levels=(0.99, 0.95, 0.9, 0.8),
-        width=16,
-        layers=1,
-        hidden=16,
-        head_layers=1,
-        head_hidden=16,
-        layout=layout.as_dict(),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        save(RelationClassifier(config), folder / "classifier")
+    save(random_classifier(tiny_sd.unet), folder / "classifier")
     return folder

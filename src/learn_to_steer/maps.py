@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learn_to_steer.errors import MismatchError
+from learn_to_steer.errors import MismatchError, PromptError
 
 Softmax = Literal["text", "joint"]
 Text = Literal["only", "first", "last"]
@@ -129,10 +129,16 @@ def columns_to_weights(columns: Sequence[Sequence[Sequence[int]]], tokens: int) 
     """Token columns per sample and object -> averaging weights (batch, objects, tokens).
 
     Samples may name different numbers of objects; missing ones get zero weights and so zero maps.
+    Raises PromptError for a column that the text does not have, and for an object without columns.
     """
     objects = max((len(sample) for sample in columns), default=0)
     weights = torch.zeros(len(columns), objects, tokens)
     for b, sample in enumerate(columns):
         for g, group in enumerate(sample):
+            if not group or not all(0 <= column < tokens for column in group):
+                raise PromptError(
+                    f"object {g + 1} of prompt {b + 1} stands in the text columns {list(group)}, but the text has "
+                    f"{tokens} columns (0 to {tokens - 1}); name it earlier in the prompt, or give other columns"
+                )
             weights[b, g, list(group)] = 1 / len(group)
     return weights

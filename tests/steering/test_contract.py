@@ -246,7 +246,9 @@ def test_embeddings_need_columns(tiny_sd: Any, tiny_steerer: Any) -> None:
     assert torch.equal(given.images, call(steered, PROMPT).images)
 
 
-@pytest.mark.parametrize("name", ["PNDMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize(
+    "name", ["PNDMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "UniPCMultistepScheduler"]
+)
 def test_schedulers_that_lose_the_move_are_refused(tiny_sd: Any, tiny_steerer: Any, name: str) -> None:
     tiny_sd.scheduler = getattr(diffusers, name).from_config(tiny_sd.scheduler.config)
     with pytest.raises(UnsupportedError, match="DDIMScheduler"):

@@ -53,10 +53,10 @@ def _refiner(unet, facts, updates):
     objective = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
     config = profile("official", rate=facts["step_size"]).changed(passes=updates)
     relation = Relation("dog", "left of", "cat")
-    sample = Sample((Pair(0, "left of", 1),), ImageReport("", [relation]))
-    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], 77)
+    columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
+    sample = Sample((Pair(0, "left of", 1),), columns, ImageReport("", [relation]))
     tap = Tap(SD.points(unet), SD.attention(unet), objective.spec)
-    return Refiner(SD, unet, objective, tap, config, [sample], weights), sample
+    return Refiner(SD, unet, objective, tap, config, [sample]), sample
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -74,7 +74,7 @@ def test_sd_official_loop(sd, checkpointing):
     once, _ = _refiner(unet, facts, 1)
     moved = once(call, tensors["latents"], 1.0, clock)
     _close((tensors["latents"] - moved) / facts["step_size"], tensors["grad"], 1e-3)  # the difference cancels digits
-    verdict, _, gradient = once._gradient(call, tensors["latents"], [0], 1.0, clock, 0)
+    verdict, _, gradient = once._gradient(call, tensors["latents"], [0], torch.ones(1), 1.0, clock, 0)
     _close(gradient, tensors["grad"])
     _close(verdict.loss[0], tensors["losses"][:1])
     unet.disable_gradient_checkpointing()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.families import Call, Family
+from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import Clock, Objective, Pair, Verdict
 from learn_to_steer.replay import sliced
 from learn_to_steer.steering.config import SteeringConfig
@@ -19,6 +20,7 @@ from learn_to_steer.steering.report import ImageReport, StepReport
 from learn_to_steer.tap import Tap
 
 HALF_SCALE = 1024.0  # fp16 gradients of a loss near its target would underflow
+SCALE_STEP = 32.0  # what the scale is divided by when they overflow instead
 BACKOFFS = 3
 
 
@@ -27,6 +29,7 @@ class Sample:
     """What one image of the batch is steered towards; no pairs: left alone."""
 
     pairs: tuple[Pair, ...]
+    columns: tuple[tuple[int, ...], ...]
     report: ImageReport
 
 
@@ -40,14 +43,15 @@ class Refiner:
     tap: Tap
     config: SteeringConfig
     samples: Sequence[Sample]
-    weights: Tensor
 
     def __call__(self, call: Call, latents: Tensor, scale: float, clock: Clock) -> Tensor:
         """``latents`` (samples, ...) in the scheduler's space, fp32, moved; the denoiser is fed ``latents * scale``.
 
-        ``call`` holds the conditional rows. Every sample stops on its own and leaves the batch; a sample whose
-        gradient is not finite goes back to its last good latents and tries again with half the rate.
+        ``call`` holds the conditional rows. Every sample stops on its own and leaves the batch. A sample whose
+        gradient is not finite first gets a smaller loss scale (fp16 only), then goes back to its last good
+        latents and tries again with half the rate.
         """
+        scales = [HALF_SCALE if call.latents.dtype == torch.float16 else 1.0] * len(self.samples)
         batch = len(self.samples)
         moved = latents.clone()
         rates = [self.config.rate] * batch
@@ -62,7 +66,8 @@ class Refiner:
             if not waiting:
                 break
             rows = torch.tensor(waiting, device=latents.device)
-            verdict, going, gradient = self._gradient(call, moved[rows], waiting, scale, clock, turn)
+            factors = torch.tensor([scales[i] for i in waiting], device=latents.device)
+            verdict, going, gradient = self._gradient(call, moved[rows], waiting, factors, scale, clock, turn)
             for n, i in enumerate(waiting):
                 if verdict.loss[n].isfinite().all():
                     steps[i].probability = verdict.probability[n, : len(self.samples[i].pairs)].tolist()
@@ -72,7 +77,9 @@ class Refiner:
             still = []
             for n in going:
                 i = waiting[n]
-                if not finite[n]:
+                if not finite[n] and scales[i] > 1:
+                    scales[i] /= SCALE_STEP
+                elif not finite[n]:
                     failures[i] += 1
                     self.samples[i].report.backoffs += 1
                     rates[i] /= 2
@@ -94,27 +101,36 @@ class Refiner:
         return moved
 
     def _gradient(
-        self, call: Call, latents: Tensor, indices: Sequence[int], scale: float, clock: Clock, turn: int
+        self,
+        call: Call,
+        latents: Tensor,
+        indices: Sequence[int],
+        factors: Tensor,
+        scale: float,
+        clock: Clock,
+        turn: int,
     ) -> tuple[Verdict, list[int], Tensor]:
-        """Verdict on the samples at ``indices``, which of them go on (positions), and their gradients (zero else)."""
+        """Verdict on the samples at ``indices``, which of them go on (positions), and their gradients (zero else).
+
+        ``factors`` scale each sample's loss while its gradient is computed.
+        """
         rows = torch.tensor(indices, device=latents.device)
         part = sliced(call, rows, len(self.samples))
+        weights = columns_to_weights([self.samples[i].columns for i in indices], self.family.text_length(part))
         pairs = [self.samples[i].pairs for i in indices]
-        half = call.latents.dtype == torch.float16
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
             fed = (leaf if scale == 1.0 else leaf * scale).to(call.latents.dtype)
             height, width = self.family.latent_size(part)
-            with self.tap.reading(self.weights[rows.cpu()], height, width) as maps:
+            with self.tap.reading(weights, height, width) as maps:
                 self.denoiser(**self.family.write(replace(part, latents=fed)) | {"return_dict": False})
                 verdict = self.objective(maps(), pairs, clock)
                 losses = self._picked(verdict, pairs, turn)
                 going = [n for n in range(len(indices)) if not self._done(verdict, losses, n, len(pairs[n]), clock)]
                 if not going:
                     return verdict, going, torch.zeros_like(latents)
-                factor = HALF_SCALE if half else 1.0
-                (gradient,) = torch.autograd.grad(losses[going].sum() * factor, leaf)
-        return verdict, going, gradient.detach() / factor
+                (gradient,) = torch.autograd.grad((losses * factors)[going].sum(), leaf)
+        return verdict, going, gradient.detach() / factors.view(-1, *[1] * (latents.ndim - 1))
 
     def _picked(self, verdict: Verdict, pairs: Sequence[Sequence[Pair]], turn: int) -> Tensor:
         """The loss of the relation each sample works on in this pass."""

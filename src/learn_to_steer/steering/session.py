@@ -38,7 +38,7 @@ def check_pipeline(pipe: Any, family: Family) -> None:
     if scheduler not in SCHEDULERS:
         raise UnsupportedError(
             f"{scheduler} rebuilds the latents from its own memory and would lose the steering; set another one, e.g. "
-            "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config). "
+            "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config), or --scheduler DDIMScheduler. "
             f"Supported: {', '.join(name.removesuffix('Scheduler') for name in SCHEDULERS)}"
         )
     if torch.is_inference_mode_enabled():
@@ -121,7 +121,10 @@ class Session:
         call = self.family.read(denoiser, args, kwargs)
         if self._fresh:
             self._fresh = False
-            self._step += 1
+            # A pipeline that starts late in the schedule (img2img) says how many steps it makes.
+            total = len(self.scheduler.timesteps)
+            made = getattr(self.pipe, "num_timesteps", None) if self._step < 0 else None
+            self._step += 1 + (total - made if made else 0)
             self._begin(call)
         if self._after is None:
             return None
