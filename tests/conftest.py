@@ -87,15 +87,74 @@ def tiny_sd() -> Iterator[Any]:
 
 
 @pytest.fixture
+def tiny_flux() -> Iterator[Any]:
+    """A FluxPipeline of random weights: f=8 VAE, 2 double and 2 single blocks of 2 heads (8 channels), dev-like.
+
+    64 x 64 pixels are 4 x 4 places. The T5 tokenizer is the emoji world's. Built anew for every test.
+    """
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+    data = files("learn_to_steer").joinpath("emoji", "data")
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        tokenizer = CLIPTokenizer.from_pretrained(str(data / "sd-emoji" / "tokenizer"))
+        second = T5Tokenizer.from_pretrained(str(data / "flux-emoji" / "tokenizer_2"))
+        small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        pipe = FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+            vae=AutoencoderKL(
+                block_out_channels=(4, 4, 8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=1,
+                latent_channels=16,
+                norm_num_groups=2,
+                scaling_factor=0.7,
+                shift_factor=0.1,
+                mid_block_add_attention=False,
+            ).eval(),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, max_position_embeddings=77, **small
+                )
+            ).eval(),
+            tokenizer=tokenizer,
+            text_encoder_2=T5EncoderModel(
+                T5Config(vocab_size=len(second), d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+            ).eval(),
+            tokenizer_2=second,
+            transformer=FluxTransformer2DModel(
+                in_channels=64,
+                num_layers=2,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=24,
+                pooled_projection_dim=16,
+                guidance_embeds=True,
+                axes_dims_rope=(4, 6, 6),
+            ).eval(),
+        )
+        with torch.no_grad():  # a random transformer's own output is nearly zero
+            pipe.transformer.proj_out.weight.normal_(0, 0.3)
+        pipe.set_progress_bar_config(disable=True)
+        yield pipe
+
+
+@pytest.fixture
 def random_classifier() -> Callable[..., Any]:
-    """``random_classifier(denoiser, **sizes)``: an untrained classifier that fits a Stable Diffusion UNet's maps."""
+    """``random_classifier(pipe, **sizes)``: an untrained classifier that fits the maps of a pipeline."""
     import torch
 
     from learn_to_steer.classifier import ClassifierConfig, RelationClassifier
-    from learn_to_steer.families.sd import FAMILY
+    from learn_to_steer.families import find
 
-    def build(denoiser: Any, **sizes: Any) -> Any:
-        layout = FAMILY.layout(denoiser)
+    def build(pipe: Any, **sizes: Any) -> Any:
+        family = find(pipe)
+        layout = family.layout(getattr(pipe, family.denoiser))
         small = {"width": 32, "layers": 1, "hidden": 32, "head_layers": 1, "head_hidden": 32}
         levels = (0.99, 0.95, 0.9, 0.8)
         with torch.random.fork_rng():
@@ -121,5 +180,5 @@ def saved_sd(tiny_sd: Any, random_classifier: Callable[..., Any], tmp_path: Path
 
     folder = tmp_path / "tiny-sd"
     tiny_sd.save_pretrained(folder)
-    save(random_classifier(tiny_sd.unet), folder / "classifier")
+    save(random_classifier(tiny_sd), folder / "classifier")
     return folder

@@ -52,8 +52,16 @@ def test_layers_keep_their_order() -> None:
 )
 def test_any_change_of_meaning_changes_the_fingerprint(other: Layout) -> None:
     assert other.fingerprint != LAYOUT.fingerprint
-    with pytest.raises(MismatchError):
-        LAYOUT.require(other)
+
+
+def test_other_channels_are_refused() -> None:
+    for other in (replace(LAYOUT, family="flux"), replace(LAYOUT, layers=LAYOUT.layers[::-1])):
+        with pytest.raises(MismatchError):
+            LAYOUT.require(other)
+
+
+def test_how_maps_are_resized_is_the_classifiers_choice() -> None:
+    replace(LAYOUT, renormalise=False, softmax="joint", side=8).require(LAYOUT)
 
 
 def test_a_layout_survives_its_file() -> None:

@@ -88,13 +88,14 @@ class Layout:
         return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
 
     def require(self, other: Layout) -> None:
-        """Raise MismatchError, naming the first difference, unless ``other`` is the same layout."""
-        if self.fingerprint == other.fingerprint:
+        """Raise MismatchError, naming the first difference, unless ``other`` has the same channels.
+
+        Side, softmax and renormalisation are the classifier's own choice: any model's maps can be brought to them.
+        """
+        if self.family != other.family:
+            raise MismatchError(f"the classifier was made for the family {self.family}, this model is {other.family}")
+        if self.layers == other.layers:
             return
-        for field in ("family", "side", "renormalise", "softmax"):
-            mine, theirs = getattr(self, field), getattr(other, field)
-            if mine != theirs:
-                raise MismatchError(f"the classifier was made for maps with {field} {mine}, this model gives {theirs}")
         raise MismatchError(
             f"the classifier reads {self.channels} attention maps (layout {self.fingerprint}), this model gives "
             f"{other.channels} (layout {other.fingerprint}); use the classifier trained for this model"

@@ -51,7 +51,7 @@ class Recording:
 def sliced(call: Call, index: Tensor, batch: int) -> Call:
     """``call`` with only the samples at ``index``: every tensor whose first axis is the batch is cut alike.
 
-    That reaches nested ones too (ControlNet residuals, ``added_cond_kwargs``).
+    That reaches nested ones too (ControlNet residuals, ``added_cond_kwargs``), but not what is ``shared``.
     """
 
     def cut(value: Any) -> Any:
@@ -63,7 +63,7 @@ def sliced(call: Call, index: Tensor, batch: int) -> Call:
             return {key: cut(v) for key, v in value.items()}
         return value
 
-    return Call(cut(call.latents), cut(call.time), cut(call.rest))
+    return Call(cut(call.latents), cut(call.time), cut(call.rest), call.shared)
 
 
 @contextmanager
@@ -80,11 +80,18 @@ def silenced(pipe: Any) -> Iterator[None]:
             pipe._progress_bar_config = before
 
 
-def record(pipe: Any, family: Family, prompts: Sequence[str], height: int, width: int) -> Recording:
+def record(
+    pipe: Any,
+    family: Family,
+    prompts: Sequence[str],
+    height: int,
+    width: int,
+    arguments: Mapping[str, Any] | None = None,
+) -> Recording:
     """Run ``pipe`` up to its first denoiser call and keep the arguments (conditional batch alone).
 
-    ``height`` and ``width`` in pixels. Uses no random numbers, shows no progress bar, and frees what the
-    pipeline's offloading hooks loaded.
+    ``height`` and ``width`` in pixels; ``arguments`` are further ones of the pipeline call. Uses no random numbers,
+    shows no progress bar, and frees what the pipeline's offloading hooks loaded.
     """
     denoiser: nn.Module = getattr(pipe, family.denoiser)
     caught: list[Call] = []
@@ -97,14 +104,9 @@ def record(pipe: Any, family: Family, prompts: Sequence[str], height: int, width
     try:
         with silenced(pipe), torch.no_grad():
             latents = family.empty_latents(pipe, len(prompts), height, width)
-            pipe(
-                list(prompts),
-                height=height,
-                width=width,
-                num_inference_steps=2,
-                latents=latents,
-                **family.record_arguments(pipe),
-            )
+            given = dict(arguments or {}) | family.record_arguments(pipe)
+            given |= {"height": height, "width": width, "latents": latents, "num_inference_steps": 2}
+            pipe(list(prompts), **given)
     except _Stop:
         pass
     finally:

@@ -148,10 +148,12 @@ class _Reader(TorchFunctionMode):
         # An IP-Adapter attends to its own tokens in further calls; the text's are told by their number.
         if self._point.text == "only" and key.shape[-2] != tokens:
             return func(*args, **kwargs)
-        method = self._tap.method
-        if self._point.text == "only" and plain and method in ("auto", "explicit") and _wants_explicit(query, key):
+        if plain and self._tap.method in ("auto", "explicit") and _wants_explicit(query, key):
             probabilities = _probabilities(query, key, mask, scale)
-            self._store(probabilities @ self._for_heads(probabilities).transpose(-2, -1))
+            if self._point.text == "only":  # the maps are part of what was computed anyway
+                self._store(probabilities @ self._for_heads(probabilities).transpose(-2, -1))
+            else:
+                self._store(self._maps(query, key, mask, scale))
             return probabilities.to(value.dtype) @ value
         output = func(*args, **kwargs)
         self._store(self._maps(query, key, mask, scale))

@@ -17,7 +17,9 @@ def test_maps_of_kept_latents(tiny_sd):
     arguments = {"num_inference_steps": 4, "height": 96, "width": 64, "latents": noise, "output_type": "latent"}
     tiny_sd([PROMPT] * 2, callback_on_step_end=trace, **arguments)
     assert sorted(trace.kept) == [1, 2, 3]
-    maps = object_maps(tiny_sd, PROMPT, parse(PROMPT), [(trace, 0), (trace, 1), (trace, 0)], 96, 64)
+    maps = object_maps(
+        tiny_sd, PROMPT, parse(PROMPT), [(trace, 0), (trace, 1), (trace, 0)], {"height": 96, "width": 64}
+    )
     assert maps.objects == ("dog", "teddy bear")
     assert maps.steps == (1, 2, 3)
     assert maps.values.shape == (3, 3, 2, 16, 16)

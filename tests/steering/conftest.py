@@ -1,4 +1,4 @@
-"""A steerer with a random classifier that fits ``tiny_sd``."""
+"""Steerers with random classifiers that fit the tiny pipelines."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import pytest
 
 
 @pytest.fixture
-def tiny_steerer(tiny_sd: Any, random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    """``tiny_steerer(**settings)``: a steered ``tiny_sd``; two passes in every step of the first half by default.
-
-    ``pipe`` steers another pipeline of the same UNet.
-    """
+def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
+    """``steer(pipe, **settings)``: ``pipe``, steered; two passes in every step of the first half by default."""
     from learn_to_steer.objectives.learned import Learned
     from learn_to_steer.steering import Steerer, profile
 
-    classifier = random_classifier(tiny_sd.unet).requires_grad_(False)
+    def build(pipe: Any, **settings: Any) -> Any:
+        config = profile("default").changed(**({"passes": 2, "threshold": 2.0} | settings))
+        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
+
+    return build
+
+
+@pytest.fixture
+def tiny_steerer(tiny_sd: Any, steer: Callable[..., Any]) -> Callable[..., Any]:
+    """``tiny_steerer(**settings)``: ``tiny_sd``, or another pipeline of its UNet, steered."""
 
     def build(pipe: Any = None, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 2, "threshold": 2.0} | settings))
-        return Steerer(Learned(classifier), config).on(pipe or tiny_sd)
+        return steer(pipe or tiny_sd, **settings)
 
     return build

@@ -1,6 +1,7 @@
 """The authors' numbers, reproduced: maps, logits, losses, gradient and updates on a tiny random UNet."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from safetensors.torch import load_file
 
 from learn_to_steer.classifier import read_official
 from learn_to_steer.families import Call
+from learn_to_steer.families.flux import FAMILY as FLUX
 from learn_to_steer.families.sd import FAMILY as SD
-from learn_to_steer.maps import MapLayer, TapPoint, columns_to_weights
+from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import Relation
@@ -80,26 +82,50 @@ def test_sd_official_loop(sd, checkpointing):
     unet.disable_gradient_checkpointing()
 
 
-@pytest.mark.parametrize("method", ["explicit", "indicator", "logits"])
-def test_flux_maps(method):
-    """The tap is family-blind: joint attention, text first, double blocks then single blocks."""
-    transformer = FluxTransformer2DModel.from_pretrained(GOLDEN / "flux_transformer").eval()
+@pytest.fixture(scope="module")
+def flux():
+    transformer = FluxTransformer2DModel.from_pretrained(GOLDEN / "flux_transformer").eval().requires_grad_(False)
     tensors = load_file(GOLDEN / "flux_steering.safetensors")
     facts = json.loads((GOLDEN / "flux_steering.json").read_text())
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    heads = transformer.config.num_attention_heads
-    points = [TapPoint(MapLayer(str(i), heads, 0), block.attn, "first") for i, block in enumerate(blocks)]
-    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], tensors["text"].shape[1])
-    with torch.no_grad(), Tap(points, method=method).reading(weights, 16, 16) as maps:
-        transformer(
-            hidden_states=tensors["latents"],
-            timestep=tensors["timestep"] / 1000,
-            encoder_hidden_states=tensors["text"],
-            pooled_projections=tensors["pooled"],
-            guidance=tensors["guidance"],
-            img_ids=tensors["img_ids"],
-            txt_ids=tensors["txt_ids"],
-        )
+    given = {
+        "hidden_states": tensors["latents"],
+        "timestep": FLUX.fed(tensors["timestep"]),
+        "encoder_hidden_states": tensors["text"],
+        "pooled_projections": tensors["pooled"],
+        "guidance": tensors["guidance"],
+        "img_ids": tensors["img_ids"],
+        "txt_ids": tensors["txt_ids"],
+    }
+    return transformer, tensors, facts, FLUX.read(transformer, (), given)
+
+
+@pytest.mark.parametrize("method", ["auto", "explicit", "indicator", "logits"])
+def test_flux_maps(flux, method):
+    """Joint attention, text first, double blocks then single blocks; the softmax runs over the text alone."""
+    transformer, tensors, facts, call = flux
+    weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], FLUX.text_length(call))
+    with Tap(FLUX.points(transformer), method=method).reading(weights, *FLUX.latent_size(call)) as maps:
+        prediction = transformer(**FLUX.write(call)).sample
         stacked = maps().stack(16, renormalise=False)
+    _close(prediction, tensors["noise_pred"])
     _close(stacked[0, 0], tensors["subject_maps"])
     _close(stacked[0, 1], tensors["object_maps"])
+    classifier = read_official(GOLDEN / "flux_classifier.pth")
+    _close(classifier(stacked, torch.tensor([facts["classifier_timestep"]])), tensors["logits"])
+
+
+def test_flux_official_loop(flux):
+    transformer, tensors, facts, call = flux
+    layout = replace(FLUX.layout(transformer), renormalise=False)
+    objective = Learned(read_official(GOLDEN / "flux_classifier.pth", layout))
+    objective.check(FLUX.layout(transformer))
+    config = profile("official", rate=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
+    columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
+    sample = Sample((Pair(0, "above", 1),), columns, ImageReport("", [Relation("dog", "above", "cat")]))
+    tap = Tap(FLUX.points(transformer), FLUX.attention(transformer), objective.spec)
+    refiner = Refiner(FLUX, transformer, objective, tap, config, [sample])
+    clock = Clock(level=0.9, step=facts["step_index"])
+    verdict, _, gradient = refiner._gradient(call, tensors["latents"], [0], torch.ones(1), 1.0, clock, 0)
+    _close(verdict.loss[0], tensors["losses"][:1])
+    _close(gradient, tensors["grad"])
+    _close(refiner(call, tensors["latents"], 1.0, clock), tensors["latents_after"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from learn_to_steer.errors import DataError
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def save(model: RelationClassifier, folder: str | Path, metrics: dict[str, Any] | None = None) -> Path:
@@ -26,9 +28,14 @@ def save(model: RelationClassifier, folder: str | Path, metrics: dict[str, Any] 
     return path
 
 
-def load(folder: str | Path) -> RelationClassifier:
-    """Read a classifier folder (or file), ready for use in fp32 eval mode; DataError if it is not one."""
-    path = Path(folder)
+def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
+    """Read a classifier, ready for use in fp32 eval mode; DataError if it is not one.
+
+    ``source`` is its folder or file, or a hub id ("owner/name", at ``revision``).
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
+        path = _download(source, revision)
     path = path / FILE if path.is_dir() else path
     state, header = storage.load_tensors(path)
     if header.get("format") != FORMAT:
@@ -42,3 +49,16 @@ def load(folder: str | Path) -> RelationClassifier:
     if lost or unexpected:
         raise DataError(f"{path} does not fit its own config (missing {lost[:2]}, unexpected {unexpected[:2]})")
     return model.eval().requires_grad_(False)
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(repository, FILE, revision=revision))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"no classifier at {repository}: neither a folder here nor found on the hub ({reason})"
+        ) from error

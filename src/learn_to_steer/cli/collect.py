@@ -13,7 +13,11 @@ def collect(
     out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR")],
     model: options.Model = "sd:emoji",
     source: Annotated[str, typer.Option(help="Where labelled pictures come from. See: list sources.")] = "emoji",
-    inversion: Annotated[str, typer.Option(help="From picture to noise: 'noise' or 'fixed-point'.")] = "noise",
+    inversion: Annotated[str, typer.Option(help="From picture to noise. See: list inversions.")] = "noise",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one setting of the inversion.", metavar="NAME=VALUE", show_default=False),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1500,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures and noise.")] = 0,
     diagonals: Annotated[bool, typer.Option("--diagonals", help="The four diagonals are relations too.")] = False,
@@ -32,6 +36,7 @@ def collect(
     """
     # torch comes in here.
     from dataclasses import asdict
+    from inspect import signature
     from pathlib import Path
 
     from learn_to_steer import catalog, storage
@@ -41,18 +46,25 @@ def collect(
 
     # Cheap mistakes are found before any model is loaded.
     catalog.load("sources", source)
-    catalog.load("inversion", inversion)
+    way = catalog.load("inversion", inversion).invert
+    given = options.settings(setting)
+    known = [name for name in signature(way).parameters if name not in ("task", "observe", "limit")]
+    for name in given:
+        if name not in known:
+            raise catalog.unknown(f"setting of {inversion}", name, known)
     pipe, variant = load_pipeline(model, resolve_device(device))
     chosen = room.CollectConfig(
         model=model,
         source=source,
         inversion=inversion,
+        inversion_settings=given,
         limit=limit,
         side=variant.side,
         seed=seed,
         diagonals=diagonals,
         quality=quality,
         batch=batch,
+        arguments=variant.arguments,
     )
     manifest = room.collect(pipe, out, chosen)
     storage.write_json(Path(out) / "config.json", asdict(chosen))

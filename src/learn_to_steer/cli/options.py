@@ -78,7 +78,7 @@ Model = Annotated[
 ]
 Classifier = Annotated[
     str | None,
-    typer.Option(help="Folder of a relation classifier.", show_default="the model's own", metavar="DIR"),
+    typer.Option(help="Folder or hub id of a relation classifier.", show_default="the model's own", metavar="DIR"),
 ]
 Profile = Annotated[
     str,

@@ -133,8 +133,7 @@ def _draw(
         steered = base
     if relations and traces[0].kept:
         rows = [(trace, 0) for trace in traces if trace.kept]
-        height, width = model.sampling["height"], model.sampling["width"]
-        maps = object_maps(model.pipe, prompt, relations, rows, height, width)
+        maps = object_maps(model.pipe, prompt, relations, rows, model.sampling)
     verdicts = list(
         zip(
             _verdicts(base, prompt, relations, detector),

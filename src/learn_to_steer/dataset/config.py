@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -10,13 +11,15 @@ from typing import Any
 class CollectConfig:
     """What to collect. ``batch`` (pictures a forward, two rows each) changes speed, not content.
 
-    ``model`` is recorded, not loaded; ``side`` in pixels; ``levels`` are noise levels (default: eight over the noisier
-    three fifths of the schedule); ``quality`` replaces the inversion's own limit.
+    ``model`` is recorded, not loaded; ``arguments`` are further ones of every pipeline call; ``side`` in pixels;
+    ``levels`` are noise levels (default: eight over the noisier three fifths of the schedule); ``quality`` replaces
+    the inversion's own limit.
     """
 
     model: str
     source: str = "emoji"
     inversion: str = "noise"
+    inversion_settings: Mapping[str, Any] = field(default_factory=dict)
     limit: int = 1500
     side: int = 128
     seed: int = 0
@@ -25,6 +28,7 @@ class CollectConfig:
     map_side: int = 16
     quality: float | None = None
     batch: int = 16
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the content, as JSON has it."""

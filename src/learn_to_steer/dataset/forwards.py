@@ -71,7 +71,8 @@ class Collector:
         flat = [twin for pair in pairs for twin in pair]
         pixels = torch.stack([picture.pixels() for _, picture in batch])
         clean = self.family.encode(self.pipe, pixels).repeat_interleave(2, dim=0)
-        recording = record(self.pipe, self.family, [t.prompt for t in flat], *pixels.shape[-2:])
+        prompts = [t.prompt for t in flat]
+        recording = record(self.pipe, self.family, prompts, pixels.shape[-2], pixels.shape[-1], self.config.arguments)
         if recording.batch != len(flat):
             raise UnsupportedError(
                 f"the pipeline calls its denoiser with {recording.batch} rows for {len(flat)} prompts; "
@@ -90,7 +91,7 @@ class Collector:
         task = inversion.Task(
             self.pipe, recording, clean, pixels.repeat_interleave(2, dim=0), self.times, [t.seed for t in flat]
         )
-        quality = self.invert(task, observe, limit=self.config.quality)
+        quality = self.invert(task, observe, limit=self.config.quality, **self.config.inversion_settings)
         maps = torch.stack([seen[level] for level in range(len(self.levels))], dim=1)  # (twins, levels, 2, C, S, S)
         return self._sorted(batch, pairs, maps, quality)
 

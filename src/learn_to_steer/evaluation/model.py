@@ -73,15 +73,16 @@ def open_model(config: ModelConfig) -> Model:
         "guidance_scale": variant.guidance if config.guidance is None else config.guidance,
         "height": config.height or variant.side,
         "width": config.width or variant.side,
+        **variant.arguments,
     }
     for side in ("height", "width"):
-        if sampling[side] % pipe.vae_scale_factor:
-            raise UnsupportedError(f"{side} must be a multiple of {pipe.vae_scale_factor} pixels, not {sampling[side]}")
+        if sampling[side] % find(pipe).cell(pipe):
+            raise UnsupportedError(f"{side} must be a multiple of {find(pipe).cell(pipe)} pixels, not {sampling[side]}")
     fingerprints = {"denoiser": _fingerprint(getattr(pipe, find(pipe).denoiser))}
     if catalog.normal(config.objective) == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
     classifier = _classifier(pipe, variant, config)
-    settings = profile(config.profile, variant.rate).changed(**config.settings)
+    settings = profile(config.profile, variant.rate).changed(**{**variant.steering, **config.settings})
     check_pipeline(pipe, find(pipe))
     steered = Steerer(Learned(classifier), settings).on(pipe)
     return Model(pipe, variant, sampling, steered, fingerprints | {"classifier": _fingerprint(classifier)})

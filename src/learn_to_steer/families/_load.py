@@ -16,7 +16,6 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.families._protocol import Variant
 
 PACKAGE = "package:"
-STEPS, GUIDANCE, RATE = 50, 7.5, 5.0  # of a pipeline that is no variant: what its kind is usually sampled with
 
 
 def load_pipeline(
@@ -25,7 +24,7 @@ def load_pipeline(
     """The pipeline called ``model``, on ``device``, silent, and the facts of its variant.
 
     ``model`` is a variant's name ("sd:emoji"), a folder in diffusers' format, or a hub id ("owner/name"); the
-    last two get the usual steps and guidance of Stable Diffusion. ``dtype`` None is the variant's own, and
+    last two get the usual steps and guidance of their family. ``dtype`` None is the variant's own, and
     float32 on the CPU. ``scheduler`` is a class name of diffusers that replaces the model's own.
     Raises UnknownNameError for a name that is none of the three and DataError for weights that are not there.
     """
@@ -40,9 +39,7 @@ def load_pipeline(
         pipe.scheduler = _scheduler(wanted.pop("class"), pipe.scheduler.config, wanted)
     pipe.set_progress_bar_config(disable=True)
     if variant is None:
-        family = families.find(pipe)
-        side = int(getattr(pipe, family.denoiser).config.sample_size * pipe.vae_scale_factor)
-        variant = Variant(model, family.name, model, side, STEPS, GUIDANCE, RATE)
+        variant = families.find(pipe).unnamed(pipe, model)
     return pipe.to(device), variant
 
 

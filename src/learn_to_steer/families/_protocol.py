@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ class Variant:
 
     ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
-    ``rate`` is the official profile's step size, in latent units per unit gradient.
+    ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
+    ones of every pipeline call, ``steering`` settings that differ from the profile's.
     """
 
     name: str
@@ -32,15 +33,21 @@ class Variant:
     dtype: str = "float32"
     note: str = ""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    steering: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One denoiser call: ``latents`` and ``time`` as fed, everything else by name."""
+    """One denoiser call: ``latents`` and ``time`` as fed, everything else by name.
+
+    ``rest`` may hold tensors with a row a sample; those in ``shared`` have none, whatever their first axis is.
+    """
 
     latents: Tensor
     time: Tensor
     rest: Mapping[str, Any]
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Family(Protocol):
@@ -51,6 +58,12 @@ class Family(Protocol):
 
     def knows(self, pipe: Any) -> bool:
         """Whether ``pipe`` is a pipeline of this family."""
+
+    def unnamed(self, pipe: Any, model: str) -> Variant:
+        """The facts of a model without a variant: how its kind is usually sampled."""
+
+    def cell(self, pipe: Any) -> int:
+        """Pixels a side of one place that the denoiser sees; pictures' sides are multiples of it."""
 
     def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
         """The attention modules that are tapped, in channel order."""
@@ -64,20 +77,26 @@ class Family(Protocol):
     def tokenizer(self, pipe: Any) -> Any:
         """The tokenizer whose pieces are the text columns of the maps."""
 
+    def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
+        """The texts whose pieces are the columns, when a pipeline is called with ``prompts`` and ``arguments``."""
+
     def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """A denoiser's arguments by name."""
 
     def write(self, call: Call) -> dict[str, Any]:
         """Keyword arguments that repeat ``call``."""
 
+    def fed(self, timestep: Tensor) -> Tensor:
+        """What the network is fed for a timestep of the scheduler."""
+
     def text_length(self, call: Call) -> int:
         """Number of text columns in this call's keys."""
 
     def latent_size(self, call: Call) -> tuple[int, int]:
-        """Height and width of the latents, in latent cells."""
+        """Height and width of the latents, in the places that the denoiser attends from."""
 
     def noise_level(self, pipe: Any, time: Tensor) -> float:
-        """Noise level in [0, 1] of what the network is fed at ``time``: the noise's share of the standard deviation."""
+        """Noise level in [0, 1] of what the network is fed at ``time``: the factor of the noise in it."""
 
     def elapsed(self, pipe: Any, time: Tensor) -> float:
         """Share of the noise schedule that lies behind ``time``: 0 at the noisiest end, 1 at the cleanest."""
@@ -94,8 +113,8 @@ class Family(Protocol):
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
         """Pictures (n, 3, H, W) in [0, 1] to latents as the denoiser is fed them (posterior mean)."""
 
-    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
-        """Latents to pictures (n, 3, H, W) in [0, 1]."""
+    def decode(self, pipe: Any, call: Call) -> Tensor:
+        """A call's latents to pictures (n, 3, H, W) in [0, 1]."""
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:
         """Pipeline arguments that make a call carry the conditional batch alone."""

@@ -7,7 +7,7 @@ in call order; inside a layer by head (the authors' order: 128 channels for SD1.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,12 @@ class StableDiffusion:
         unet = getattr(pipe, "unet", None)
         return type(unet).__name__ == "UNet2DConditionModel" and getattr(pipe, "text_encoder_2", None) is None
 
+    def unnamed(self, pipe: Any, model: str) -> Variant:
+        return Variant(model, self.name, model, int(pipe.unet.config.sample_size * self.cell(pipe)), 50, 7.5, rate=5.0)
+
+    def cell(self, pipe: Any) -> int:
+        return int(pipe.vae_scale_factor)
+
     def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
         deepest = len(denoiser.down_blocks) - 1  # type: ignore[arg-type]
         found = []
@@ -79,6 +85,9 @@ class StableDiffusion:
     def tokenizer(self, pipe: Any) -> Any:
         return pipe.tokenizer
 
+    def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
+        return list(prompts)
+
     def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
         latents, time = given.pop("sample"), given.pop("timestep")
@@ -92,6 +101,9 @@ class StableDiffusion:
 
     def write(self, call: Call) -> dict[str, Any]:
         return {"sample": call.latents, "timestep": call.time, **call.rest}
+
+    def fed(self, timestep: Tensor) -> Tensor:
+        return timestep
 
     def text_length(self, call: Call) -> int:
         return int(call.rest["encoder_hidden_states"].shape[1])
@@ -131,10 +143,10 @@ class StableDiffusion:
             latents: Tensor = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
         return (latents.float() - shift) * float(pipe.vae.config.scaling_factor)
 
-    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+    def decode(self, pipe: Any, call: Call) -> Tensor:
         shift = pipe.vae.config.shift_factor or 0.0
         with torch.no_grad():
-            scaled = (latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)
+            scaled = (call.latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)
             pictures: Tensor = pipe.vae.decode(scaled).sample
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 

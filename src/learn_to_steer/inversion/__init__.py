@@ -9,6 +9,6 @@ __all__ = ["Inversion", "Observe", "Quality", "Task", "load"]
 
 
 def load(name: str) -> Inversion:
-    """The inversion called ``name`` ("noise", "fixed-point"); raises UnknownNameError with the nearest match."""
+    """The inversion called ``name`` ("noise", "fixed-point", "rf"); raises UnknownNameError with the nearest match."""
     way: Inversion = catalog.load("inversion", name).invert
     return way

@@ -58,7 +58,8 @@ class Observe(Protocol):
 class Inversion(Protocol):
     """Shows the noisy latents of every kept level to ``observe``, each level once, and judges the result.
 
-    ``limit`` replaces the quality a sample needs; its meaning is the way's own. Call without gradients.
+    ``limit`` replaces the quality a sample needs; its meaning is the way's own, and so are ``settings``. Call without
+    gradients.
     """
 
-    def __call__(self, task: Task, observe: Observe, *, limit: float | None = None) -> Quality: ...
+    def __call__(self, task: Task, observe: Observe, *, limit: float | None = None, **settings: Any) -> Quality: ...

@@ -7,6 +7,8 @@ ours asks how far the network's guess of the clean latents is off.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,10 +23,17 @@ def invert(task: Task, observe: Observe, *, limit: float | None = None) -> Quali
     It is taken at the cleanest kept level, where the picture is decided; at the noisier ones no network can know it.
     ``limit`` is the largest error that is good enough (default 1).
     """
+    return mix_and_ask(task, observe, task.noise, limit)
+
+
+def mix_and_ask(
+    task: Task, observe: Observe, noise: Callable[[int], Tensor], limit: float | None, strength: float = 1.0
+) -> Quality:
+    """``invert`` with the noise of every level as ``noise`` has it, mixed in at ``strength`` times its level."""
     family, pipe = task.recording.family, task.pipe
     error: Tensor = torch.full((len(task.clean),), float("nan"))
     for level, time in enumerate(task.times):
-        noisy = family.mix(pipe, task.clean, task.noise(level), time)
+        noisy = family.mix(pipe, task.clean, noise(level), time if strength == 1.0 else time * strength)
         prediction = observe(level, noisy, time)
         if level == len(task.times) - 1:
             off = family.clean_estimate(pipe, noisy, prediction, time) - task.clean

@@ -6,7 +6,7 @@ leaves the latents of a few steps behind, and the maps are read afterwards, base
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ SIDE = 16
 class Trace:
     """A pipeline's ``callback_on_step_end`` that keeps what the denoiser is fed next, at a few steps.
 
-    ``kept`` maps a step's index to the network's time and latents (samples, ...), scaled as it is fed them.
+    ``kept`` maps a step's index to the scheduler's time and the latents (samples, ...), scaled as they are fed.
     """
 
     def __init__(self, steps: int, keep: int = STEPS) -> None:
@@ -55,23 +55,28 @@ class ObjectMaps:
 
 
 def object_maps(
-    pipe: Any, prompt: str, relations: Sequence[Relation], traces: Sequence[tuple[Trace, int]], height: int, width: int
+    pipe: Any,
+    prompt: str,
+    relations: Sequence[Relation],
+    traces: Sequence[tuple[Trace, int]],
+    sampling: Mapping[str, Any],
 ) -> ObjectMaps:
     """The objects' maps, mean over all channels, of the pictures ``traces`` (a trace and a row of it each).
 
-    The traces are of calls with equal steps; ``height`` and ``width`` in pixels. Costs one forward a step.
+    The traces are of calls with equal steps; ``sampling`` are the arguments of those calls. Costs one forward a step.
     """
     family = find(pipe)
     ends = [(r.subject, r.subject_span) for r in relations] + [(r.object, r.object_span) for r in relations]
     objects = {span: name for name, span in ends if span is not None}
-    columns = token_columns(family.tokenizer(pipe), prompt, list(objects))
-    recording = record(pipe, family, [prompt] * len(traces), height, width)
+    recording = record(pipe, family, [prompt] * len(traces), sampling["height"], sampling["width"], sampling)
+    tokens = family.text_length(recording.call)
+    columns = token_columns(family.tokenizer(pipe), prompt, list(objects), max_length=tokens)
     tap = Tap(family.points(recording.denoiser), spec=None)
-    weights = columns_to_weights([columns] * len(traces), int(family.tokenizer(pipe).model_max_length))
+    weights = columns_to_weights([columns] * len(traces), tokens)
     steps = sorted(traces[0][0].kept)
     seen = []
     for step in steps:
-        time = traces[0][0].kept[step][0]
+        time = family.fed(traces[0][0].kept[step][0])
         latents = torch.stack([trace.kept[step][1][row] for trace, row in traces])
         with torch.no_grad(), tap.reading(weights, *family.latent_size(recording.call)) as maps:
             recording(latents, time)

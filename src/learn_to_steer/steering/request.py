@@ -42,9 +42,12 @@ def read(
         shown = [""] * len(asked)
     else:
         shown = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = family.text(shown, kwargs)
+        if len(texts) != len(shown):
+            raise PromptError(f"{len(shown)} prompts but {len(texts)} second prompts; give one for each")
         # Textual inversion writes one word as several; columns are those of what the text encoder sees.
         expand = getattr(pipe, "maybe_convert_prompt", None)
-        expanded = [expand(p, family.tokenizer(pipe)) for p in shown] if expand else shown
+        expanded = [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
         asked, spots = _found(expanded, relations), list(expanded)
     requests = []
     for given, found, spot in zip(shown, asked, spots, strict=True):

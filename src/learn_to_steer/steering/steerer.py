@@ -38,9 +38,11 @@ class Steerer:
         self.config = config or profile("default")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, config: SteeringConfig | None = None) -> Steerer:
-        """The learned objective of a classifier folder; DataError when there is none."""
-        return cls(Learned(load(folder)), config)
+    def from_pretrained(
+        cls, source: str | Path, config: SteeringConfig | None = None, revision: str | None = None
+    ) -> Steerer:
+        """The learned objective of a classifier folder or hub id; DataError when there is none."""
+        return cls(Learned(load(source, revision)), config)
 
     def on(self, pipe: Any) -> SteeredPipeline:
         """A callable that runs ``pipe``, steered; MismatchError when the classifier was made for another model."""

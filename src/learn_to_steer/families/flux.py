@@ -1,0 +1,180 @@
+"""FLUX: a transformer with joint attention, rectified flow, packed latents.
+
+Every block is tapped, double blocks first, then single ones; inside a block by head (the authors' order: 57 blocks of
+24 heads, 1368 channels). Text stands before the picture in the keys; *source:* official_implementation, 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families._protocol import Call, Variant
+from learn_to_steer.maps import Layout, MapLayer, TapPoint
+
+VARIANTS = (
+    Variant(
+        "flux:schnell",
+        "flux",
+        "black-forest-labs/FLUX.1-schnell",
+        256,
+        4,
+        0.0,
+        rate=5.0,
+        trained_steps=(1, 3),
+        dtype="bfloat16",
+        steering={"window": 0.2},  # of four steps the first alone: the initial noise
+    ),
+    Variant(
+        "flux:dev",
+        "flux",
+        "black-forest-labs/FLUX.1-dev",
+        512,
+        50,
+        3.5,
+        rate=5.0,
+        trained_steps=(5, 10, 15, 20, 25, 49),
+        dtype="bfloat16",
+    ),
+)
+_ARGUMENTS = (
+    "hidden_states",
+    "encoder_hidden_states",
+    "pooled_projections",
+    "timestep",
+    "img_ids",
+    "txt_ids",
+    "guidance",
+    "joint_attention_kwargs",
+)
+_SHARED = ("img_ids", "txt_ids")
+
+
+class Flux:
+    """The facts of FLUX.1 pipelines. Latents are packed: (batch, places, 4 x VAE channels)."""
+
+    name = "flux"
+    denoiser = "transformer"
+
+    def knows(self, pipe: Any) -> bool:
+        return type(getattr(pipe, "transformer", None)).__name__ == "FluxTransformer2DModel"
+
+    def unnamed(self, pipe: Any, model: str) -> Variant:
+        # Without an embedded guidance it is a few-step model like schnell.
+        steps, guidance = (50, 3.5) if pipe.transformer.config.guidance_embeds else (4, 0.0)
+        side = int(pipe.default_sample_size * pipe.vae_scale_factor)
+        return Variant(model, self.name, model, side, steps, guidance, rate=5.0)
+
+    def cell(self, pipe: Any) -> int:
+        return 2 * int(pipe.vae_scale_factor)
+
+    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+        found = []
+        for place in ("transformer_blocks", "single_transformer_blocks"):
+            for index, block in enumerate(getattr(denoiser, place)):
+                layer = MapLayer(f"{place}.{index}.attn", int(block.attn.heads), 0)
+                found.append(TapPoint(layer, block.attn, "first"))
+        return tuple(found)
+
+    def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
+        return tuple(point.module for point in self.points(denoiser))
+
+    def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
+        return Layout(self.name, tuple(point.layer for point in self.points(denoiser)), side)
+
+    def tokenizer(self, pipe: Any) -> Any:
+        return pipe.tokenizer_2
+
+    def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
+        second = arguments.get("prompt_2")
+        if second is None:
+            return list(prompts)
+        return [second] if isinstance(second, str) else list(second)
+
+    def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        latents, time = given.pop("hidden_states"), given.pop("timestep")
+        shared = {name: given.pop(name) for name in _SHARED}
+        call = Call(latents, torch.as_tensor(time, device=latents.device), given, shared)
+        config: Any = denoiser.config
+        if latents.shape[-1] != (config.out_channels or config.in_channels):
+            raise UnsupportedError(
+                f"the transformer is fed {latents.shape[-1]} channels but predicts fewer (Fill, Control): such latents "
+                "cannot be steered; use a text-to-image pipeline"
+            )
+        height, width = self.latent_size(call)
+        if height * width != latents.shape[1]:
+            raise UnsupportedError(
+                f"the transformer is fed {latents.shape[1]} places for a picture of {height} x {width} (Kontext and "
+                "Redux append others): such latents cannot be steered; use a text-to-image pipeline"
+            )
+        return call
+
+    def write(self, call: Call) -> dict[str, Any]:
+        time = call.time.to(call.latents).expand(call.latents.shape[0])
+        return {"hidden_states": call.latents, "timestep": time, **call.rest, **call.shared}
+
+    def fed(self, timestep: Tensor) -> Tensor:
+        return timestep / 1000
+
+    def text_length(self, call: Call) -> int:
+        return int(call.rest["encoder_hidden_states"].shape[1])
+
+    def latent_size(self, call: Call) -> tuple[int, int]:
+        ids = call.shared["img_ids"].reshape(-1, 3)  # older versions gave them a batch axis
+        return int(ids[:, 1].max()) + 1, int(ids[:, 2].max()) + 1
+
+    def noise_level(self, pipe: Any, time: Tensor) -> float:
+        return float(time.flatten()[0])
+
+    def elapsed(self, pipe: Any, time: Tensor) -> float:
+        return 1 - float(time.flatten()[0])
+
+    def times(self, pipe: Any, levels: Tensor) -> Tensor:
+        return levels
+
+    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        share = _column(time, clean)
+        return (1 - share) * clean + share * noise
+
+    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        return latents - _column(time, latents) * prediction
+
+    def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
+        config = pipe.vae.config
+        with torch.no_grad():
+            latents: Tensor = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
+        latents = (latents.float() - (config.shift_factor or 0.0)) * float(config.scaling_factor)
+        batch, channels, height, width = latents.shape
+        cells = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, channels * 4)
+
+    def decode(self, pipe: Any, call: Call) -> Tensor:
+        height, width = self.latent_size(call)
+        batch, _, packed = call.latents.shape
+        cells = call.latents.reshape(batch, height, width, packed // 4, 2, 2)
+        latents = cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, packed // 4, height * 2, width * 2)
+        config = pipe.vae.config
+        with torch.no_grad():
+            scaled = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(pipe.vae.dtype)
+            pictures: Tensor = pipe.vae.decode(scaled).sample
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    def record_arguments(self, pipe: Any) -> dict[str, Any]:
+        return {}  # one row a prompt already; guidance is an input and keeps the pipeline's default
+
+    def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
+        cell, transformer = self.cell(pipe), pipe.transformer
+        size = (batch, (height // cell) * (width // cell), transformer.config.in_channels)
+        return torch.zeros(size, device=pipe.device, dtype=transformer.dtype)
+
+
+def _column(time: Tensor, like: Tensor) -> Tensor:
+    return time.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+FAMILY = Flux()

@@ -1,0 +1,136 @@
+"""FLUX through the same steering: flow Euler bit for bit, true CFG, second prompts, packed latents of any shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from learn_to_steer.errors import PromptError, UnsupportedError
+from learn_to_steer.families.flux import FAMILY
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.tap import Tap
+
+PROMPT = "a dog to the left of a cat"
+STEPS = 4
+
+
+def draw(pipe: Any, prompt: Any = PROMPT, seed: int = 0, **more: Any) -> Any:
+    settings = {"height": 64, "width": 64, "num_inference_steps": STEPS, "max_sequence_length": 48}
+    settings |= {"guidance_scale": 3.5, "output_type": "latent", "generator": torch.Generator().manual_seed(seed)}
+    return pipe(prompt, **(settings | more))
+
+
+def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
+    """The steered loop written out: no hooks on the pipeline, one image."""
+    config, objective, transformer = steered.config, steered.objective, pipe.transformer
+    with torch.no_grad():
+        text, pooled, text_ids = pipe.encode_prompt(PROMPT, None, device="cpu", max_sequence_length=48)
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(seed))
+    latents = FluxPipeline._pack_latents(noise, 1, 16, 8, 8)
+    ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
+    pipe.scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / STEPS, STEPS).tolist())
+    relation = parse(PROMPT)[0]
+    columns = token_columns(pipe.tokenizer_2, PROMPT, [relation.subject_span, relation.object_span], max_length=48)
+    weights = columns_to_weights([columns], 48)
+    tap = Tap(FAMILY.points(transformer))
+
+    def predict(fed: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        given = {"encoder_hidden_states": text, "pooled_projections": pooled, "img_ids": ids, "txt_ids": text_ids}
+        return transformer(fed, timestep=t.expand(1) / 1000, guidance=torch.full((1,), 3.5), **given).sample
+
+    for index, t in enumerate(pipe.scheduler.timesteps):
+        if 1 - float(t) / 1000 <= config.window:
+            for _ in range(config.passes):
+                leaf = latents.detach().requires_grad_()
+                with tap.reading(weights, 4, 4) as maps:
+                    predict(leaf, t)
+                    loss = objective(maps(), [[Pair(0, "left of", 1)]], Clock(float(t) / 1000, index)).loss.sum()
+                    (gradient,) = torch.autograd.grad(loss, leaf)
+                latents = latents - config.rate * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
+        with torch.no_grad():
+            latents = pipe.scheduler.step(predict(latents, t), t, latents).prev_sample
+    return latents
+
+
+def test_equals_a_hand_written_loop(tiny_flux: Any, steer: Any) -> None:
+    tiny_flux.transformer.requires_grad_(False)
+    steered = steer(tiny_flux)
+    mine = draw(steered).images
+    assert (mine - draw(tiny_flux).images).abs().max() > 1e-2
+    assert torch.equal(mine, by_hand(tiny_flux, steered, 0))
+
+
+def test_initial_noise_alone(tiny_flux: Any, steer: Any) -> None:
+    report = draw(steer(tiny_flux, window=0.2)).steering.images[0]
+    assert [step.step for step in report.steps] == [0] and report.steps[0].level == 1.0
+
+
+def test_a_true_guidance_call_belongs_to_the_same_step(tiny_flux: Any, steer: Any) -> None:
+    guided = {"negative_prompt": "a pig", "true_cfg_scale": 3.0}
+    out = draw(steer(tiny_flux), **guided)
+    assert [step.step for step in out.steering.images[0].steps] == [0, 1, 2]
+    assert (out.images - draw(tiny_flux, **guided).images).abs().max() > 1e-2
+    seen = []
+    handle = tiny_flux.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: None if torch.is_grad_enabled() else seen.append(kwargs["hidden_states"].clone()),
+        with_kwargs=True,
+    )
+    draw(steer(tiny_flux), **guided)
+    handle.remove()
+    # Our hook rewrites a call's latents before this one sees them: both calls of a step get the moved ones.
+    assert len(seen) == 2 * STEPS
+    assert all(torch.equal(first, second) for first, second in zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_columns_are_those_of_the_second_prompt(tiny_flux: Any, steer: Any) -> None:
+    plain = draw(steer(tiny_flux), "a picture", prompt_2=PROMPT)
+    assert plain.steering.images[0].relations[0].as_list() == ["dog", "left of", "cat"]
+    with pytest.raises(PromptError, match="2 second prompts"):
+        draw(steer(tiny_flux), PROMPT, prompt_2=[PROMPT, PROMPT])
+
+
+def test_ids_are_shared_however_many_samples_there_are(tiny_flux: Any, steer: Any) -> None:
+    """32 x 32 pixels are four places; of four samples two are steered, and the ids must stay whole."""
+    prompts = [PROMPT, "a dog and a cat", PROMPT, "a dog and a cat"]
+    seeds = [torch.Generator().manual_seed(n) for n in range(4)]
+    out = draw(steer(tiny_flux), prompts, height=32, width=32, generator=seeds)
+    assert [image.passes > 0 for image in out.steering.images] == [True, False, True, False]
+    alone = draw(steer(tiny_flux), PROMPT, height=32, width=32, seed=2)
+    torch.testing.assert_close(out.images[2:3], alone.images, rtol=1e-3, atol=1e-3)
+
+
+def test_other_shapes(tiny_flux: Any, steer: Any) -> None:
+    out = draw(steer(tiny_flux), height=64, width=96, output_type="np")
+    assert out.images.shape == (1, 64, 96, 3)
+    assert abs(out.images - draw(tiny_flux, height=64, width=96, output_type="np").images).max() > 0
+
+
+def test_checkpointing_changes_nothing(tiny_flux: Any, steer: Any) -> None:
+    assert torch.equal(draw(steer(tiny_flux)).images, draw(steer(tiny_flux, checkpointing=True)).images)
+
+
+def test_bf16_moves_in_fp32(tiny_flux: Any, steer: Any) -> None:
+    """The move is gathered in fp32; the maps agree with those of fp32 within bf16's rounding."""
+    exact = draw(steer(tiny_flux, window=0.2, passes=1))
+    tiny_flux.to(torch.bfloat16)
+    rough = draw(steer(tiny_flux, window=0.2, passes=1))
+    assert rough.images.dtype == torch.bfloat16 and rough.images.isfinite().all()
+    chances = [out.steering.images[0].probability[0] for out in (exact, rough)]
+    assert chances[0] == pytest.approx(chances[1], rel=0.05)
+
+
+@pytest.mark.parametrize(("latents", "match"), [((1, 16, 128), "Control"), ((1, 32, 64), "Kontext")])
+def test_other_pipelines_are_refused(tiny_flux: Any, latents: tuple[int, ...], match: str) -> None:
+    given = {
+        "hidden_states": torch.zeros(latents),
+        "timestep": torch.ones(1),
+        "img_ids": FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32),
+        "txt_ids": torch.zeros(48, 3),
+    }
+    with pytest.raises(UnsupportedError, match=match):
+        FAMILY.read(tiny_flux.transformer, (), given)
