@@ -56,8 +56,7 @@ class Optimizer:
     Muon (torch.optim.Muon) learns more from each sample, and samples are what two cores are short of.
     """
 
-    def __init__(self, module: nn.Module, rate: float, weight_decay: float, muon: bool) -> None:
-        edges = ("embedding", "conv_in", "conv_out", "what")
+    def __init__(self, module: nn.Module, rate: float, weight_decay: float, muon: bool, edges: tuple[str, ...]) -> None:
         inner = {
             name: p for name, p in module.named_parameters() if p.ndim >= 2 and not any(edge in name for edge in edges)
         }
@@ -113,18 +112,20 @@ def train(
     on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
     twin: nn.Module | None = None,
     muon: bool = False,
+    edges: tuple[str, ...] = ("embedding", "conv_in", "conv_out", "what"),
 ) -> dict[str, torch.Tensor]:
     """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
 
     A checkpoint is written to a temporary name and renamed, so killing the script loses at most
     ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on
-    a CPU than autocast); weights go to it and gradients come from it every step.
+    a CPU than autocast); weights go to it and gradients come from it every step. With ``muon``, parameters whose
+    name holds one of ``edges`` keep AdamW: embeddings, and what maps into or out of the network.
     """
     if WORLD > 1:
         distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
     folder = CHECKPOINTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = Optimizer(module, rate, weight_decay, muon)
+    optimizer = Optimizer(module, rate, weight_decay, muon, edges)
     ema, start = Ema(module, ema_decay), 0
     if (folder / "state.json").exists():
         start = json.loads((folder / "state.json").read_text())["step"]
@@ -137,7 +138,8 @@ def train(
         print(f"{name}: resumed at step {start} of {steps} (process {RANK} of {WORLD})", flush=True)
 
     def save(step: int) -> None:
-        tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items()}
+        # Cloned, since safetensors refuses tied weights.
+        tensors = {f"model.{k}": v.contiguous().clone() for k, v in module.state_dict().items()}
         tensors |= {f"ema.{k}": v.contiguous() for k, v in ema.shadow.items()}
         save_file(tensors, folder / "tmp.safetensors")
         os.replace(folder / "tmp.safetensors", folder / f"{step}.safetensors")

@@ -13,44 +13,19 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from loop import CHECKPOINTS, DEVICE, MODELS, RANK, WORLD, autocast, train
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from pool import CLASSES, PROMPTS, Pool, class_weights, save_sheet
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from learn_to_steer.emoji.captions import caption
-from learn_to_steer.emoji.scenes import render
-from learn_to_steer.emoji.sprites import class_indices
-from learn_to_steer.emoji.world import random_scenes
-
 FOLDER = MODELS / "sd-emoji"
-CHUNK = 4096
-PROMPTS = (
-    "a dog and a cat",
-    "a photo of a teddy bear and a pizza",
-    "a photo of a dog to the left of a teddy bear",
-    "a cow above a suitcase",
-    "a photo of a bird below a chair",
-    "a skateboard to the right of a banana",
-    "a robot and a turtle",
-    "a zebra",
-    "a vase, a sheep and a bus",
-    "a photo of an elephant on the beach",
-    "a red car and a laptop",
-    "two horses",
-    "a cup and a knife",
-    "a mouse to the left of a bowl",
-    "a photo of a stop sign above a kite",
-    "a rabbit below a key",
-)
 
 
 class Base(nn.Module):
@@ -90,24 +65,12 @@ class Base(nn.Module):
             attention_head_dim=4,
             norm_num_groups=16,
         )
-        self.what = nn.Conv2d(192, 1 + len(class_indices()), 1)
+        self.what = nn.Conv2d(192, CLASSES, 1)
         self.features: torch.Tensor | None = None
         self.unet.up_blocks[0].register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
         self.features = output
-
-
-def labels(scenes: list) -> torch.Tensor:
-    """Class number (0: background) of every latent cell, shape (n, 16, 16); later sprites lie on top."""
-    cells = torch.zeros(len(scenes), 16, 16, dtype=torch.uint8)
-    centres = (torch.arange(16) + 0.5) / 16
-    for row, scene in zip(cells, scenes, strict=True):
-        for placed in scene.objects:
-            x, y, half = placed.x, placed.y, placed.size * 0.45
-            inside = ((centres - y).abs() < half)[:, None] & ((centres - x).abs() < half)[None]
-            row[inside] = 1 + class_indices()[placed.name]
-    return cells
 
 
 def scheduler() -> DDIMScheduler:
@@ -127,23 +90,6 @@ def pipeline(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Stable
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def chunk(index: int, vae: AutoencoderKL) -> tuple[torch.Tensor, list]:
-    """Latents and scenes of one chunk of the pool, computed once and kept with the checkpoints."""
-    scenes = random_scenes(CHUNK, seed=1000 + index)
-    path = CHECKPOINTS / "latents" / f"{index}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parts = []
-        with torch.no_grad(), autocast():
-            for start in range(0, CHUNK, 64):
-                pictures, _ = render(scenes[start : start + 64], 128, device=DEVICE)
-                latents = vae.encode(pictures * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
-                parts.append(latents.half().cpu())
-        save_file({"latents": torch.cat(parts)}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").rename(path)
-    return load_file(path)["latents"], scenes
 
 
 def main() -> None:
@@ -195,24 +141,12 @@ def main() -> None:
     # objects and places are settled and plain noise prediction asks for nearly nothing.
     loss_weight = ((snr.clamp(max=5) + 0.3) / snr).clamp(max=10)
     fast = copy.deepcopy(base).bfloat16()
-    latents: list[torch.Tensor] = []
-    scenes: list = []
-    cells: list[torch.Tensor] = []
-    rare = torch.ones(1 + len(class_indices()), device=DEVICE)
-    rare[0] = 0.2  # three quarters of the cells are background
+    pool, weights = Pool(vae, options.chunks), class_weights()
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        while len(latents) < min(options.chunks, 1 + step // 600):
-            began = time.monotonic()
-            more, drawn = chunk(len(latents), vae)
-            latents.append(more)
-            scenes.extend(drawn)
-            cells.append(labels(drawn))
-            print(f"pool of {len(scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
+        pool.grow(step)
         rng = np.random.default_rng((2, step, RANK))
-        rows = rng.integers(len(scenes), size=options.batch)
-        clean = torch.stack([latents[r // CHUNK][r % CHUNK] for r in rows]).float().to(DEVICE)
-        captions = ["" if rng.random() < 0.1 else caption(scenes[r], rng) for r in rows]
+        clean, captions, standing = pool.draw(rng, options.batch)
         tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
         torch.manual_seed(step * WORLD + RANK)
         noise = torch.randn_like(clean)
@@ -223,8 +157,7 @@ def main() -> None:
         text = fast.text_encoder(tokens.input_ids.to(DEVICE))[0]
         guess = fast.unet(noisy.bfloat16(), times, text).sample
         named = fast.what(fast.features)
-        standing = torch.stack([cells[r // CHUNK][r % CHUNK] for r in rows]).long().to(DEVICE)
-        aid = functional.cross_entropy(named.float(), standing, rare)
+        aid = functional.cross_entropy(named.float(), standing, weights)
         errors = (guess.float() - noise).square().mean((1, 2, 3))
         loss = (errors * loss_weight[times]).mean() + options.aid * aid
         return loss, {"mse": errors.mean().item(), "aid": aid.item()}
@@ -239,8 +172,7 @@ def main() -> None:
             made = pipeline(look, vae, tokenizer)(
                 list(PROMPTS), num_inference_steps=25, guidance_scale=4.0, generator=seeds, output_type="np"
             ).images
-        sheet = made.reshape(2, 8, 128, 128, 3).transpose(0, 2, 1, 3, 4).reshape(256, 1024, 3)
-        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(CHECKPOINTS / "base" / f"sheet-{step}.png")
+        save_sheet(made, CHECKPOINTS / "base" / f"sheet-{step}.png")
 
     train(
         "base",

@@ -1,0 +1,206 @@
+"""Train ``flux:emoji`` and ``flux:emoji-schnell`` on the emoji world, in three stages; each resumes where it was.
+
+    torchrun --nproc-per-node 2 runs/train_flux.py base --steps 12000    # flow matching, both text encoders along
+    torchrun --nproc-per-node 2 runs/train_flux.py guided --steps 2000   # guidance distilled into an input, as in dev
+    torchrun --nproc-per-node 2 runs/train_flux.py few --steps 3000      # four steps without guidance, as schnell
+    python runs/train_flux.py export                                     # write the newest of each into the package
+
+``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142); ``few``
+is progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+
+import numpy as np
+import torch
+from flux_emoji import FEW, FOLDER, Base, Texts, autoencoder, export, pack, pipeline, predict, tokenizers, transformer
+from loop import CHECKPOINTS, DEVICE, RANK, WORLD, autocast, train
+from pool import PROMPTS, Pool, class_weights, save_sheet
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
+GUIDANCE = 3.5
+SEGMENTS, INSIDE = 4, 3
+
+
+def newest(name: str) -> dict[str, torch.Tensor]:
+    """EMA weights of a stage's newest checkpoint."""
+    folder = CHECKPOINTS / name
+    if not (folder / "state.json").exists():
+        raise SystemExit(f"there is no checkpoint of {name} in {folder}: run that stage first")
+    stored = load_file(folder / f"{json.loads((folder / 'state.json').read_text())['step']}.safetensors")
+    return {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
+
+
+def spread(count: int) -> torch.Tensor:
+    """``count`` numbers in (0, 1), one in every equal part, so that a batch covers all noise levels."""
+    return (torch.arange(count, device=DEVICE) + torch.rand(count, device=DEVICE)) / count
+
+
+class Stage:
+    """What the three stages share: texts, scenes, and a frozen teacher from the stage before."""
+
+    def __init__(self, batch: int, chunks: int) -> None:
+        self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), batch
+        self.base = Base(*tokenizers()).to(DEVICE)
+        self.pool = Pool(self.vae, chunks)
+
+    def teacher(self, name: str) -> Base:
+        self.base.load_state_dict(newest(name), strict=False)
+        return copy.deepcopy(self.base).bfloat16().requires_grad_(False)
+
+    def draw(self, step: int, salt: int) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
+        """Clean packed latents, captions, cells and noise of a step."""
+        self.pool.grow(step)
+        clean, captions, cells = self.pool.draw(np.random.default_rng((salt, step, RANK)), self.batch)
+        torch.manual_seed(step * WORLD + RANK)
+        clean = pack(clean)
+        return clean, captions, cells, torch.randn_like(clean)
+
+    def sheet(self, name: str, step: int, network: nn.Module, **sampling: object) -> None:
+        if step % 400:
+            return
+        seeds = [torch.Generator().manual_seed(i) for i in range(len(PROMPTS))]
+        given = {"height": 128, "width": 128, "max_sequence_length": 48, "generator": seeds, "output_type": "np"}
+        with autocast():
+            pipe = pipeline(self.base, network, self.vae, self.texts)
+            save_sheet(pipe(list(PROMPTS), **given, **sampling).images, CHECKPOINTS / name / f"sheet-{step}.png")
+
+
+def mixed(clean: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    return torch.lerp(clean, noise, time.view(-1, 1, 1))
+
+
+def base_stage(options: argparse.Namespace) -> None:
+    stage, weights = Stage(options.batch, options.chunks), class_weights()
+    fast = copy.deepcopy(stage.base).bfloat16()
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        clean, captions, cells, noise = stage.draw(step, 3)
+        time = torch.sigmoid(torch.special.ndtri(spread(len(clean)).clamp(1e-4, 1 - 1e-4)) + 0.3)
+        text, pooled = stage.texts(fast, captions)
+        plain = torch.ones(len(clean), device=DEVICE)
+        guess = predict(fast.transformer, mixed(clean, noise, time), time, text, pooled, plain)
+        aid = functional.cross_entropy(fast.named().float(), cells, weights)
+        error = (guess.float() - (noise - clean)).square().mean()
+        return error + options.aid * aid, {"mse": error.item(), "aid": aid.item()}
+
+    def show(step: int, state: dict[str, torch.Tensor]) -> None:
+        stage.base.load_state_dict(state)
+        guided = {"true_cfg_scale": 4.0, "negative_prompt": [""] * len(PROMPTS), "guidance_scale": 1.0}
+        stage.sheet("flux-base", step, stage.base.transformer, num_inference_steps=25, **guided)
+
+    student = copy.deepcopy(stage.base)
+    train("flux-base", student, loss_of, **loop_settings(options), ema_decay=0.999, on_save=show, twin=fast)
+
+
+def guided_stage(options: argparse.Namespace) -> None:
+    stage = Stage(options.batch, options.chunks)
+    teacher = stage.teacher("flux-base")
+    student = copy.deepcopy(stage.base.transformer)
+    fast = copy.deepcopy(student).bfloat16()
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        clean, captions, _, noise = stage.draw(step, 4)
+        time = torch.sigmoid(torch.special.ndtri(spread(len(clean)).clamp(1e-4, 1 - 1e-4)) + 0.3)
+        scale = 1 + 4 * torch.rand(len(clean), device=DEVICE)
+        noisy, plain = mixed(clean, noise, time), torch.ones(len(clean), device=DEVICE)
+        with torch.no_grad():
+            text, pooled = stage.texts(teacher, captions)
+            empty, vague = stage.texts(teacher, [""] * len(captions))
+            with_text = predict(teacher.transformer, noisy, time, text, pooled, plain).float()
+            without = predict(teacher.transformer, noisy, time, empty, vague, plain).float()
+            wanted = without + scale.view(-1, 1, 1) * (with_text - without)
+        guess = predict(fast, noisy, time, text, pooled, scale)
+        error = (guess.float() - wanted).square().mean()
+        return error, {"mse": error.item()}
+
+    def show(step: int, state: dict[str, torch.Tensor]) -> None:
+        stage.base.transformer.load_state_dict(state)
+        stage.sheet("flux-guided", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
+
+    train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+
+
+def few_stage(options: argparse.Namespace) -> None:
+    stage = Stage(options.batch, options.chunks)
+    teacher = stage.teacher("flux-base")
+    teacher.transformer.load_state_dict(newest("flux-guided"))
+    student = unguided(teacher.transformer.float())
+    teacher.transformer.bfloat16()
+    fast = copy.deepcopy(student).bfloat16()
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        clean, captions, _, noise = stage.draw(step, 5)
+        # Twice as often the first steps: objects and places are settled there.
+        part = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3], device=DEVICE)[torch.randint(8, (len(clean),), device=DEVICE)]
+        start = 1 - part / SEGMENTS
+        noisy, scale = mixed(clean, noise, start), torch.full((len(clean),), GUIDANCE, device=DEVICE)
+        with torch.no_grad():
+            text, pooled = stage.texts(teacher, captions)
+            walked = noisy
+            for inside in range(INSIDE):
+                time = start - inside / (SEGMENTS * INSIDE)
+                velocity = predict(teacher.transformer, walked, time, text, pooled, scale).float()
+                walked = walked - velocity / (SEGMENTS * INSIDE)
+            wanted = (noisy - walked) * SEGMENTS
+        guess = predict(fast, noisy, start, text, pooled, None)
+        error = (guess.float() - wanted).square().mean()
+        return error, {"mse": error.item()}
+
+    def show(step: int, state: dict[str, torch.Tensor]) -> None:
+        network = transformer(guidance=False).to(DEVICE)
+        network.load_state_dict(state)
+        stage.sheet("flux-few", step, network, num_inference_steps=SEGMENTS, guidance_scale=0.0)
+
+    train("flux-few", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+
+
+def unguided(guided: nn.Module) -> nn.Module:
+    """The same network without the guidance input: its embedding at 3.5 becomes part of a bias."""
+    network = transformer(guidance=False).to(DEVICE)
+    network.load_state_dict({k: v for k, v in guided.state_dict().items() if "guidance_embedder" not in k})
+    inner = guided.time_text_embed
+    with torch.no_grad():
+        scale = inner.time_proj(torch.tensor([GUIDANCE * 1000.0], device=DEVICE))
+        network.time_text_embed.text_embedder.linear_2.bias += inner.guidance_embedder(scale)[0]
+    return network
+
+
+def loop_settings(options: argparse.Namespace) -> dict[str, object]:
+    return {"steps": options.steps, "rate": options.rate, "muon": True, "edges": EDGES}
+
+
+def write(_: argparse.Namespace) -> None:
+    base = Base(*tokenizers())
+    base.load_state_dict(newest("flux-base"))
+    base.transformer.load_state_dict(newest("flux-guided"))
+    parts = {name: getattr(base, name) for name in ("text_encoder", "text_encoder_2", "transformer")}
+    export(FOLDER, parts)
+    network = transformer(guidance=False)
+    network.load_state_dict(newest("flux-few"))
+    export(FEW, {"transformer": network})
+    print(f"exported to {FOLDER.name} and {FEW.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["base", "guided", "few", "export"])
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--batch", type=int, default=24, help="scenes a step and process")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    {"base": base_stage, "guided": guided_stage, "few": few_stage, "export": write}[options.stage](options)
+
+
+if __name__ == "__main__":
+    main()
