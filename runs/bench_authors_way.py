@@ -51,7 +51,8 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     pipe, family = model.pipe, model.steered.family
     relation = job.relations[0]
     columns = token_columns(pipe.tokenizer, job.prompt, [relation.subject_span, relation.object_span])
-    sample = Sample((Pair(0, relation.predicate, 1),), ImageReport(job.prompt, [relation]))
+    every = tuple((column,) for column in range(77))
+    sample = Sample((Pair(0, relation.predicate, 1),), every, ImageReport(job.prompt, [relation]))
     refiner = Refiner(
         family,
         pipe.unet,
@@ -59,7 +60,6 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
         Tap(family.points(pipe.unet), family.attention(pipe.unet), method="explicit"),
         profile("official", model.variant.rate),
         [sample],
-        torch.eye(77)[None],
     )
     session = Session(pipe, family, refiner)
     began = time.monotonic()

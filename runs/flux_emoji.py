@@ -35,12 +35,12 @@ def transformer(guidance: bool) -> FluxTransformer2DModel:
         in_channels=64,
         num_layers=3,
         num_single_layers=6,
-        attention_head_dim=48,
+        attention_head_dim=40,
         num_attention_heads=4,
         joint_attention_dim=128,
         pooled_projection_dim=128,
         guidance_embeds=guidance,
-        axes_dims_rope=(8, 20, 20),
+        axes_dims_rope=(8, 16, 16),
     )
 
 
@@ -83,7 +83,7 @@ class Base(nn.Module):
             )
         )
         self.transformer = transformer(guidance=True)
-        self.what = nn.Linear(192, 4 * CLASSES)
+        self.what = nn.Linear(160, 4 * CLASSES)
         self.features: torch.Tensor | None = None
         self.transformer.transformer_blocks[-1].register_forward_hook(self._keep)
 

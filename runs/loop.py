@@ -68,9 +68,10 @@ class Optimizer:
             torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
         ]
         if muon:
-            matrices = [matrix for _, matrix in self.flat]
+            # Each process works on its share and sends the result round: Muon is a fifth of a step on a CPU.
+            mine = [matrix for _, matrix in self.flat[RANK::WORLD]]
             self.parts.append(
-                torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(mine, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             )
 
     def step(self, rate: float) -> None:
@@ -80,6 +81,13 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = rate
             part.step()
+        if self.flat and WORLD > 1:
+            for rank in range(WORLD):
+                share = [matrix.data for _, matrix in self.flat[rank::WORLD]]
+                sent = torch.cat([matrix.flatten() for matrix in share])
+                distributed.broadcast(sent, rank)
+                if rank != RANK:
+                    scatter(sent, share)
 
     def state_dict(self) -> list[dict]:
         return [part.state_dict() for part in self.parts]
@@ -93,9 +101,13 @@ def average(gradients: list[torch.Tensor]) -> None:
     """Mean over the processes, in place."""
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
-    flat /= WORLD
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    scatter(flat / WORLD, gradients)
+
+
+def scatter(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
+    """Copy the parts of ``flat`` into ``tensors``."""
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 def train(
@@ -112,6 +124,7 @@ def train(
     on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
     twin: nn.Module | None = None,
     muon: bool = False,
+    tail: float = 0.35,
     edges: tuple[str, ...] = ("embedding", "conv_in", "conv_out", "what"),
 ) -> dict[str, torch.Tensor]:
     """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
@@ -132,19 +145,21 @@ def train(
         stored = load_file(folder / f"{start}.safetensors", device=str(DEVICE))
         module.load_state_dict({k[6:]: v for k, v in stored.items() if k.startswith("model.")})
         ema.shadow = {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
-        states = torch.load(folder / f"{start}.optimizer.pt", weights_only=True)
-        if isinstance(states, list):  # else one AdamW of an older checkpoint: its moments are soon rebuilt
-            optimizer.load_state_dict(states)
+        moments = folder / f"{start}.{RANK}-of-{WORLD}.pt"
+        if moments.exists():  # else it was made by other processes: moments are soon rebuilt
+            optimizer.load_state_dict(torch.load(moments, weights_only=True))
         print(f"{name}: resumed at step {start} of {steps} (process {RANK} of {WORLD})", flush=True)
 
     def save(step: int) -> None:
+        torch.save(optimizer.state_dict(), folder / f"tmp-{RANK}.pt")
+        os.replace(folder / f"tmp-{RANK}.pt", folder / f"{step}.{RANK}-of-{WORLD}.pt")
+        if RANK:
+            return
         # Cloned, since safetensors refuses tied weights.
         tensors = {f"model.{k}": v.contiguous().clone() for k, v in module.state_dict().items()}
         tensors |= {f"ema.{k}": v.contiguous() for k, v in ema.shadow.items()}
         save_file(tensors, folder / "tmp.safetensors")
         os.replace(folder / "tmp.safetensors", folder / f"{step}.safetensors")
-        torch.save(optimizer.state_dict(), folder / "tmp.pt")
-        os.replace(folder / "tmp.pt", folder / f"{step}.optimizer.pt")
         (folder / "tmp.json").write_text(json.dumps({"step": step}))
         os.replace(folder / "tmp.json", folder / "state.json")
         for old in folder.glob("*.*"):
@@ -163,14 +178,14 @@ def train(
             raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
         module.zero_grad(set_to_none=True)
         loss.backward()
+        if WORLD > 1:
+            average([p.grad for p in (twin or module).parameters() if p.grad is not None])
         if twin is not None:
             for master, fast in zip(module.parameters(), twin.parameters(), strict=True):
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
-        if WORLD > 1:
-            average([p.grad for p in module.parameters() if p.grad is not None])
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step(rate * decayed(step, steps))
+        optimizer.step(rate * decayed(step, steps, tail=tail))
         ema.update(module, step)
         for key, value in {"loss": loss.item(), **parts}.items():
             running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
@@ -180,7 +195,7 @@ def train(
             shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
             pace = spent / (step + 1 - start)
             print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)
-        if RANK == 0 and ((step + 1) % save_every == 0 or step + 1 == steps):
+        if (step + 1) % save_every == 0 or step + 1 == steps:
             save(step + 1)
     return ema.shadow
 
