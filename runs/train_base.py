@@ -1,7 +1,7 @@
 """Train ``sd:emoji``: UNet and CLIP text encoder together, from scratch, on rendered and captioned scenes.
 
-    python runs/train_base.py --steps 9000      # resumable; on a GPU when there is one
-    torchrun --nproc-per-node 2 runs/train_base.py --steps 9000 --batch 24     # the same on two cores
+    python runs/train_base.py --steps 6800      # resumable; on a GPU when there is one
+    torchrun --nproc-per-node 2 runs/train_base.py --steps 6800 --batch 24     # the same on two cores
     python runs/train_base.py --export          # write the newest checkpoint into the package
 
 Needs the tokenizer and the VAE (train_tokenizer.py, train_vae.py). Latents are computed once, in chunks that
@@ -184,6 +184,7 @@ def main() -> None:
         on_save=show,
         twin=fast,
         muon=True,
+        tail=0.25,
     )
 
 

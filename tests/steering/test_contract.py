@@ -15,6 +15,7 @@ from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.steering import Steerer
 from learn_to_steer.tap import Tap
 
 PROMPT = "a dog to the left of a cat"
@@ -175,12 +176,11 @@ def test_a_sample_that_needs_no_move_keeps_its_bits(tiny_sd: Any, tiny_steerer: 
 
 
 def test_compiled_denoisers_are_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
-    eager = tiny_sd.unet
+    eager, steered = tiny_sd.unet, tiny_steerer()
     tiny_sd.unet = torch.compile(eager)
     with pytest.raises(UnsupportedError, match="_orig_mod"):
-        tiny_steerer()
+        Steerer(steered.objective).on(tiny_sd)
     tiny_sd.unet = eager
-    steered = tiny_steerer()
     eager.compile()
     with pytest.raises(UnsupportedError, match="in place"):
         call(steered, PROMPT)
@@ -276,8 +276,6 @@ def test_a_replaced_scheduler_is_noticed(tiny_sd: Any, tiny_steerer: Any) -> Non
 
 
 def test_a_foreign_classifier_is_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
-    from learn_to_steer.steering import Steerer
-
     objective = tiny_steerer().objective
     tiny_sd.unet = diffusers.UNet2DConditionModel.from_config({**tiny_sd.unet.config, "attention_head_dim": 4})
     with pytest.raises(MismatchError, match="attention maps"):
