@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 DOG = "a dog to the left of a teddy bear"
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
 
 def test_parse_prints_json(run):
@@ -130,3 +134,35 @@ def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, m
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     verdicts = [entry["images"][0]["steered_verdict"] for entry in report["prompts"]]
     assert [verdict and verdict["correct"] for verdict in verdicts] == [True, False, None]
+
+
+@pytest.fixture
+def golden_model(tmp_path):
+    """A folder with the golden UNet where a pipeline keeps it."""
+    shutil.copytree(GOLDEN / "sd_unet", tmp_path / "model" / "unet")
+    return tmp_path / "model"
+
+
+def test_import_official(run, golden_model, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    from learn_to_steer.classifier import load, read_official
+    from learn_to_steer.families.sd import FAMILY
+
+    out = tmp_path / "classifier"
+    told = run("import-official", GOLDEN / "sd_classifier.pth", "--model", golden_model, "--out", out)
+    assert told.code == 0 and "above, below, is, left of, right of" in told.out
+    mine, theirs = load(out), read_official(GOLDEN / "sd_classifier.pth")
+    layout = FAMILY.layout(UNet2DConditionModel.from_pretrained(GOLDEN / "sd_unet"))
+    assert mine.layout == layout
+    maps, row = torch.rand(2, 2, layout.channels, 16, 16), torch.tensor([5, 10])
+    torch.testing.assert_close(mine(maps, row), theirs(maps, row))
+
+
+def test_import_official_refuses_foreign_files(run, golden_model, tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
+    for name, word in (("foreign.pth", "not a relation classifier"), ("broken.pth", "not a checkpoint")):
+        told = run("import-official", tmp_path / name, "--model", golden_model, "--out", tmp_path / "out")
+        assert told.code == 2 and word in told.err and len(told.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from learn_to_steer import storage
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
@@ -17,13 +19,19 @@ FILE = "relation_classifier.safetensors"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def save(model: RelationClassifier, folder: str | Path, metrics: dict[str, Any] | None = None) -> Path:
-    """Write ``relation_classifier.safetensors`` with config (layout, classes, levels) and metrics in its header."""
+def save(
+    model: RelationClassifier, folder: str | Path, metrics: dict[str, Any] | None = None, *, half: bool = True
+) -> Path:
+    """Write ``relation_classifier.safetensors`` with config (layout, classes, levels) and metrics in its header.
+
+    Weights are stored in fp16 unless ``half`` is false.
+    """
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), "metrics": json.dumps(metrics or {})}
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     # The sinusoid tables are rebuilt from the config.
-    state = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items() if not k.endswith(".pe")}
+    kept = torch.float16 if half else torch.float32
+    state = {k: v.detach().to("cpu", kept).contiguous() for k, v in model.state_dict().items() if not k.endswith(".pe")}
     storage.save_tensors(path, state, header)
     return path
 

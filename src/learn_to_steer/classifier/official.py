@@ -7,11 +7,13 @@ the layout.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from learn_to_steer.classifier.file import save
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
@@ -25,6 +27,30 @@ NAMES = {
     "below_right": "below right of",
 }
 BUFFER = 1368  # what older files that lack input_channels were made with
+
+
+def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Path:
+    """Read ``path`` as a checkpoint for ``layout`` and write it to ``folder`` in our format (fp32); returns the file.
+
+    Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
+    (FLUX at 256 px). Raises DataError as ``read_official`` does, and when the checkpoint was made for fewer maps.
+    """
+    model = read_official(path, layout)
+    native = {layer.level for layer in layout.layers} == {0} and _map_size(path) == model.config.side
+    kept = replace(layout, side=model.config.side, renormalise=not native)
+    if layout.channels > model.config.channels:
+        raise DataError(
+            f"{path} reads up to {model.config.channels} attention maps, but this model gives {layout.channels}; "
+            "name the model that it was trained on"
+        )
+    model.config = replace(model.config, layout=kept.as_dict())
+    return save(model, folder, {"imported_from": Path(path).name}, half=False)
+
+
+def _map_size(path: str | Path) -> int | None:
+    outer = torch.load(path, map_location="cpu", weights_only=True)
+    size = (outer.get("training_config") or {}).get("orig_map_size")
+    return None if size is None else int(size)
 
 
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:
@@ -42,7 +68,11 @@ def read_official(path: str | Path, layout: Layout | None = None) -> RelationCla
         config = _config(outer, layout)
         state = {k.removeprefix("module."): v for k, v in outer["model_state_dict"].items()}
         model = RelationClassifier(config)
+        sinusoids = {k: v.clone() for k, v in model.state_dict().items() if k.endswith(".pe")}
         model.load_state_dict(state)
+        for name, table in sinusoids.items():
+            if not torch.allclose(model.state_dict()[name], table, atol=1e-5):
+                raise ValueError(f"{name} is not the table of sinusoids that the authors use")
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} is not a relation classifier checkpoint of the authors: {reason}") from error

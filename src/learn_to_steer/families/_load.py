@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from learn_to_steer import catalog, families
 from learn_to_steer.errors import DataError
-from learn_to_steer.families._protocol import Variant
+from learn_to_steer.families._protocol import Family, Variant
 
 PACKAGE = "package:"
 
@@ -41,6 +42,43 @@ def load_pipeline(
     if variant is None:
         variant = families.find(pipe).unnamed(pipe, model)
     return pipe.to(device), variant
+
+
+def skeleton(model: str) -> tuple[Family, nn.Module]:
+    """The family of ``model`` and its denoiser without weights (on torch's meta device).
+
+    A variant's architecture is known here; of a folder or hub id only the configs are read. Raises as
+    ``load_pipeline`` does.
+    """
+    import diffusers
+
+    variant = _variant(model)
+    if variant and not variant.source.startswith(PACKAGE):
+        family: Family = catalog.load("families", variant.family).FAMILY
+        config: dict[str, Any] = dict(variant.architecture)
+    else:
+        source = str(package_folder(variant.source)) if variant else model
+        family, config = _read_config(source)
+    with torch.device("meta"):
+        denoiser: nn.Module = getattr(diffusers, family.network).from_config(config)
+    return family, denoiser
+
+
+def _read_config(source: str) -> tuple[Family, dict[str, Any]]:
+    import diffusers
+
+    tried = []
+    for name in catalog.names("families"):
+        family: Family = catalog.load("families", name).FAMILY
+        try:
+            with _quiet():
+                config = getattr(diffusers, family.network).load_config(source, subfolder=family.denoiser)
+        except (OSError, ValueError) as error:
+            tried.append(" ".join(str(error).split()))
+            continue
+        if config.get("_class_name") == family.network:
+            return family, dict(config)
+    raise DataError(f"no model family knows {source}" + (f" ({tried[0]})" if tried else ""))
 
 
 def package_folder(source: str) -> Path | str:

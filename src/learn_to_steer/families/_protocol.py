@@ -18,7 +18,8 @@ class Variant:
     ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
-    ones of every pipeline call, ``steering`` settings that differ from the profile's.
+    ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
+    denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Variant:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     steering: Mapping[str, Any] = field(default_factory=dict)
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Family(Protocol):
 
     name: str
     denoiser: str
+    network: str  # the denoiser's class in diffusers
 
     def knows(self, pipe: Any) -> bool:
         """Whether ``pipe`` is a pipeline of this family."""

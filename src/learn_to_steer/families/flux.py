@@ -39,6 +39,7 @@ VARIANTS = (
         rate=5.0,
         trained_steps=(5, 10, 15, 20, 25, 49),
         dtype="bfloat16",
+        architecture={"guidance_embeds": True},
     ),
 )
 _ARGUMENTS = (
@@ -59,9 +60,10 @@ class Flux:
 
     name = "flux"
     denoiser = "transformer"
+    network = "FluxTransformer2DModel"
 
     def knows(self, pipe: Any) -> bool:
-        return type(getattr(pipe, "transformer", None)).__name__ == "FluxTransformer2DModel"
+        return type(getattr(pipe, "transformer", None)).__name__ == self.network
 
     def unnamed(self, pipe: Any, model: str) -> Variant:
         # Without an embedded guidance it is a few-step model like schnell.

@@ -30,6 +30,7 @@ VARIANTS = (
         trained_steps=(5, 10, 15, 20, 25, 49),
         # The stock PNDM rebuilds the sample from its own memory and would lose the move.
         scheduler={"class": "DDIMScheduler"},
+        architecture={"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
     ),
     Variant(
         "sd:2.1",
@@ -41,6 +42,12 @@ VARIANTS = (
         rate=5.0,
         trained_steps=(5, 10, 15, 20, 25, 49),
         scheduler={"class": "DDIMScheduler"},
+        architecture={
+            "sample_size": 64,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": (5, 10, 20, 20),
+            "use_linear_projection": True,
+        },
         note="its publisher withdrew the repository: name a local folder or a mirror",
     ),
 )
@@ -53,10 +60,11 @@ class StableDiffusion:
 
     name = "sd"
     denoiser = "unet"
+    network = "UNet2DConditionModel"
 
     def knows(self, pipe: Any) -> bool:
         unet = getattr(pipe, "unet", None)
-        return type(unet).__name__ == "UNet2DConditionModel" and getattr(pipe, "text_encoder_2", None) is None
+        return type(unet).__name__ == self.network and getattr(pipe, "text_encoder_2", None) is None
 
     def unnamed(self, pipe: Any, model: str) -> Variant:
         return Variant(model, self.name, model, int(pipe.unet.config.sample_size * self.cell(pipe)), 50, 7.5, rate=5.0)

@@ -1,0 +1,43 @@
+"""The real models' layouts, known without their weights: full architectures on the meta device."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+
+from learn_to_steer.errors import DataError
+from learn_to_steer.families._load import skeleton
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        # map side -> number of channels, at 64 x 64 latents (official_implementation, 3.1)
+        ("sd:1.4", {8: 8, 16: 40, 32: 40, 64: 40}),
+        ("sd:2.1", {8: 20, 16: 100, 32: 50, 64: 25}),
+    ],
+)
+def test_stable_diffusions_channels_ascend_in_resolution(model: str, sizes: dict[int, int]) -> None:
+    family, denoiser = skeleton(model)
+    layers = family.layout(denoiser).layers
+    found = {side: sum(x.heads for x in group) for side, group in groupby(layers, lambda x: x.size(64, 64)[0])}
+    assert list(found.items()) == list(sizes.items())
+    places = [layer.name.split(".")[0] for layer in layers if layer.size(64, 64)[0] == 32]
+    assert places == ["down_blocks"] * 2 + ["up_blocks"] * 3
+
+
+@pytest.mark.parametrize(("model", "guided"), [("flux:dev", True), ("flux:schnell", False)])
+def test_flux_has_double_blocks_first(model: str, guided: bool) -> None:
+    family, denoiser = skeleton(model)
+    layout = family.layout(denoiser)
+    assert layout.channels == 57 * 24 == 1368
+    kinds = [layer.name.split(".")[0] for layer in layout.layers]
+    assert kinds == ["transformer_blocks"] * 19 + ["single_transformer_blocks"] * 38
+    assert denoiser.config.guidance_embeds is guided
+    assert all(parameter.is_meta for parameter in denoiser.parameters())
+
+
+def test_a_folder_without_a_known_denoiser_is_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match="no model family knows"):
+        skeleton(str(tmp_path))
