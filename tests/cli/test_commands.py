@@ -166,3 +166,16 @@ def test_import_official_refuses_foreign_files(run, golden_model, tmp_path):
         told = run("import-official", tmp_path / name, "--model", golden_model, "--out", tmp_path / "out")
         assert told.code == 2 and word in told.err and len(told.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_doctor_tries_a_pass(run, saved_sd):
+    told = run("doctor", "--model", saved_sd)
+    assert told.code == 0
+    lines = {line[:16].strip(): line[16:] for line in told.out.splitlines()}
+    assert lines["torch"] == torch.__version__.split("+")[0] or lines["torch"] == torch.__version__
+    assert "7 layers, 14 maps" in told.out and "gradient is finite" in lines["one pass"]
+
+
+def test_doctor_names_the_remedy(run, saved_sd):
+    told = run("doctor", "--model", saved_sd, "--scheduler", "PNDMScheduler")
+    assert told.code == 2 and "--scheduler DDIMScheduler" in told.err
