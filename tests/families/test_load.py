@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learn_to_steer.errors import DataError, UnknownNameError
-from learn_to_steer.families import Variant, sd
-from learn_to_steer.families._load import load_pipeline, package_folder
+from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
+from learn_to_steer.families import Variant, _load, sd
+from learn_to_steer.families._load import Placement, load_pipeline, package_folder
 
 
 def test_folder(saved_sd, capfd):
@@ -37,3 +37,44 @@ def test_names_that_are_nothing():
     with pytest.raises(DataError, match=r"runs/train_base\.py"):
         package_folder("package:nothing-here")
     assert package_folder("owner/name") == "owner/name"
+
+
+def _lora(pipe, folder, scale):
+    """A LoRA of ``pipe`` that shifts its first query projection."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights="gaussian", target_modules=["to_q"]))
+    with torch.no_grad():
+        for name, parameter in pipe.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(scale)
+    type(pipe).save_lora_weights(str(folder), unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    pipe.unet.delete_adapters("default")
+
+
+def test_loras_are_loaded_at_their_scales(saved_sd, tiny_sd, tmp_path):
+    _lora(tiny_sd, tmp_path / "one", 0.5)
+    _lora(tiny_sd, tmp_path / "two", 0.25)
+    placement = Placement(lora=(str(tmp_path / "one"), f"{tmp_path / 'two'}:0.5"))
+    pipe, _ = load_pipeline(str(saved_sd), placement=placement)
+    assert pipe.get_active_adapters() == ["lora0", "lora1"]
+    layer = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_q
+    assert layer.scaling == {"lora0": 1.0, "lora1": 0.5}
+    with pytest.raises(DataError, match="missing"):
+        load_pipeline(str(saved_sd), placement=Placement(lora=("./missing",)))
+
+
+def test_placements_that_cannot_be(saved_sd, monkeypatch):
+    with pytest.raises(UnknownNameError, match="bfloat16"):
+        Placement(dtype="bfloat")
+    with pytest.raises(UnsupportedError, match="GPU"):
+        load_pipeline(str(saved_sd), placement=Placement(offload="model"))
+    monkeypatch.setattr(_load, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError, match=r"learn-to-steer\[quant\]"):
+        Placement(quantize="4bit")
+
+
+def test_weights_are_held_in_the_dtype_asked_for(saved_sd):
+    pipe, _ = load_pipeline(str(saved_sd), placement=Placement(dtype="bfloat16"))
+    assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.bfloat16}

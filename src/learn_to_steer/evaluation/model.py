@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,17 @@ from learn_to_steer import catalog
 from learn_to_steer.classifier import RelationClassifier, load
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Variant, find
-from learn_to_steer.families._load import load_pipeline, package_folder
+from learn_to_steer.families._load import Placement, load_pipeline, package_folder
 from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.replay import record
 from learn_to_steer.steering import SteeredPipeline, Steerer, profile
+from learn_to_steer.steering.memory import estimate
 from learn_to_steer.steering.session import check_pipeline
 
 UNSTEERED = "none"
+CHECKPOINTING = ("auto", "on", "off")
+PEAK = 1.6  # peak of a pass over what it keeps: kernels need room, and gradients live beside what they come from
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class ModelConfig:
     """Which model, sampled and steered how; None stands for the variant's own value.
 
     ``objective`` "none" is the unsteered model. ``settings`` change single settings of the steering profile.
-    ``height`` and ``width`` in pixels. ``device`` "auto" is the GPU when there is one.
+    ``height`` and ``width`` in pixels. ``device`` "auto" is the GPU when there is one. ``checkpointing`` "auto" trades
+    time for memory when a pass would not fit. The others are as in ``Placement``.
     """
 
     model: str = "sd:emoji"
@@ -40,6 +47,12 @@ class ModelConfig:
     height: int | None = None
     width: int | None = None
     device: str = "auto"
+    dtype: str | None = None
+    offload: str | None = None
+    quantize: str | None = None
+    lora: tuple[str, ...] = ()
+    revision: str | None = None
+    checkpointing: str = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +80,10 @@ def open_model(config: ModelConfig) -> Model:
     if catalog.normal(config.objective) not in choices:
         raise catalog.unknown("objective", config.objective, choices)
     profile(config.profile).changed(**config.settings)
-    pipe, variant = load_pipeline(config.model, resolve_device(config.device), scheduler=config.scheduler)
+    if config.checkpointing not in CHECKPOINTING:
+        raise catalog.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
+    placement = Placement(config.dtype, config.offload, config.quantize, tuple(config.lora), config.revision)
+    pipe, variant = load_pipeline(config.model, resolve_device(config.device), placement, config.scheduler)
     sampling = {
         "num_inference_steps": config.steps or variant.steps,
         "guidance_scale": variant.guidance if config.guidance is None else config.guidance,
@@ -84,6 +100,8 @@ def open_model(config: ModelConfig) -> Model:
     classifier = _classifier(pipe, variant, config)
     settings = profile(config.profile, variant.rate).changed(**{**variant.steering, **config.settings})
     check_pipeline(pipe, find(pipe))
+    if "checkpointing" not in config.settings:
+        settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
     steered = Steerer(Learned(classifier), settings).on(pipe)
     return Model(pipe, variant, sampling, steered, fingerprints | {"classifier": _fingerprint(classifier)})
 
@@ -93,6 +111,23 @@ def _classifier(pipe: Any, variant: Variant, config: ModelConfig) -> RelationCla
     if source is None:
         raise DataError(f"no classifier comes with {config.model}; name one with --classifier, or don't steer")
     return load(package_folder(source)).to(pipe.device)
+
+
+def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) -> bool:
+    """Whether to checkpoint: as asked, or, when it is left open, whether a pass would fill the GPU without."""
+    if config.checkpointing != "auto":
+        return config.checkpointing == "on"
+    if not str(pipe.device).startswith("cuda") or config.quantize:
+        return bool(config.quantize)
+    family = find(pipe)
+    recording = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
+    need = estimate(pipe, family, recording)
+    free, _ = torch.cuda.mem_get_info()
+    log.info(
+        "weights %.1f GiB; a pass keeps %.1f GiB an image (%.1f checkpointed); %.1f GiB are free",
+        *(size / 2**30 for size in (need.weights, need.kept, need.checkpointed, free)),
+    )
+    return PEAK * need.kept > free
 
 
 def _fingerprint(network: nn.Module) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,58 @@ import torch
 from torch import nn
 
 from learn_to_steer import catalog, families
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families._protocol import Family, Variant
 
 PACKAGE = "package:"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How weights are held. ``dtype`` is a name of torch ("bfloat16"); None is the variant's own, fp32 on the CPU.
+
+    ``offload`` "model" keeps on the GPU only the part that is running; ``quantize`` "8bit" or "4bit" needs the
+    extra ``quant``; ``lora`` are paths or hub ids of adapters, each with ":scale" if it is not 1 (extra ``lora``).
+    """
+
+    dtype: str | None = None
+    offload: str | None = None
+    quantize: str | None = None
+    lora: tuple[str, ...] = ()
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("dtype", self.dtype, DTYPES),
+            ("offload", self.offload, ("model",)),
+            ("quantize", self.quantize, ("8bit", "4bit")),
+        ):
+            if value is not None and value not in choices:
+                raise catalog.unknown(what, value, choices)
+        if self.quantize and find_spec("bitsandbytes") is None:
+            raise UnsupportedError("quantised weights need bitsandbytes: pip install 'learn-to-steer[quant]'")
+        if self.lora and find_spec("peft") is None:
+            raise UnsupportedError("LoRA adapters need peft: pip install 'learn-to-steer[lora]'")
 
 
 def load_pipeline(
-    model: str, device: str = "cpu", dtype: torch.dtype | None = None, scheduler: str | None = None
+    model: str, device: str = "cpu", placement: Placement | None = None, scheduler: str | None = None
 ) -> tuple[Any, Variant]:
     """The pipeline called ``model``, on ``device``, silent, and the facts of its variant.
 
     ``model`` is a variant's name ("sd:emoji"), a folder in diffusers' format, or a hub id ("owner/name"); the
-    last two get the usual steps and guidance of their family. ``dtype`` None is the variant's own, and
-    float32 on the CPU. ``scheduler`` is a class name of diffusers that replaces the model's own.
-    Raises UnknownNameError for a name that is none of the three and DataError for weights that are not there.
+    last two get the usual steps and guidance of their family. ``scheduler`` is a class name of diffusers that
+    replaces the model's own. Raises UnknownNameError for a name that is none of the three, DataError for weights
+    and adapters that are not there, UnsupportedError for a placement that this machine cannot give.
     """
+    placement = placement or Placement()
+    if (placement.offload or placement.quantize) and device == "cpu":
+        raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
     variant = _variant(model)
     source = str(package_folder(variant.source)) if variant else model
-    kept = getattr(torch, variant.dtype) if variant and device != "cpu" else torch.float32
-    pipe = _from_pretrained(source, dtype or kept)
+    kept = variant.dtype if variant and device != "cpu" else "float32"
+    pipe = _from_pretrained(source, getattr(torch, placement.dtype or kept), placement)
     wanted = dict(variant.scheduler) if variant else {}
     if scheduler is not None:
         wanted = {"class": scheduler}
@@ -41,7 +75,31 @@ def load_pipeline(
     pipe.set_progress_bar_config(disable=True)
     if variant is None:
         variant = families.find(pipe).unnamed(pipe, model)
-    return pipe.to(device), variant
+    if placement.lora:
+        _add_loras(pipe, placement.lora)
+    if placement.offload:
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe, variant
+    return (pipe if placement.quantize else pipe.to(device)), variant
+
+
+def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
+    """Load and switch on adapters, each "PATH" or "PATH:SCALE"."""
+    scales = {}
+    for number, adapter in enumerate(adapters):
+        path, _, scale = adapter.rpartition(":")
+        try:
+            weight = float(scale) if path else 1.0
+        except ValueError:  # a colon of the path's own
+            path, weight = "", 1.0
+        try:
+            pipe.load_lora_weights(path or adapter, adapter_name=f"lora{number}")
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"the LoRA {path or adapter} could not be loaded: {' '.join(str(error).split())}"
+            ) from error
+        scales[f"lora{number}"] = weight
+    pipe.set_adapters(list(scales), list(scales.values()))
 
 
 def skeleton(model: str) -> tuple[Family, nn.Module]:
@@ -109,7 +167,7 @@ def _variant(model: str) -> Variant | None:
     return None
 
 
-def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
+def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement) -> Any:
     path = Path(source).expanduser()
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
@@ -122,12 +180,30 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
             return DiffusionPipeline.from_pretrained(
                 str(path) if path.is_dir() else source,
                 torch_dtype=dtype,
+                revision=placement.revision,
+                quantization_config=_quantization(placement.quantize, dtype),
                 safety_checker=None,
                 requires_safety_checker=False,
             )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the model {source} could not be loaded: {reason}") from error
+
+
+def _quantization(bits: str | None, dtype: torch.dtype) -> Any:
+    """Diffusers' config that quantises the large parts of a pipeline, those it has."""
+    if bits is None:
+        return None
+    from diffusers import PipelineQuantizationConfig
+
+    settings: dict[str, Any] = {"load_in_8bit": True}
+    if bits == "4bit":
+        settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    return PipelineQuantizationConfig(
+        quant_backend=f"bitsandbytes_{bits}",
+        quant_kwargs=settings,
+        components_to_quantize=["transformer", "unet", "text_encoder_2"],
+    )
 
 
 def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
