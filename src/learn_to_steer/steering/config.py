@@ -21,12 +21,12 @@ class SteeringConfig:
 
     profile: str = "default"
     window: float = 0.5
-    passes: int = 8
-    total_passes: int = 60
-    rate: float = 0.05
+    passes: int = 6
+    total_passes: int = 30
+    rate: float = 0.04
     normalised: bool = True
     pick: Literal["worst", "round-robin"] = "worst"
-    threshold: float = 0.95
+    threshold: float = 0.85
     loss_targets: tuple[float, ...] = ()
     by_step_index: bool = False
     checkpointing: bool = False
