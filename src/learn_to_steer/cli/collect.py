@@ -13,6 +13,15 @@ def collect(
     out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR")],
     model: options.Model = "sd:emoji",
     source: Annotated[str, typer.Option(help="Where labelled pictures come from. See: list sources.")] = "emoji",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The file that lists a source's pictures (docs/data.md).", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    exclude_benchmarks: Annotated[
+        bool, typer.Option("--exclude-benchmarks", help="Leave out pairs of objects that benchmarks ask for.")
+    ] = False,
     inversion: Annotated[str, typer.Option(help="From picture to noise. See: list inversions.")] = "noise",
     setting: Annotated[
         list[str] | None,
@@ -35,6 +44,7 @@ def collect(
     Started again with the same settings, it goes on where it stopped.
     """
     # torch comes in here.
+    import sys
     from dataclasses import asdict
     from inspect import signature
     from pathlib import Path
@@ -45,7 +55,8 @@ def collect(
     from learn_to_steer.families._load import load_pipeline
 
     # Cheap mistakes are found before any model is loaded.
-    catalog.load("sources", source)
+    pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
+    catalog.load("sources", source).pictures(limit, seed, 64, diagonals=diagonals, data=data, exclude=pairs)
     way = catalog.load("inversion", inversion).invert
     given = options.settings(setting)
     known = [name for name in signature(way).parameters if name not in ("task", "observe", "limit")]
@@ -56,6 +67,8 @@ def collect(
     chosen = room.CollectConfig(
         model=model,
         source=source,
+        data=data,
+        exclude_benchmarks=exclude_benchmarks,
         inversion=inversion,
         inversion_settings=given,
         limit=limit,
@@ -68,5 +81,7 @@ def collect(
     )
     manifest = room.collect(pipe, out, chosen)
     storage.write_json(Path(out) / "config.json", asdict(chosen))
+    for reason, case in manifest.skipped.items():
+        print(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", file=sys.stderr)
     rows = ", ".join(f"{split} {count}" for split, count in manifest.counts["rows"].items())
     print(f"Collected {rows} rows of {len(manifest.classes)} classes into {out}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import catalog, families
+from learn_to_steer import benchmarks, catalog, families
 from learn_to_steer.dataset.config import CollectConfig
 from learn_to_steer.dataset.forwards import Collector
 from learn_to_steer.dataset.levels import default_levels, kept_times
@@ -17,7 +19,7 @@ from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest, is_done, remove_leftovers, totals, write_shard
 from learn_to_steer.errors import DataError, InversionError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
-from learn_to_steer.sources import LabelledPicture, Source
+from learn_to_steer.sources import LabelledPicture, Pairs, Skipped, Source
 from learn_to_steer.sources._protocol import SPLITS
 
 SHARD = 32  # pictures; with two prompts and eight levels 512 rows
@@ -28,8 +30,8 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
 
     Every picture is noised and shown to the denoiser under both prompts (conditional, no guidance), labelled with the
     true relation; if one prompt's inversion fails its quality check, both are dropped. Raises DataError when ``out``
-    holds another collection, InversionError when no picture passes, UnknownNameError and UnsupportedError for names
-    and pipelines that do not exist or fit.
+    holds another collection or the source has no usable picture, InversionError when no picture passes,
+    UnknownNameError and UnsupportedError for names and pipelines that do not exist or fit.
     """
     out = Path(out)
     if config.limit < 1 or config.batch < 1:
@@ -38,7 +40,24 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     source: Source = catalog.load("sources", config.source)
     times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
     classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
-    pictures = list(source.pictures(config.limit, config.seed, config.side, diagonals=config.diagonals))
+    skipped = Skipped()
+    pictures = list(
+        source.pictures(
+            config.limit,
+            config.seed,
+            config.side,
+            diagonals=config.diagonals,
+            data=config.data,
+            exclude=benchmark_pairs() if config.exclude_benchmarks else frozenset(),
+            skipped=skipped,
+        )
+    )
+    if not pictures:
+        most = sorted(skipped.counts.items(), key=lambda item: -item[1])[:4]
+        raise DataError(
+            f"none of the pictures in {config.data} can be learned from "
+            f"({'; '.join(f'{reason}: {count}' for reason, count in most) or 'it lists none'})"
+        )
     plan = _plan(pictures)
     collector = Collector(pipe, family, config, times, levels, classes)
     manifest = Manifest(
@@ -51,6 +70,8 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
         source_note=source.NOTE,
         shards=list(plan),
         versions={name: _version(name) for name in ("learn-to-steer", "torch", "diffusers")},
+        skipped=skipped.as_dict(),
+        chosen=_digest(pictures) if config.data is not None else "",
     )
     _take_up(out, manifest)
     todo = {shard: numbers for shard, numbers in plan.items() if not is_done(out, shard)}
@@ -67,6 +88,19 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     done = replace(manifest, counts=counts, complete=True)
     done.write(out)
     return done
+
+
+def benchmark_pairs() -> Pairs:
+    """Every two objects that some benchmark's prompt names together."""
+    prompts = (prompt for name in benchmarks.benchmark_names() for prompt in benchmarks.prompts(name))
+    named = ({name for r in prompt.relations for name in (r.subject, r.object)} for prompt in prompts)
+    return frozenset(frozenset(pair) for names in named for pair in combinations(names, 2))
+
+
+def _digest(pictures: Sequence[LabelledPicture]) -> str:
+    """Which pictures these are, and in which order."""
+    chosen = "\n".join(f"{p.id}|{p.subject}|{p.predicate}|{p.object}|{p.split}" for p in pictures)
+    return hashlib.sha256(chosen.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _plan(pictures: Sequence[LabelledPicture]) -> dict[str, list[int]]:

@@ -24,6 +24,8 @@ class Manifest:
 
     ``settings`` decide the content (compared when a run is taken up again); ``shards`` are all ids, done or not;
     ``counts`` are filled in when the last one is done: rows and pictures per split, dropped pictures per reason.
+    ``skipped`` is what the source left out before that, per reason a count and examples; ``chosen`` is a hash of the
+    pictures it gave, empty for drawn ones.
     """
 
     settings: dict[str, Any]
@@ -37,6 +39,8 @@ class Manifest:
     versions: dict[str, str]
     counts: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
+    skipped: dict[str, Any] = field(default_factory=dict)
+    chosen: str = ""
     schema: int = SCHEMA
 
     def write(self, folder: Path) -> None:
@@ -73,6 +77,11 @@ class Manifest:
                 raise DataError(
                     f"{folder} was collected from another model or world ({key} differ); use another folder"
                 )
+        if self.chosen != other.chosen:
+            raise DataError(
+                f"{folder} was begun with other picture files (some came, went or changed); restore them, or use "
+                "another folder"
+            )
 
 
 def paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:

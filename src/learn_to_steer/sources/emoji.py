@@ -12,20 +12,39 @@ import torch
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
 from learn_to_steer.emoji.scenes import Constraint, Placed, Scene, place, render
 from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
-from learn_to_steer.sources._protocol import LabelledPicture, Split
+from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Split
 
 NOTE = "scenes rendered from Noto Color Emoji sprites (SIL Open Font License 1.1); objects of the seen split only"
 CROWDED = 0.4  # share of pictures with one to three further objects, as prompts of several relations have
 EVEN = 15.0  # degrees off the exact diagonal within which neither axis is the clear one
 
 
-def pictures(limit: int, seed: int, side: int, *, diagonals: bool = False) -> Iterator[LabelledPicture]:
+def pictures(
+    limit: int,
+    seed: int,
+    side: int,
+    *,
+    diagonals: bool = False,
+    data: str | None = None,
+    exclude: Pairs = frozenset(),
+    skipped: Skipped | None = None,
+) -> Iterator[LabelledPicture]:
     """``limit`` pictures, ``side`` pixels square: the relations take turns, every tenth turn is val, another test.
 
     "is" pairs overlap or nearly touch without a clear axis; unless the four ``diagonals`` are relations of their own,
-    every other "is" pair stands exactly diagonally. Picture i depends on ``seed`` and i alone.
+    every other "is" pair stands exactly diagonally. Picture i depends on ``seed`` and i alone; none is skipped.
+    Raises DataError at once when ``data`` or ``exclude`` are given.
     """
+    if data is not None:
+        raise DataError(f"the source 'emoji' draws its pictures and reads no data, got {data}; leave --data away")
+    if exclude:
+        raise DataError("the source 'emoji' has a fixed split of objects; --exclude-benchmarks is for real pictures")
+    return _drawn(limit, seed, side, diagonals)
+
+
+def _drawn(limit: int, seed: int, side: int, diagonals: bool) -> Iterator[LabelledPicture]:
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
