@@ -27,6 +27,10 @@ def generate(
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A prompt without a relation is an error.")] = False,
+    nlp: Annotated[
+        str | None,
+        typer.Option(help="Let this spaCy model find the objects (extra: nlp).", show_default=False, metavar="MODEL"),
+    ] = None,
     classifier: options.Classifier = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
@@ -51,6 +55,7 @@ def generate(
         prompts=tuple(prompt or ()),
         relations=tuple(relation or ()),
         strict=strict,
+        nlp=nlp,
         seed=seed,
         images=images,
         out=out,

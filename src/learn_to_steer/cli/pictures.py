@@ -17,7 +17,7 @@ from learn_to_steer.evaluation import Job, Model, ModelConfig, Picture, draw, fi
 from learn_to_steer.evaluation.run import png
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.families._load import PACKAGE
-from learn_to_steer.prompts import Relation, locate, parse
+from learn_to_steer.prompts import Relation, load_nlp, locate, parse
 from learn_to_steer.report import ObjectMaps, Shown, Trace, compare, draw_maps, object_maps
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,15 @@ Verdict = dict[str, Any] | None
 
 @dataclass(frozen=True)
 class GenerateConfig(ModelConfig):
-    """A model, its prompts, and how many images of each; ``relations`` override those of the only prompt."""
+    """A model, its prompts, and how many images of each; ``relations`` override those of the only prompt.
+
+    ``nlp`` names a spaCy model that finds the objects of the prompts.
+    """
 
     prompts: tuple[str, ...] = ()
     relations: tuple[str, ...] = ()
     strict: bool = False
+    nlp: str | None = None
     seed: int = 0
     images: int = 1
     out: str = "out/generate"
@@ -82,7 +86,8 @@ def _relations(config: GenerateConfig) -> list[Relations]:
         prompt = config.prompts[0]
         parse(prompt)
         return [tuple(locate(prompt, Relation.from_text(text)) for text in config.relations)]
-    found = [parse(prompt) for prompt in config.prompts]
+    nlp = load_nlp(config.nlp) if config.nlp else None
+    found = [parse(prompt, nlp=nlp) for prompt in config.prompts]
     for prompt, relations in zip(config.prompts, found, strict=True):
         if not relations and config.objective != "none":
             message = f"no spatial relation found in {prompt!r}"

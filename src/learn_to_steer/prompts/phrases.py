@@ -11,7 +11,19 @@ from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 
 PREDICATES: tuple[str, ...] = BASIC + DIAGONAL
-_ABOVE = ("above", "over", "on top of", "on the top of", "at the top of", "atop", "atop of", "higher than")
+_ABOVE = (
+    "above",
+    "over",
+    "on top of",
+    "on the top of",
+    "on the very top of",
+    "at the top of",
+    "ontop of",
+    "atop",
+    "atop of",
+    "higher than",
+    "higher up than",
+)
 _BELOW = (
     "below",
     "under",
@@ -25,7 +37,7 @@ _BELOW = (
 # Vertical words that form diagonals: alone ("above left of") and as adjectives of a side ("upper left of").
 _VERTICAL = {"above": ("above", "over"), "below": ("below", "under", "underneath", "beneath")}
 _CORNER = {"above": ("upper", "top"), "below": ("lower", "bottom")}
-_LEADS = ("", "to the ", "on the ", "at the ", "to ", "on ")
+_LEADS = ("", "to the ", "on the ", "at the ", "to ", "on ", "off to the ", "over to the ")
 
 
 def phrase(predicate: str) -> str:
@@ -76,13 +88,18 @@ def _table() -> dict[tuple[str, ...], str]:
         sides = [
             f"{lead}{distance}{side}{tail} of"
             for lead in _LEADS
-            for distance in ("", "far ", "immediate ", "direct ")
+            for distance in ("", "far ", "immediate ", "direct ", "very ", "near ", "extreme ")
             for tail in ("", " side", " hand side")
         ]
         table |= dict.fromkeys(sides, f"{side} of")
         for vertical in ("above", "below"):
+            # "over to the left of" is left of; "over and to the left of" is a diagonal.
             diagonals = [
-                f"{word} {link}{form}" for word in _VERTICAL[vertical] for link in ("", "and ") for form in sides
+                f"{word} {link}{form}"
+                for word in _VERTICAL[vertical]
+                for link in ("", "and ")
+                for form in sides
+                if link or word != "over"
             ]
             diagonals += [
                 f"{lead}{word} {side}{tail} of"
