@@ -29,7 +29,7 @@ class EvaluateConfig(ModelConfig):
     batch: int = 8
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"lora": list(self.lora)}  # as JSON has it
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a picture or its verdict depends on."""
