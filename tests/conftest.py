@@ -11,6 +11,22 @@ from typing import Any
 import pytest
 
 
+def _tiny_vae(**factors: float) -> Any:
+    """f=8, 16 channels, random."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=2,
+        mid_block_add_attention=False,
+        **factors,
+    )
+
+
 @pytest.fixture
 def tiny_sd() -> Iterator[Any]:
     """A StableDiffusionPipeline of random weights for 64 x 64 pictures: f=8 VAE, cross-attention at 2 levels.
@@ -19,7 +35,7 @@ def tiny_sd() -> Iterator[Any]:
     the emoji world's; the scheduler is DDIM, epsilon prediction, 1000 times. Built anew for every test.
     """
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -52,18 +68,7 @@ def tiny_sd() -> Iterator[Any]:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        vae = AutoencoderKL(
-            block_out_channels=(4, 4, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=2,
-            sample_size=64,
-            scaling_factor=1.0,
-            shift_factor=0.0,
-            mid_block_add_attention=False,
-        )
+        vae = _tiny_vae(scaling_factor=1.0, shift_factor=0.0)
         scheduler = DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -93,7 +98,7 @@ def tiny_flux() -> Iterator[Any]:
     64 x 64 pixels are 4 x 4 places. The T5 tokenizer is the emoji world's. Built anew for every test.
     """
     import torch
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
     data = files("learn_to_steer").joinpath("emoji", "data")
@@ -105,17 +110,7 @@ def tiny_flux() -> Iterator[Any]:
         small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
         pipe = FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-            vae=AutoencoderKL(
-                block_out_channels=(4, 4, 8, 8),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                layers_per_block=1,
-                latent_channels=16,
-                norm_num_groups=2,
-                scaling_factor=0.7,
-                shift_factor=0.1,
-                mid_block_add_attention=False,
-            ).eval(),
+            vae=_tiny_vae(scaling_factor=0.7, shift_factor=0.1).eval(),
             text_encoder=CLIPTextModel(
                 CLIPTextConfig(
                     vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, max_position_embeddings=77, **small
