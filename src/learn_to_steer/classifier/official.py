@@ -35,8 +35,10 @@ def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Pat
     Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
     (FLUX at 256 px). Raises DataError as ``read_official`` does, and when the checkpoint was made for fewer maps.
     """
-    model = read_official(path, layout)
-    native = {layer.level for layer in layout.layers} == {0} and _map_size(path) == model.config.side
+    outer = _opened(path)
+    model = _built(path, outer, layout)
+    size = (outer.get("training_config") or {}).get("orig_map_size")
+    native = {layer.level for layer in layout.layers} == {0} and size == model.config.side
     kept = replace(layout, side=model.config.side, renormalise=not native)
     if layout.channels > model.config.channels:
         raise DataError(
@@ -47,23 +49,24 @@ def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Pat
     return save(model, folder, {"imported_from": Path(path).name}, half=False)
 
 
-def _map_size(path: str | Path) -> int | None:
-    outer = torch.load(path, map_location="cpu", weights_only=True)
-    size = (outer.get("training_config") or {}).get("orig_map_size")
-    return None if size is None else int(size)
-
-
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:
     """The classifier in ``path``, in eval mode; with ``layout`` it refuses maps of any other layout.
 
     Raises DataError, in one line, for a missing, corrupt or foreign file.
     """
+    return _built(path, _opened(path), layout)
+
+
+def _opened(path: str | Path) -> Any:
     try:
-        outer = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except Exception as error:
         raise DataError(f"{path} is not a checkpoint of plain tensors and numbers, so it is not opened") from error
+
+
+def _built(path: str | Path, outer: Any, layout: Layout | None) -> RelationClassifier:
     try:
         config = _config(outer, layout)
         state = {k.removeprefix("module."): v for k, v in outer["model_state_dict"].items()}

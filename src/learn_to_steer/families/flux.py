@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
 
@@ -147,10 +148,7 @@ class Flux:
         return latents - _column(time, latents) * prediction
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        config = pipe.vae.config
-        with torch.no_grad():
-            latents: Tensor = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
-        latents = (latents.float() - (config.shift_factor or 0.0)) * float(config.scaling_factor)
+        latents = _vae.encode(pipe.vae, pictures)
         batch, channels, height, width = latents.shape
         cells = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
         return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, channels * 4)
@@ -159,12 +157,7 @@ class Flux:
         height, width = self.latent_size(call)
         batch, _, packed = call.latents.shape
         cells = call.latents.reshape(batch, height, width, packed // 4, 2, 2)
-        latents = cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, packed // 4, height * 2, width * 2)
-        config = pipe.vae.config
-        with torch.no_grad():
-            scaled = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(pipe.vae.dtype)
-            pictures: Tensor = pipe.vae.decode(scaled).sample
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        return _vae.decode(pipe.vae, cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, packed // 4, height * 2, width * 2))
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:
         return {}  # one row a prompt already; guidance is an input and keeps the pipeline's default

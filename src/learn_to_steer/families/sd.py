@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
 
@@ -146,17 +147,10 @@ class StableDiffusion:
         raise UnsupportedError(f"the scheduler's prediction_type {kind!r} is not one of epsilon, v_prediction, sample")
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        shift = pipe.vae.config.shift_factor or 0.0
-        with torch.no_grad():
-            latents: Tensor = pipe.vae.encode(pictures.to(pipe.vae.device, pipe.vae.dtype) * 2 - 1).latent_dist.mode()
-        return (latents.float() - shift) * float(pipe.vae.config.scaling_factor)
+        return _vae.encode(pipe.vae, pictures)
 
     def decode(self, pipe: Any, call: Call) -> Tensor:
-        shift = pipe.vae.config.shift_factor or 0.0
-        with torch.no_grad():
-            scaled = (call.latents / pipe.vae.config.scaling_factor + shift).to(pipe.vae.dtype)
-            pictures: Tensor = pipe.vae.decode(scaled).sample
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        return _vae.decode(pipe.vae, call.latents)
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:
         return {"guidance_scale": 1.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +45,14 @@ class Quality:
     value: Tensor
     good: Tensor
     unit: str
+
+
+def regenerated(task: Task, latents: Tensor, least: float) -> Quality:
+    """PSNR in dB of the pictures that ``latents`` decode to, against those of ``task``; good from ``least`` on."""
+    shown = task.recording.family.decode(task.pipe, replace(task.recording.call, latents=latents))
+    error = (shown - task.pictures.to(shown)).square().flatten(1).mean(dim=1)
+    psnr = (-10 * torch.log10(error)).cpu()
+    return Quality(psnr, psnr >= least, "PSNR of the regenerated picture in dB")
 
 
 class Observe(Protocol):

@@ -7,7 +7,7 @@ step is written in clean latents and noise; inversion stops at the noisiest kept
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.errors import DataError, UnsupportedError
-from learn_to_steer.inversion._protocol import Observe, Quality, Task
+from learn_to_steer.inversion._protocol import Observe, Quality, Task, regenerated
 
 STEPS = 50
 ITERATIONS = 5
@@ -41,10 +41,7 @@ def invert(
         else:
             prediction = task.recording(latents, moment).float()
         latents = walk.step(latents, prediction, time, after)
-    shown = task.recording.family.decode(task.pipe, replace(task.recording.call, latents=latents))
-    error = (shown - task.pictures.to(shown)).square().flatten(1).mean(dim=1)
-    psnr = (-10 * torch.log10(error)).cpu()
-    return Quality(psnr, psnr >= (LEAST if limit is None else limit), "PSNR of the regenerated picture in dB")
+    return regenerated(task, latents, LEAST if limit is None else limit)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ leave in the noise.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.errors import DataError, UnsupportedError
-from learn_to_steer.inversion._protocol import Observe, Quality, Task
+from learn_to_steer.inversion._protocol import Observe, Quality, Task, regenerated
 from learn_to_steer.inversion.noise import mix_and_ask
 
 STEPS = 50
@@ -60,10 +59,7 @@ def invert(
         moment = torch.tensor(level)
         velocity = observe(kept[0], latents, task.times[kept[0]]) if kept else task.recording(latents, moment).float()
         latents = latents + (after - level) * (velocity + eta * ((latents - task.clean) / level - velocity))
-    shown = task.recording.family.decode(task.pipe, replace(task.recording.call, latents=latents))
-    error = (shown - task.pictures.to(shown)).square().flatten(1).mean(dim=1)
-    psnr = (-10 * torch.log10(error)).cpu()
-    return Quality(psnr, psnr >= (LEAST if limit is None else limit), "PSNR of the regenerated picture in dB")
+    return regenerated(task, latents, LEAST if limit is None else limit)
 
 
 def residual(task: Task, steps: int) -> float:
