@@ -20,13 +20,23 @@ def test_labels_are_true_and_balanced(diagonals):
     for picture in pictures:
         if picture.predicate != NEUTRAL:
             assert holds(picture.boxes[0], picture.predicate, picture.boxes[1])
-        else:
+        elif picture.boxes is not None:
             # No axis at all, or both alike when diagonals have no names of their own.
             assert len(basic_relations(*picture.boxes)) in ((0,) if diagonals else (0, 2))
         if picture.predicate in BASIC:
             assert basic_relations(*picture.boxes) == {picture.predicate}
         assert {picture.subject, picture.object, *picture.others} <= set(object_names("seen"))
     assert 0 < sum(bool(picture.others) for picture in pictures) < count
+
+
+def test_a_relation_wants_both_objects_so_a_third_of_the_neutral_pictures_lacks_one():
+    neutral = [picture for picture in emoji.pictures(90, 5, 64) if picture.predicate == NEUTRAL]
+    lacking = [picture for picture in neutral if picture.boxes is None]
+    assert len(lacking) == len(neutral) // 3
+    for picture in lacking:
+        drawn = Counter(placed.name for placed in picture.pixels.scene.objects)
+        assert (picture.subject in drawn) != (picture.object in drawn)
+        assert len(drawn) == 1 + len(picture.others)
 
 
 def test_splits_are_tenths_of_every_relation():

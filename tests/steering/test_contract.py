@@ -199,6 +199,18 @@ def test_the_total_cap_holds(tiny_steerer: Any) -> None:
     assert call(tiny_steerer(total_passes=3), PROMPT).steering.images[0].passes == 3
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_norm_of_the_latents_is_kept_on_request(tiny_sd: Any, tiny_steerer: Any, keep: bool) -> None:
+    steered = tiny_steerer(keep_norm=keep, rate=0.5, passes=3)
+    fed: list[torch.Tensor] = []
+    handle = tiny_sd.unet.conv_in.register_forward_pre_hook(lambda _, given: fed.append(given[0].detach()))
+    call(steered, PROMPT, num_inference_steps=2, guidance_scale=1.0)
+    handle.remove()
+    norms = torch.stack([latents.norm() for latents in fed[:4]])  # three passes, then the pipeline's own call
+    assert not torch.equal(fed[0], fed[3])
+    assert torch.allclose(norms, norms[0], rtol=1e-5) == keep
+
+
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (48, 80)])
 def test_other_shapes(tiny_sd: Any, tiny_steerer: Any, size: tuple[int, int]) -> None:
     settings = {"num_inference_steps": 2, "output_type": "np", "height": size[0], "width": size[1]}

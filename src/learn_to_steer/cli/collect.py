@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from learn_to_steer.cli import options
+from learn_to_steer.cli.model_options import general, placed, taking
 
 
+@taking(placed, general)
 def collect(
     out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR")],
-    model: options.Model = "sd:emoji",
     source: Annotated[str, typer.Option(help="Where labelled pictures come from. See: list sources.")] = "emoji",
     data: Annotated[
         str | None,
@@ -35,9 +36,8 @@ def collect(
         typer.Option(help="The worst inversion that is kept.", show_default="the inversion's own"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
-    device: options.Device = "auto",
-    config: options.Config = None,
-    debug: options.Debug = False,
+    *,
+    chosen: dict[str, Any],
 ) -> None:
     """Collect attention maps of labelled pictures, each under a true and a wrong prompt.
 
@@ -51,8 +51,7 @@ def collect(
 
     from learn_to_steer import catalog, storage
     from learn_to_steer import dataset as room
-    from learn_to_steer.evaluation.model import resolve_device
-    from learn_to_steer.families._load import load_pipeline
+    from learn_to_steer.evaluation.model import ModelConfig, open_pipeline
 
     # Cheap mistakes are found before any model is loaded.
     pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
@@ -63,9 +62,9 @@ def collect(
     for name in given:
         if name not in known:
             raise catalog.unknown(f"setting of {inversion}", name, known)
-    pipe, variant = load_pipeline(model, resolve_device(device))
-    chosen = room.CollectConfig(
-        model=model,
+    pipe, variant = open_pipeline(ModelConfig(**chosen))
+    config = room.CollectConfig(
+        model=chosen["model"],
         source=source,
         data=data,
         exclude_benchmarks=exclude_benchmarks,
@@ -79,8 +78,8 @@ def collect(
         batch=batch,
         arguments=variant.arguments,
     )
-    manifest = room.collect(pipe, out, chosen)
-    storage.write_json(Path(out) / "config.json", asdict(chosen))
+    manifest = room.collect(pipe, out, config)
+    storage.write_json(Path(out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():
         print(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", file=sys.stderr)
     rows = ", ".join(f"{split} {count}" for split, count in manifest.counts["rows"].items())

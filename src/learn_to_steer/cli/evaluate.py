@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
+from learn_to_steer.cli.model_options import general, placed, sampled, taking
 
 
+@taking(placed, sampled, general)
 def evaluate(
     benchmark: Annotated[
         str | None, typer.Option(help="See: list benchmarks.", metavar="NAME", show_default=False)
@@ -22,10 +23,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    model: options.Model = "sd:emoji",
     objective: Annotated[str, typer.Option(help="What steers: 'learned', or 'none' for the plain model.")] = "learned",
-    profile: options.Profile = "default",
-    classifier: options.Classifier = None,
     detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
@@ -37,49 +35,32 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/evaluate",
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    scheduler: options.Scheduler = None,
-    setting: options.Set = None,
-    device: options.Device = "auto",
-    config: options.Config = None,
-    debug: options.Debug = False,
+    *,
+    chosen: dict[str, Any],
 ) -> None:
     """Measure a model on a benchmark: generate, detect, score. Started again, it goes on where it stopped.
 
     Writes images (GenEval's folder layout), results.jsonl (a line an image),
     summary.json and config.json into --out.
     """
-    settings = options.settings(setting)
     # torch comes in here.
     from learn_to_steer.evaluation import EvaluateConfig
     from learn_to_steer.evaluation import evaluate as run
 
-    chosen = EvaluateConfig(
+    config = EvaluateConfig(
         benchmark=benchmark,
         prompts=prompts,
-        model=model,
         objective=objective,
-        profile=profile,
-        classifier=classifier,
         detector=detector,
         images=images,
         limit=limit,
         seed=seed,
         batch=batch,
         out=out,
-        steps=steps,
-        guidance=guidance,
-        height=height,
-        width=width,
-        scheduler=scheduler,
-        device=device,
-        settings=settings,
+        **chosen,
     )
     with progress("evaluating", "images") as advance:
-        summary = run(chosen, advance)
+        summary = run(config, advance)
     low, high = summary["accuracy_interval"]
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, right = summary["both_present"], _number(summary["accuracy_where_present"])

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
+from learn_to_steer.cli.model_options import general, placed, sampled, taking
 
 
+@taking(placed, sampled, general)
 def generate(
     prompt: Annotated[list[str] | None, typer.Argument(help="One or more prompts.", show_default=False)] = None,
-    model: options.Model = "sd:emoji",
     seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 1,
     out: Annotated[str, typer.Option(help="Folder of the pictures.", metavar="DIR")] = "out/generate",
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Make the steered pictures too.")] = True,
-    profile: options.Profile = "default",
     relation: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,27 +30,18 @@ def generate(
         str | None,
         typer.Option(help="Let this spaCy model find the objects (extra: nlp).", show_default=False, metavar="MODEL"),
     ] = None,
-    classifier: options.Classifier = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    scheduler: options.Scheduler = None,
-    setting: options.Set = None,
-    device: options.Device = "auto",
-    config: options.Config = None,
-    debug: options.Debug = False,
+    *,
+    chosen: dict[str, Any],
 ) -> None:
     """Make pictures of prompts, as the model draws them and steered, from the same noise.
 
     Writes base-PP-II.png, steered-PP-II.png, compare.png (side by side),
     maps.png (where the words look) and report.json into --out.
     """
-    settings = options.settings(setting)
     # torch comes in here.
     from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
 
-    chosen = GenerateConfig(
+    config = GenerateConfig(
         prompts=tuple(prompt or ()),
         relations=tuple(relation or ()),
         strict=strict,
@@ -59,18 +49,9 @@ def generate(
         seed=seed,
         images=images,
         out=out,
-        model=model,
         objective="learned" if steer else "none",
-        profile=profile,
-        classifier=classifier,
-        scheduler=scheduler,
-        steps=steps,
-        guidance=guidance,
-        height=height,
-        width=width,
-        device=device,
-        settings=settings,
+        **chosen,
     )
     with progress("drawing", "steps") as advance:
-        lines = make_pictures(chosen, advance)
+        lines = make_pictures(config, advance)
     print("\n".join(lines))

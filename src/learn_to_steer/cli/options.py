@@ -73,29 +73,7 @@ Config = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_be_loud, is_eager=True, help="Show the traceback of an error.")
 ]
-Model = Annotated[
-    str, typer.Option(help="A variant (see: list models), a local diffusers folder, or a hub id.", show_default=True)
-]
-Classifier = Annotated[
-    str | None,
-    typer.Option(help="Folder or hub id of a relation classifier.", show_default="the model's own", metavar="DIR"),
-]
-Profile = Annotated[
-    str,
-    typer.Option(help="How to steer: 'default' stops when sure, 'official' is the paper's loop.", metavar="NAME"),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Change one steering setting; may be repeated.", metavar="NAME=VALUE", show_default=False
-    ),
-]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Replace the scheduler (see: list schedulers).", show_default="the model's own", metavar="CLASS"),
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.", show_default="the model's own")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale.", show_default="the model's own")]
-Height = Annotated[int | None, typer.Option(min=8, help="Pixels.", show_default="the model's own")]
-Width = Annotated[int | None, typer.Option(min=8, help="Pixels.", show_default="the model's own")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; 'auto' is the GPU if there is one.")]

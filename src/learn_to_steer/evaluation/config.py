@@ -8,7 +8,7 @@ from typing import Any
 from learn_to_steer.evaluation.model import ModelConfig
 
 # They change neither a picture nor its verdict, so a folder may be completed with other ones.
-FREE = ("out", "images", "limit", "batch", "device")
+FREE = ("out", "images", "limit", "batch", "device", "offload", "checkpointing")
 
 
 @dataclass(frozen=True)

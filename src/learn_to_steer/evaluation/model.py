@@ -70,6 +70,12 @@ class Model:
     fingerprints: dict[str, str]
 
 
+def open_pipeline(config: ModelConfig) -> tuple[Any, Variant]:
+    """The pipeline that ``config`` names, placed as it says, and its variant; the errors of ``load_pipeline``."""
+    placement = Placement(config.dtype, config.offload, config.quantize, tuple(config.lora), config.revision)
+    return load_pipeline(config.model, resolve_device(config.device), placement, config.scheduler)
+
+
 def open_model(config: ModelConfig) -> Model:
     """Load what ``config`` names and check that it fits together.
 
@@ -82,8 +88,7 @@ def open_model(config: ModelConfig) -> Model:
     profile(config.profile).changed(**config.settings)
     if config.checkpointing not in CHECKPOINTING:
         raise catalog.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
-    placement = Placement(config.dtype, config.offload, config.quantize, tuple(config.lora), config.revision)
-    pipe, variant = load_pipeline(config.model, resolve_device(config.device), placement, config.scheduler)
+    pipe, variant = open_pipeline(config)
     sampling = {
         "num_inference_steps": config.steps or variant.steps,
         "guidance_scale": variant.guidance if config.guidance is None else config.guidance,

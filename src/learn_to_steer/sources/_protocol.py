@@ -21,10 +21,10 @@ EXAMPLES = 3
 class LabelledPicture:
     """A picture of which it is known that ``subject`` is ``predicate`` of ``object``.
 
-    ``predicate`` is a basic one, a diagonal, or the neutral "is" (no clear axis). ``boxes`` of subject and object
-    in the picture's pixels, None where the source knows the relation but not the places. ``others`` are the names of
-    further objects in it that a prompt may add. ``pixels`` makes the picture when it is needed: RGB (3, height, width)
-    in [0, 1].
+    ``predicate`` is a basic one, a diagonal, or the neutral "is" (no clear axis, or one of the two is not there).
+    ``boxes`` of subject and object in the picture's pixels, None where the source knows the relation but not the
+    places. ``others`` are the names of further objects in it that a prompt may add. ``pixels`` makes the picture when
+    it is needed: RGB (3, height, width) in [0, 1].
     """
 
     id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,8 +33,10 @@ def pictures(
 ) -> Iterator[LabelledPicture]:
     """``limit`` pictures, ``side`` pixels square: the relations take turns, every tenth turn is val, another test.
 
-    "is" pairs overlap or nearly touch without a clear axis; unless the four ``diagonals`` are relations of their own,
-    every other "is" pair stands exactly diagonally. Picture i depends on ``seed`` and i alone; none is skipped.
+    "is" pairs take turns as well: they overlap or nearly touch without a clear axis; one of the two is not in the
+    picture (a relation wants both, and steering must not buy it with an object); and, unless the four ``diagonals``
+    are relations of their own, they stand exactly diagonally. Picture i depends on ``seed`` and i alone; none is
+    skipped.
     Raises DataError at once when ``data`` or ``exclude`` are given.
     """
     if data is not None:
@@ -48,16 +50,18 @@ def _drawn(limit: int, seed: int, side: int, diagonals: bool) -> Iterator[Labell
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
-        drawing = _Drawing(_scene(predicates[index % len(predicates)], turn, [seed, index], diagonals), side)
-        first, second, *others = drawing.scene.objects
+        predicate = predicates[index % len(predicates)]
+        scene, missing = _scene(predicate, turn, [seed, index], diagonals)
+        first, second, *others = scene.objects
+        shown = [placed for number, placed in enumerate(scene.objects) if number != missing]
         yield LabelledPicture(
             id=f"emoji-{seed}-{index}",
             subject=first.name,
-            predicate=predicates[index % len(predicates)],
+            predicate=predicate,
             object=second.name,
-            boxes=(_pixels(first, side), _pixels(second, side)),
+            boxes=(_pixels(first, side), _pixels(second, side)) if missing is None else None,
             split=_split(turn),
-            pixels=drawing,
+            pixels=_Drawing(replace(scene, objects=tuple(shown)), side),
             others=tuple(other.name for other in others),
         )
 
@@ -79,17 +83,22 @@ def _split(turn: int) -> Split:
     return "test" if turn % 10 == 2 else "train"
 
 
-def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool) -> Scene:
+def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool) -> tuple[Scene, int | None]:
+    """A scene whose first two objects are ``predicate`` of each other, and which of the two to leave out, if any."""
     rng = np.random.default_rng(seed)
     names = object_names("seen")
     extra = int(rng.integers(1, 4)) if rng.random() < CROWDED else 0
     chosen = [names[i] for i in rng.choice(len(names), 2 + extra, replace=False)]
-    if predicate == NEUTRAL and not diagonals and turn % 2:
+    missing = None
+    if predicate == NEUTRAL and turn % 3 == 1:
+        objects = place(chosen, rng, [])
+        missing = int(rng.integers(2))
+    elif predicate == NEUTRAL and turn % 3 == 2 and not diagonals:
         objects = _even_diagonal(chosen, rng)
     else:
         objects = place(chosen, rng, [Constraint(0, predicate, 1)])
     grounds = list(BACKGROUNDS)
-    return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31)))
+    return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31))), missing
 
 
 def _even_diagonal(names: list[str], rng: np.random.Generator) -> tuple[Placed, ...]:

@@ -14,9 +14,10 @@ class SteeringConfig:
 
     A pass is one forward and backward. ``window`` is the share of the schedule that is steered, from the
     noisiest end. ``rate`` is latent units per unit gradient; with ``normalised`` the gradient is first brought
-    to a root mean square of one, so that ``rate`` is the size of a move. A sample stops when the probability
-    of its least satisfied relation reaches ``threshold``; the official profile stops at ``loss_targets``
-    instead (one per denoising step, the last one repeated).
+    to a root mean square of one, so that ``rate`` is the size of a move; with ``keep_norm`` a move does not
+    change the latents' own root mean square. A sample stops when the probability of its least satisfied
+    relation reaches ``threshold``; the official profile stops at ``loss_targets`` instead (one per denoising
+    step, the last one repeated).
     """
 
     profile: str = "default"
@@ -25,6 +26,7 @@ class SteeringConfig:
     total_passes: int = 30
     rate: float = 0.04
     normalised: bool = True
+    keep_norm: bool = False
     pick: Literal["worst", "round-robin"] = "worst"
     threshold: float = 0.85
     loss_targets: tuple[float, ...] = ()

@@ -12,13 +12,17 @@ import torch
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.replay import record
+from learn_to_steer.steering.memory import Need, estimate
 from learn_to_steer.steering.session import check_pipeline, refuse_wrapped
 from learn_to_steer.tap import Tap
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one pass showed. ``peak`` is the memory above what was held before, in bytes; None off CUDA."""
+    """What one pass showed. ``peak`` is the memory above what was held before, in bytes; None off CUDA.
+
+    ``need`` is what was counted beforehand; None for quantised weights, which cannot be counted.
+    """
 
     family: str
     layers: int
@@ -27,6 +31,7 @@ class Finding:
     seconds: float
     gradient: float
     peak: int | None
+    need: Need | None
 
 
 def examine(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None = None) -> Finding:
@@ -39,6 +44,8 @@ def examine(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | N
     check_pipeline(pipe, family)
     denoiser = getattr(pipe, family.denoiser)
     recording = record(pipe, family, ["a dog to the left of a cat"], height, width, arguments)
+    quantised = getattr(denoiser, "hf_quantizer", None) is not None
+    need = None if quantised else estimate(pipe, family, recording)
     call = recording.call
     weights = columns_to_weights([((1,), (2,))], family.text_length(call))
     tap = Tap(family.points(denoiser), family.attention(denoiser))
@@ -65,4 +72,4 @@ def examine(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | N
     peak = torch.cuda.max_memory_allocated() - held if cuda else None
     layout = family.layout(denoiser)
     seconds = time.monotonic() - began
-    return Finding(family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, size, peak)
+    return Finding(family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, size, peak, need)

@@ -84,14 +84,14 @@ class Refiner:
                     self.samples[i].report.backoffs += 1
                     rates[i] /= 2
                     good, direction = last.get(i, (latents[i], torch.zeros_like(latents[i])))
-                    moved[i] = good - rates[i] * direction
+                    moved[i] = self._moved(good, rates[i] * direction)
                     if failures[i] > BACKOFFS:
                         moved[i] = good
                         self.samples[i].report.note = f"gradient not finite at step {clock.step}; left where it was"
                         continue
                 else:
                     last[i] = (moved[i].clone(), self._direction(gradient[n]))
-                    moved[i] = last[i][0] - rates[i] * last[i][1]
+                    moved[i] = self._moved(last[i][0], rates[i] * last[i][1])
                 if self.samples[i].report.passes < self.config.total_passes:
                     still.append(i)
             waiting = still
@@ -149,3 +149,9 @@ class Refiner:
         if not self.config.normalised:
             return gradient
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-12)
+
+    def _moved(self, latents: Tensor, move: Tensor) -> Tensor:
+        moved = latents - move
+        if self.config.keep_norm:
+            moved = moved * (latents.norm() / moved.norm().clamp_min(1e-12))
+        return moved

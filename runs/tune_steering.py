@@ -1,0 +1,72 @@
+"""Steering settings compared on validation prompts: same prompts, same noise, one row a setting.
+
+    python runs/tune_steering.py --model sd:emoji --limit 48
+    python runs/tune_steering.py --model sd:emoji --limit 48 --try "gentle: rate=0.02 passes=8"
+
+Every row is a resumable evaluation in --out. Numbers go to docs/results/tuning/MODEL.json, one entry a setting
+and limit; benchmark prompts are not touched. The unsteered model is always among the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from learn_to_steer import storage
+from learn_to_steer.evaluation import EvaluateConfig, evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARK = "geneval-position-val"
+BASE = "base"
+KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
+
+
+def parsed(text: str) -> tuple[str, dict]:
+    """ "name: key=value key=value" -> the name and its settings."""
+    name, _, pairs = text.partition(":")
+    settings = {}
+    for pair in pairs.split():
+        key, _, value = pair.partition("=")
+        settings[key] = json.loads(value)
+    return name.strip(), settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--try", dest="tries", action="append", default=[], metavar="'NAME: KEY=VALUE ...'")
+    parser.add_argument("--classifier", help="another classifier than the model's own")
+    parser.add_argument("--limit", type=int, default=48, help="validation prompts")
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/tuning"))
+    options = parser.parse_args()
+    path = ROOT / "docs" / "results" / "tuning" / f"{options.model.replace(':', '-')}.json"
+    stored = storage.read_json(path) if path.exists() else {}
+    for name, settings in [(BASE, {}), ("default", {}), *map(parsed, options.tries)]:
+        config = EvaluateConfig(
+            model=options.model,
+            objective="none" if name == BASE else "learned",
+            classifier=None if name == BASE else options.classifier,
+            benchmark=BENCHMARK,
+            images=options.images,
+            limit=options.limit,
+            seed=options.seed,
+            settings=settings,
+            out=str(options.out / options.model.replace(":", "-") / name),
+            batch=16,
+        )
+        summary = evaluate(config)
+        low, high = summary["accuracy_interval"]
+        where, passes = summary["accuracy_where_present"] or 0, summary["passes_per_image"]
+        right = f"right {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
+        print(f"{name:24} {right}  present {summary['both_present']:.3f}  passes {passes:.1f}", flush=True)
+        weights = " ".join(summary["fingerprints"].values())
+        key = f"{name}, {options.limit} prompts, seed {options.seed}, weights {weights}"
+        stored[key] = {"settings": settings} | {k: summary[k] for k in KEPT}
+        storage.write_json(path, stored)
+
+
+if __name__ == "__main__":
+    main()
