@@ -104,6 +104,14 @@ def average(gradients: list[torch.Tensor]) -> None:
     scatter(flat / WORLD, gradients)
 
 
+def elapsed(began: float) -> float:
+    """Seconds since ``began`` by the first process's clock, so that all of them end at the same step."""
+    seconds = torch.tensor(time.monotonic() - began)
+    if WORLD > 1:
+        distributed.broadcast(seconds, 0)
+    return float(seconds)
+
+
 def scatter(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
     """Copy the parts of ``flat`` into ``tensors``."""
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -125,6 +133,7 @@ def train(
     twin: nn.Module | None = None,
     muon: bool = False,
     tail: float = 0.35,
+    minutes: float | None = None,
     edges: tuple[str, ...] = ("embedding", "conv_in", "conv_out", "what"),
 ) -> dict[str, torch.Tensor]:
     """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
@@ -132,7 +141,8 @@ def train(
     A checkpoint is written to a temporary name and renamed, so killing the script loses at most
     ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on
     a CPU than autocast); weights go to it and gradients come from it every step. With ``muon``, parameters whose
-    name holds one of ``edges`` keep AdamW: embeddings, and what maps into or out of the network.
+    name holds one of ``edges`` keep AdamW: embeddings, and what maps into or out of the network. With ``minutes``
+    the rate falls to nothing over that time from now on, however many steps fit into it, and training ends.
     """
     if WORLD > 1:
         distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
@@ -170,6 +180,10 @@ def train(
 
     began, running = time.monotonic(), {}
     for step in range(start, steps):
+        over = elapsed(began) / (60 * minutes) if minutes else 0.0
+        if over >= 1:
+            save(step)
+            break
         if twin is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(twin.parameters()), list(module.parameters()))
@@ -185,13 +199,13 @@ def train(
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step(rate * decayed(step, steps, tail=tail))
+        optimizer.step(rate * (max(0.02, 1 - over) if minutes else decayed(step, steps, tail=tail)))
         ema.update(module, step)
         for key, value in {"loss": loss.item(), **parts}.items():
             running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
         if (step + 1) % 25 == 0 and RANK == 0:
             spent = time.monotonic() - began
-            left = spent / (step + 1 - start) * (steps - step - 1)
+            left = 60 * minutes - spent if minutes else spent / (step + 1 - start) * (steps - step - 1)
             shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
             pace = spent / (step + 1 - start)
             print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)

@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--chunks", type=int, default=10)
     parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
+    parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
+    parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--export", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -180,11 +182,12 @@ def main() -> None:
         loss_of,
         steps=options.steps,
         rate=options.rate,
-        ema_decay=0.999,
+        ema_decay=options.ema,
         on_save=show,
         twin=fast,
         muon=True,
         tail=0.25,
+        minutes=options.minutes,
     )
 
 
