@@ -20,6 +20,8 @@ from learn_to_steer.errors import MismatchError, PromptError
 
 Softmax = Literal["text", "joint"]
 Text = Literal["only", "first", "last"]
+Reduce = Literal["none", "layer-mean", "mean"]
+REDUCTIONS: tuple[Reduce, ...] = ("none", "layer-mean", "mean")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class MapSpec:
 class Layout:
     """Everything that gives a map channel its meaning; a classifier is tied to one layout.
 
-    Channels are the layers in order, and inside a layer its heads.
+    Channels are the layers in order, and inside a layer its heads; with ``reduce`` "layer-mean" one a layer, the mean
+    over its heads, and with "mean" a single one, the mean over all heads of all layers.
     """
 
     family: str
@@ -69,19 +72,25 @@ class Layout:
     side: int = 16
     renormalise: bool = True
     softmax: Softmax = "text"
+    reduce: Reduce = "none"
 
     @property
     def channels(self) -> int:
-        return sum(layer.heads for layer in self.layers)
+        if self.reduce == "mean":
+            return 1
+        return len(self.layers) if self.reduce == "layer-mean" else sum(layer.heads for layer in self.layers)
 
     @property
     def fingerprint(self) -> str:
         """Twelve hex digits that change whenever a channel would mean something else."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if self.reduce == "none":
+            del value["reduce"]  # as in files from before there was a choice
+        return value
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Layout:
@@ -90,7 +99,8 @@ class Layout:
     def require(self, other: Layout) -> None:
         """Raise MismatchError, naming the first difference, unless ``other`` has the same channels.
 
-        Side, softmax and renormalisation are the classifier's own choice: any model's maps can be brought to them.
+        Side, softmax, renormalisation and reduction are the classifier's own choice: any model's maps can be brought
+        to them.
         """
         if self.family != other.family:
             raise MismatchError(f"the classifier was made for the family {self.family}, this model is {other.family}")
@@ -108,8 +118,8 @@ class AttentionMaps:
 
     layers: tuple[Tensor, ...]
 
-    def stack(self, side: int, renormalise: bool = True) -> Tensor:
-        """All maps at one resolution: (batch, objects, channels, side, side).
+    def stack(self, side: int, renormalise: bool = True, reduce: Reduce = "none") -> Tensor:
+        """All maps at one resolution: (batch, objects, channels, side, side), the channels as ``Layout`` has them.
 
         Bilinear, corners not aligned, no antialiasing; with ``renormalise`` each map then sums to one.
         *Source:* paper section 3; conventions of the authors' code (official_implementation, 3.4).
@@ -122,8 +132,10 @@ class AttentionMaps:
                 flat = functional.interpolate(flat, (side, side), mode="bilinear", align_corners=False)
             if renormalise:
                 flat = flat / (flat.sum((-2, -1), keepdim=True) + 1e-8)
-            resized.append(flat.reshape(batch, objects, heads, side, side))
-        return torch.cat(resized, dim=2)
+            flat = flat.reshape(batch, objects, heads, side, side)
+            resized.append(flat.mean(dim=2, keepdim=True) if reduce == "layer-mean" else flat)
+        stacked = torch.cat(resized, dim=2)
+        return stacked.mean(dim=2, keepdim=True) if reduce == "mean" else stacked
 
 
 def columns_to_weights(columns: Sequence[Sequence[Sequence[int]]], tokens: int) -> Tensor:

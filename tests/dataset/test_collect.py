@@ -1,19 +1,25 @@
 """Collection on a tiny random pipeline: what a shard holds, resuming after a kill, and verify."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from learn_to_steer import storage
+from learn_to_steer.classifier import load
 from learn_to_steer.dataset import CollectConfig, Rows, collect, verify
 from learn_to_steer.dataset.levels import default_levels, kept_times
 from learn_to_steer.dataset.twins import twins
 from learn_to_steer.errors import DataError, InversionError, UnknownNameError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC, NEUTRAL
+from learn_to_steer.maps import AttentionMaps
+from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.sources import emoji
+from learn_to_steer.training import TrainConfig, train
 
 CLASSES = (*BASIC, NEUTRAL)
 # Picture 5 is val: with six of them there are two shards.
@@ -53,6 +59,33 @@ def test_shards_hold_both_prompts_of_every_picture(tiny_sd, tmp_path):
     assert not torch.equal(maps[0], maps[1])
     for level, noise_level in enumerate(manifest.levels):
         assert abs(noise_level - CONFIG.levels[level]) < 2e-3
+
+
+@pytest.mark.parametrize(("reduce", "channels"), [("layer-mean", 7), ("mean", 1)])
+def test_means_over_heads_are_kept_on_request(tiny_sd, tmp_path, reduce, channels):
+    every = _collect(tiny_sd, tmp_path / "every")
+    few = _collect(tiny_sd, tmp_path / "few", replace(CONFIG, reduce=reduce))
+    heads = Rows.open(tmp_path / "every", "train").maps(range(20)).float()
+    kept = Rows.open(tmp_path / "few", "train").maps(range(20)).float()
+    assert kept.shape == (20, 2, channels, 16, 16)
+    layers = [layer["heads"] for layer in every.layout["layers"]]
+    means = torch.stack([part.mean(2) for part in heads.split(layers, dim=2)], dim=2)
+    torch.testing.assert_close(
+        kept, means if reduce == "layer-mean" else heads.mean(2, keepdim=True), atol=1e-5, rtol=0
+    )
+    assert few.fingerprint != every.fingerprint
+    config = TrainConfig(epochs=1, width=16, hidden=16, head_hidden=16)
+    objective = Learned(load(train(tmp_path / "few", tmp_path / "classifier", config, progress=False)))
+    objective.check(FAMILY.layout(tiny_sd.unet))
+    seen = AttentionMaps(tuple(torch.rand(1, 2, n, 8, 8) for n in layers))
+    assert objective(seen, [[Pair(0, "left of", 1)]], Clock(0.9, 0)).loss.isfinite().all()
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_start(tiny_sd, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 2**15))
+    with pytest.raises(DataError, match="--reduce layer-mean"):
+        _collect(tiny_sd, tmp_path)
+    assert not list(tmp_path.glob("shards/*"))
 
 
 def test_maps_do_not_depend_on_the_batch(tiny_sd, tmp_path):

@@ -35,6 +35,10 @@ def collect(
         float | None,
         typer.Option(help="The worst inversion that is kept.", show_default="the inversion's own"),
     ] = None,
+    reduce: Annotated[
+        str,
+        typer.Option(help="Keep every head's map ('none'), or means: 'layer-mean', 'mean'.", metavar="HOW"),
+    ] = "none",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     *,
     chosen: dict[str, Any],
@@ -44,6 +48,7 @@ def collect(
     Started again with the same settings, it goes on where it stopped.
     """
     # torch comes in here.
+    import logging
     import sys
     from dataclasses import asdict
     from inspect import signature
@@ -52,7 +57,10 @@ def collect(
     from learn_to_steer import catalog, storage
     from learn_to_steer import dataset as room
     from learn_to_steer.evaluation.model import ModelConfig, open_pipeline
+    from learn_to_steer.maps import REDUCTIONS
 
+    if reduce not in REDUCTIONS:
+        raise catalog.unknown("reduce", reduce, REDUCTIONS)
     # Cheap mistakes are found before any model is loaded.
     pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
     catalog.load("sources", source).pictures(limit, seed, 64, diagonals=diagonals, data=data, exclude=pairs)
@@ -75,9 +83,11 @@ def collect(
         seed=seed,
         diagonals=diagonals,
         quality=quality,
+        reduce=reduce,
         batch=batch,
         arguments=variant.arguments,
     )
+    logging.getLogger("learn_to_steer.dataset").setLevel(logging.INFO)  # what it will take
     manifest = room.collect(pipe, out, config)
     storage.write_json(Path(out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():

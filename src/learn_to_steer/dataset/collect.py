@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,7 +15,7 @@ from typing import Any
 
 from learn_to_steer import benchmarks, catalog, families
 from learn_to_steer.dataset.config import CollectConfig
-from learn_to_steer.dataset.forwards import Collector
+from learn_to_steer.dataset.forwards import Collector, Numbered
 from learn_to_steer.dataset.levels import default_levels, kept_times
 from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest, is_done, remove_leftovers, totals, write_shard
@@ -22,6 +24,7 @@ from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.sources import LabelledPicture, Pairs, Skipped, Source
 from learn_to_steer.sources._protocol import SPLITS
 
+log = logging.getLogger(__name__)
 SHARD = 32  # pictures; with two prompts and eight levels 512 rows
 
 
@@ -76,6 +79,8 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     _take_up(out, manifest)
     todo = {shard: numbers for shard, numbers in plan.items() if not is_done(out, shard)}
     total = sum(len(numbers) for numbers in todo.values())
+    if todo:
+        _announce(collector, [(n, pictures[n]) for numbers in todo.values() for n in numbers], out)
     with counting("collecting", total, "pictures") if progress and todo else nullcontext(lambda _: None) as count:
         for shard, numbers in todo.items():
             write_shard(out, shard, *collector.shard([(n, pictures[n]) for n in numbers], count))
@@ -88,6 +93,22 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     done = replace(manifest, counts=counts, complete=True)
     done.write(out)
     return done
+
+
+def _announce(collector: Collector, pictures: Sequence[Numbered], out: Path) -> None:
+    """Say what disk and time are needed; DataError when the disk has less than that."""
+    size, seconds = collector.expected(pictures)
+    log.info("%d pictures: about %s of maps, at most %.0f min", len(pictures), _shown(size), seconds / 60)
+    free = shutil.disk_usage(out).free
+    if size > free:
+        raise DataError(
+            f"the maps of {len(pictures)} pictures take about {_shown(size)}, but {out} has {_shown(free)} free; "
+            "take fewer (--limit) or keep means over heads (--reduce layer-mean, or mean)"
+        )
+
+
+def _shown(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def benchmark_pairs() -> Pairs:

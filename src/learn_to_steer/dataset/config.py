@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from learn_to_steer.maps import Reduce
 from learn_to_steer.storage import sha256
 
 
@@ -16,7 +17,8 @@ class CollectConfig:
     ``model`` is recorded, not loaded; ``data`` is the file that lists the pictures, for sources that read one;
     ``exclude_benchmarks`` leaves out the pairs of objects that a benchmark's prompt names together; ``arguments`` are
     further ones of every pipeline call; ``side`` in pixels; ``levels`` are noise levels (default: eight over the
-    noisier three fifths of the schedule); ``quality`` replaces the inversion's own limit.
+    noisier three fifths of the schedule); ``quality`` replaces the inversion's own limit; ``reduce`` keeps means over
+    heads instead of every head's map (``maps.Layout``), which takes a fraction of the disk.
     """
 
     model: str
@@ -32,6 +34,7 @@ class CollectConfig:
     diagonals: bool = False
     map_side: int = 16
     quality: float | None = None
+    reduce: Reduce = "none"
     batch: int = 16
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,5 +47,7 @@ class CollectConfig:
         del kept["batch"]
         if not self.exclude_benchmarks:
             del kept["exclude_benchmarks"]  # as before there was such a setting
+        if self.reduce == "none":
+            del kept["reduce"]
         kept["data"] = f"sha256:{sha256(self.data)}" if self.data is not None else None
         return kept | {"levels": list(self.levels) if self.levels else None}

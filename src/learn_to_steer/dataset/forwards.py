@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ class Collector:
         self.pipe, self.family, self.config = pipe, family, config
         self.times, self.levels, self.classes = times, tuple(levels), tuple(classes)
         self.denoiser: nn.Module = getattr(pipe, family.denoiser)
-        self.layout = family.layout(self.denoiser, config.map_side)
+        self.layout = replace(family.layout(self.denoiser, config.map_side), reduce=config.reduce)
         self.invert = inversion.load(config.inversion)
         self._tap = Tap(family.points(self.denoiser), spec=MapSpec(self.layout.softmax))
 
@@ -65,6 +67,15 @@ class Collector:
             count(len(batch))
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}, rows, dropped
 
+    def expected(self, pictures: Sequence[Numbered]) -> tuple[int, float]:
+        """Bytes on the disk and seconds that ``pictures`` will take at most, from a trial of the first one."""
+        began = time.monotonic()
+        tensors, _, _ = self._batch(pictures[:1])
+        seconds = time.monotonic() - began
+        rows = 2 * len(self.levels)
+        row = 2 * self.layout.channels * self.layout.side**2 * tensors["maps"].element_size()
+        return rows * row * len(pictures), seconds * len(pictures)
+
     @torch.no_grad()
     def _batch(self, batch: Sequence[Numbered]) -> Shard:
         pairs = [twins(picture, self.classes, self.config.seed) for _, picture in batch]
@@ -85,7 +96,7 @@ class Collector:
         def observe(level: int, latents: Tensor, time: Tensor) -> Tensor:
             with self._tap.reading(weights, *size) as maps:
                 prediction = recording(latents, time).float()
-                seen[level] = maps().stack(self.layout.side, self.layout.renormalise).half().cpu()
+                seen[level] = maps().stack(self.layout.side, self.layout.renormalise, self.layout.reduce).half().cpu()
             return prediction
 
         task = inversion.Task(

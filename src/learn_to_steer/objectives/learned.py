@@ -14,7 +14,7 @@ from torch.nn import functional
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
-from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
+from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
 from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
 
 
@@ -28,6 +28,7 @@ class Learned:
         layout = classifier.layout
         self.spec = MapSpec(layout.softmax if layout else "text")
         self._renormalise = layout.renormalise if layout else True
+        self._reduce: Reduce = layout.reduce if layout else "none"
 
     def check(self, layout: Layout) -> None:
         mine = self.classifier.layout
@@ -39,7 +40,7 @@ class Learned:
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
         config = self.classifier.config
-        stacked = maps.stack(config.side, self._renormalise)
+        stacked = maps.stack(config.side, self._renormalise, self._reduce)
         flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
         device = stacked.device
         self.classifier.to(device)  # the pipeline may have been moved since

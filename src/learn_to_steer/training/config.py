@@ -7,6 +7,7 @@ from typing import Literal
 
 from learn_to_steer.classifier import ClassifierConfig
 from learn_to_steer.dataset.shards import Manifest
+from learn_to_steer.maps import Layout
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TrainConfig:
 
     def classifier(self, manifest: Manifest) -> ClassifierConfig:
         """The classifier's config for the maps of ``manifest``."""
-        channels = sum(layer["heads"] for layer in manifest.layout["layers"])
+        channels = Layout.from_dict(manifest.layout).channels
         return ClassifierConfig(
             classes=tuple(manifest.classes),
             channels=channels,

@@ -1,0 +1,164 @@
+"""Two small LoRAs on the emoji base, a style and a new subject, and steering on them with the untouched classifier.
+
+    python runs/train_loras.py --steps 200 --limit 32
+
+*style*: whole pictures in evening light. *subject*: "sks dog", a purple dog, trained beside ordinary scenes so that
+the rest is kept. Position accuracy is measured with and without each LoRA, steered and not, from the same noise; the
+subject on prompts of its own, in which the detector (which knows tinted sprites) looks for a dog. Numbers and pictures
+go to docs/results/lora/. *Source of the claim that is tried:* paper, figures 6 and 12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+
+from learn_to_steer import storage
+from learn_to_steer.emoji.captions import caption
+from learn_to_steer.emoji.scenes import Scene, render
+from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.emoji.world import random_scene
+from learn_to_steer.evaluation import EvaluateConfig, evaluate
+from learn_to_steer.families._load import load_pipeline
+from learn_to_steer.families.sd import FAMILY
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.prompts import article, relation_prompt
+from learn_to_steer.report import sheet
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "results" / "lora"
+SUBJECT, COLOR = "sks dog", "purple"
+EVENING = (1.0, 0.74, 0.58)  # what is left of red, green and blue
+KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
+
+
+def evening(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] in warm light that falls off towards the corners."""
+    across = torch.linspace(-1, 1, pictures.shape[-1])
+    distance = (across[:, None].square() + across[None].square()).sqrt()
+    return pictures * torch.tensor(EVENING).view(1, 3, 1, 1) * (1 - 0.35 * distance.clamp(max=1.4).square() / 2)
+
+
+def examples(kind: str, count: int, seed: int) -> tuple[torch.Tensor, list[str]]:
+    """Pictures and captions that a LoRA learns from."""
+    rng = np.random.default_rng(seed)
+    scenes, captions = [], []
+    for number in range(count):
+        scene = random_scene(rng)
+        if kind == "subject" and number % 2 == 0:
+            first, *others = scene.objects
+            others = [placed for placed in others if placed.name not in ("dog", first.name)][:1]
+            scene = replace(scene, objects=(replace(first, name="dog", color=COLOR), *others))
+            captions.append(" and ".join([f"a {SUBJECT}", *(f"{article(o.name)} {o.name}" for o in others)]))
+        else:
+            captions.append(caption(scene, rng))
+        scenes.append(scene)
+    return (evening(drawn(scenes)) if kind == "style" else drawn(scenes)), captions
+
+
+def drawn(scenes: list[Scene]) -> torch.Tensor:
+    return render(scenes, 128)[0]
+
+
+def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> None:
+    pipe, _ = load_pipeline("sd:emoji")
+    pictures, captions = examples(kind, 384, seed)
+    with torch.no_grad():
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
+        text = torch.cat([pipe.encode_prompt(captions[i : i + 32], "cpu", 1, False)[0] for i in range(0, 384, 32)])
+    pipe.unet.requires_grad_(False)
+    pipe.unet.add_adapter(LoraConfig(r=8, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    weights = [p for p in pipe.unet.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.01)
+    began = time.monotonic()
+    for step in range(steps):
+        torch.manual_seed(seed * 10_000 + step)
+        rows = torch.randint(len(clean), (batch,))
+        noise, times = torch.randn_like(clean[rows]), torch.randint(1000, (batch,))
+        noisy = pipe.scheduler.add_noise(clean[rows], noise, times)
+        loss = (pipe.unet(noisy, times, text[rows]).sample - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % 25 == 0:
+            left = (time.monotonic() - began) / (step + 1) * (steps - step - 1)
+            print(f"{kind} {step + 1}/{steps}  loss {loss.item():.4f}  {left / 60:.0f} min left", flush=True)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
+
+
+def subject_prompts(path: Path, count: int, seed: int) -> None:
+    """Prompts with the new subject on one side, seen and unseen objects on the other."""
+    rng = np.random.default_rng([seed, 7])
+    others = [name for name in object_names() if name != "dog"]
+    lines = []
+    for number in range(count):
+        pair = [SUBJECT, others[rng.integers(len(others))]]
+        pair = pair if number % 8 < 4 else pair[::-1]
+        predicate = BASIC[number % 4]
+        names = ["dog" if name == SUBJECT else name for name in pair]
+        text = relation_prompt(pair[0], predicate, pair[1])
+        lines.append(json.dumps({"prompt": text, "relations": [[names[0], predicate, names[1]]]}) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(path, "".join(lines))
+
+
+def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argparse.Namespace) -> dict:
+    found = {}
+    for what, objective in (("base", "none"), ("steered", "learned")):
+        out = options.out / f"{name}-{what}"
+        config = EvaluateConfig(
+            objective=objective,
+            lora=lora,
+            prompts=prompts,
+            benchmark=None if prompts else "geneval-position-val",
+            images=1,
+            limit=options.limit,
+            seed=options.seed,
+            out=str(out),
+            batch=16,
+        )
+        summary = evaluate(config)
+        found[what] = {key: summary[key] for key in KEPT}
+        print(f"{name:10}{what:9}right {summary['accuracy']:.3f}  present {summary['both_present']:.3f}", flush=True)
+        rows = storage.read_jsonl(out / "results.jsonl")[:16]
+        pictures = [Image.open(out / f"images/{r['index']:05d}/samples/{r['sample']:04d}.png") for r in rows]
+        DOCS.mkdir(parents=True, exist_ok=True)
+        sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--limit", type=int, default=32, help="prompts of each measurement")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/lora"))
+    options = parser.parse_args()
+    for kind in ("style", "subject"):
+        folder = options.out / kind
+        if not any(folder.glob("*.safetensors")):
+            train_lora(kind, folder, options.steps, options.batch, options.seed)
+    own = options.out / "subject.jsonl"
+    subject_prompts(own, options.limit, options.seed)
+    found = {
+        "none": measure("none", (), None, options),
+        "style": measure("style", (str(options.out / "style"),), None, options),
+        "subject": measure("subject", (str(options.out / "subject"),), str(own), options),
+    }
+    storage.write_json(DOCS / "sd-emoji.json", found | {"steps": options.steps, "seed": options.seed})
+
+
+if __name__ == "__main__":
+    main()
