@@ -23,7 +23,7 @@ from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.evaluation.generate import Job, draw
 from learn_to_steer.evaluation.model import ModelConfig, open_model
 from learn_to_steer.prompts import article
-from learn_to_steer.statistics import clustered_interval
+from learn_to_steer.statistics import clustered_interval, cohens_kappa
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "labelled"
 COUNT, ACROSS, SIDE = 100, 10, 128
@@ -44,13 +44,6 @@ def draw_pictures(model_name: str, seed: int) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     tiled.save(FOLDER / "pictures.png", optimize=True)
     storage.write_json(FOLDER / "prompts.json", {"pairs": pairs, "seed": seed, "fingerprints": model.fingerprints})
-
-
-def kappa(one: list[bool], other: list[bool]) -> float:
-    """Cohen's kappa of two lists of decisions."""
-    a, b = np.array(one), np.array(other)
-    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    return float(((a == b).mean() - chance) / (1 - chance))
 
 
 def score() -> None:
@@ -81,8 +74,8 @@ def score() -> None:
         result[f"{who}_and_person_whole_lists"] = float(
             np.mean([a == b for a, b in zip(seen[who], labels, strict=True)])
         )
-    result["kappa_detector_judge"] = kappa(said["detector"], said["judge"])
-    result["kappa_detector_person"] = kappa(said["detector"], said["person"])
+    result["kappa_detector_judge"] = cohens_kappa(said["detector"], said["judge"])
+    result["kappa_detector_person"] = cohens_kappa(said["detector"], said["person"])
     storage.write_json(FOLDER / "agreement.json", result)
     for key, value in result.items():
         print(f"{key:40} {value}")
