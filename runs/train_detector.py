@@ -1,9 +1,11 @@
 """Train the emoji world's detector on rendered scenes and near misses, then report how good it is.
 
     python runs/train_detector.py --steps 2500
+    python runs/train_detector.py --steps 9999 --minutes 20 --redrawn 1024    # go on, with pictures of the base model
 
 Resumable; on a GPU when there is one. Rendering is dearer than a training step, so pictures live in a
-rolling pool: a few new ones a step, and every use gets a fresh augmentation.
+rolling pool: a few new ones a step, and every use gets a fresh augmentation. With ``--redrawn`` every other
+batch is of scenes that the base model has redrawn (redraw.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from detector_scenes import Labels, augment, sample
 from loop import CHECKPOINTS, DEVICE, MODELS, autocast, half, train
+from redraw import redrawn
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -139,6 +142,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--fresh", type=int, default=16, help="new pictures a step")
+    parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
+    parser.add_argument("--redrawn", type=int, default=0, help="scenes that the base model redraws")
     parser.add_argument("--held-out", type=int, default=1000, help="scenes of the final measurement")
     parser.add_argument("--name", default="detector", help="checkpoint folder; only 'detector' is packaged")
     options = parser.parse_args()
@@ -146,6 +151,7 @@ def main() -> None:
     net = DetectorNet(len(NAMES), WIDTHS).to(DEVICE, memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters on {DEVICE}", flush=True)
     pools: dict[int, Pool] = {}
+    own = redrawn(options.redrawn, 41) if options.redrawn else None
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng((2, step))
@@ -153,6 +159,9 @@ def main() -> None:
         if which not in pools:
             pools[which] = Pool(SHAPES[which], 4 * options.batch, 24 * options.batch, rng)
         pictures, labels = pools[which].draw(options.batch, options.fresh, rng)
+        if own and step % 2:
+            which, chosen = 0, rng.choice(options.redrawn, options.batch, replace=False)
+            pictures, labels = augment(own[0][torch.from_numpy(chosen)], [own[1][i] for i in chosen], rng)
         heat, weight, box, counts = targets(labels, SHAPES[which])
         with autocast():
             logits, boxes = net(pictures.to(DEVICE, memory_format=torch.channels_last))
@@ -160,7 +169,7 @@ def main() -> None:
         place = ((boxes.float() - box).abs() * counts).sum() / (4 * counts.sum()).clamp_min(1)
         return classes + place, {"heat": classes.item(), "box": place.item()}
 
-    weights = half(train(options.name, net, loss_of, steps=options.steps, rate=2e-3))
+    weights = half(train(options.name, net, loss_of, steps=options.steps, rate=2e-3, minutes=options.minutes))
     # What is measured is what is packaged: the fp16 numbers, computed with in fp32.
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     net.eval()
@@ -175,8 +184,10 @@ def main() -> None:
     clean, labels = sample(options.held_out, rng, near_misses=0)
     rough, rough_labels = augment(clean, labels, rng)
     tricky, tricky_labels = sample(options.held_out, rng, near_misses=1)
+    seen_by_base, base_labels = redrawn(256, 43)
     for title, pictures, truth in (
         ("clean scenes", clean, labels),
+        ("redrawn by the base", seen_by_base, base_labels),
         ("softened and noisy", rough, rough_labels),
         ("one near miss each", tricky, tricky_labels),
     ):
