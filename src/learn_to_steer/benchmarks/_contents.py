@@ -19,10 +19,11 @@ def score_contents(
     for an exact number. Raises UnknownNameError when ``canonical`` does not know an object. *Source:* GenEval
     (arXiv 2310.11513).
     """
-    reasons, missing = [], []
+    missing, reasons, present = [], [], True
     for entry in prompt.metadata["include"]:
         name, count = entry["class"], entry["count"]
         best = found_as(name, detections, canonical)[:count]
+        present &= len(best) == count
         if not best:
             missing.append(name)
         elif len(best) < count:
@@ -34,7 +35,6 @@ def score_contents(
         number = len(found_as(entry["class"], detections, canonical))
         if number >= entry["count"]:
             reasons.append(f"too many: {number} {entry['class']}, not {entry['count'] - 1}")
-    present = not missing and not any(reason.startswith("too few") for reason in reasons)
     if missing:
         reasons.insert(0, f"missing: {', '.join(missing)}")
     return Score(not reasons, present, (), "; ".join(reasons))

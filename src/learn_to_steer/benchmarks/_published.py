@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -32,7 +33,7 @@ def published_lines(name: str, data: str | None, url: str, digest: str) -> list[
     try:
         with urlopen(url, timeout=TIMEOUT) as answer:
             content: bytes = answer.read()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise DataError(
             f"cannot download {url} ({error}); get it by other means and name it with --data FILE"
         ) from error
