@@ -2,20 +2,88 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from functools import cache
 
 import pytest
 
 from learn_to_steer import benchmarks, catalog
-from learn_to_steer.benchmarks import BenchmarkPrompt, score_relations, stratified
+from learn_to_steer.benchmarks import BenchmarkPrompt, stratified
 from learn_to_steer.emoji.sprites import canonical_names, object_names
-from learn_to_steer.errors import UnknownNameError
-from learn_to_steer.geometry import OPPOSITE, Detection
+from learn_to_steer.errors import DataError, UnknownNameError
+from learn_to_steer.geometry import OPPOSITE, SIGNS, Detection
 from learn_to_steer.prompts import parse
 
-NAMES = benchmarks.benchmark_names()
-COUNTS = {"geneval-position": 100}  # the others hold 200
-STEP = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+NAMES = [name for name in benchmarks.benchmark_names() if not benchmarks.reads(name)]
+READING = [name for name in benchmarks.benchmark_names() if benchmarks.reads(name)]
+COUNTS = {  # the others hold 200
+    "geneval": 553,
+    "geneval-single-object": 80,
+    "geneval-two-object": 99,
+    "geneval-counting": 80,
+    "geneval-colors": 94,
+    "geneval-position": 100,
+    "geneval-color-attr": 100,
+    "visor": 25280,
+    "visor-1000": 1000,
+}
+RUNNABLE = {  # of these, how many the emoji world has the objects for; all of the others
+    "diagonals": 70,
+    "geneval": 270,
+    "geneval-single-object": 48,
+    "geneval-two-object": 27,
+    "geneval-counting": 46,
+    "geneval-colors": 53,
+    "geneval-position": 58,
+    "geneval-color-attr": 38,
+    "multi-relation-ood-3-2": 98,
+    "multi-relation-ood-4-2": 89,
+    "multi-relation-ood-4-3": 88,
+    "multi-relation-ood-5-3": 64,
+    "ood": 124,
+    "visor": 9024,
+    "visor-1000": 361,
+}
+PINNED = {
+    "diagonals": "4b68b6e990ceca94",
+    "geneval": "2b531654384662a8",
+    "geneval-single-object": "a227c8608e55ca32",
+    "geneval-two-object": "954cb8f2bcf7969c",
+    "geneval-counting": "1154e7818d57012a",
+    "geneval-colors": "14da47634fb0b9c0",
+    "geneval-position": "c9bb513502662155",
+    "geneval-color-attr": "56b25e1f4775f0f1",
+    "geneval-position-val": "86d423895871d638",
+    "multi-relation-3-2": "4cdd807c41a7f6c5",
+    "multi-relation-4-2": "563367e7c7e98da6",
+    "multi-relation-4-3": "1be3c67015f14344",
+    "multi-relation-5-3": "a73a8dc8a83c7aca",
+    "multi-relation-unseen-3-2": "a4b3eaa6be8c1b63",
+    "multi-relation-unseen-4-2": "921df2d83297b215",
+    "multi-relation-unseen-4-3": "76d33455c7b90b8f",
+    "multi-relation-unseen-5-3": "5e9f185cad2c5c7c",
+    "multi-relation-ood-3-2": "299ef0d5671e9f13",
+    "multi-relation-ood-4-2": "0854ebd98e09a47e",
+    "multi-relation-ood-4-3": "0d4227cae9707980",
+    "multi-relation-ood-5-3": "985a61d2cdccd99a",
+    "ood": "a5f5e9078409b3b7",
+    "unseen": "4387c8c91b6f5f91",
+    "visor": "52ae8ad8fd8183f3",
+    "visor-1000": "ada5e98c3365398b",
+}
+
+
+@cache
+def prompts_of(name: str, runnable: bool = False) -> list[BenchmarkPrompt]:
+    return benchmarks.prompts(name, canonical_names() if runnable else None)
+
+
+def some(name: str, runnable: bool = False) -> list[BenchmarkPrompt]:
+    """All prompts, or every so-manieth of a benchmark of many thousands."""
+    prompts = prompts_of(name, runnable)
+    return prompts[:: 1 + len(prompts) // 1000]
 
 
 def layout(prompt: BenchmarkPrompt, mirrored: bool = False) -> list[Detection]:
@@ -23,22 +91,38 @@ def layout(prompt: BenchmarkPrompt, mirrored: bool = False) -> list[Detection]:
     places: dict[str, tuple[float, float]] = {}
     for relation in prompt.relations:
         x, y = places.setdefault(relation.subject, (len(places), len(places)))
-        dx, dy = STEP[relation.predicate]
-        places.setdefault(relation.object, (x - 50 * dx, y - 50 * dy))
+        step = {axis: -50 if lower else 50 for axis, lower in SIGNS[relation.predicate]}
+        places.setdefault(relation.object, (x - step.get(0, 0), y - step.get(1, 0)))
     sign = -1 if mirrored else 1
-    vocabulary = canonical_names()
     return [
-        Detection(vocabulary.get(name, name), 0.9, (sign * x - 5, sign * y - 5, sign * x + 5, sign * y + 5))
+        Detection(canonical_names()[name], 0.95, (sign * x - 5, sign * y - 5, sign * x + 5, sign * y + 5))
         for name, (x, y) in places.items()
     ]
 
 
+def contents(prompt: BenchmarkPrompt, spoiled: bool = False) -> list[Detection]:
+    """What a prompt without a relation asks for; spoiled: of another colour, one too many, or not there."""
+    found = []
+    for place, entry in enumerate(prompt.metadata["include"]):
+        color = entry.get("color")
+        if spoiled and color:
+            color = "red" if color == "blue" else "blue"
+        count = entry["count"] + (spoiled and "exclude" in prompt.metadata)
+        if not (spoiled and "color" not in entry and "exclude" not in prompt.metadata and place == 0):
+            name = canonical_names()[entry["class"]]
+            found += [Detection(name, 0.95, (x, 50 * place, x + 9, 50 * place + 9), color) for x in range(count)]
+    return found
+
+
 def test_the_promised_names_are_there_once() -> None:
     forms = ("3-2", "4-2", "4-3", "5-3")
-    multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-") for form in forms}
-    assert {"geneval-position", "geneval-position-val", "unseen", *multi} <= set(NAMES)
+    multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-") for form in forms}
+    tasks = {f"geneval-{task}" for task in ("single-object", "two-object", "counting", "colors", "color-attr")}
+    position = {"geneval-position", "geneval-position-val"}
+    assert {"geneval", *tasks, *position, "unseen", "ood", "diagonals", "visor", "visor-1000", *multi} == set(NAMES)
+    assert READING == ["t2i-compbench-spatial", "t2i-compbench-four-relations"]
     declared = [n for file in catalog.names("benchmarks") for n in catalog.load("benchmarks", file).NAMES]
-    assert declared == NAMES
+    assert declared == benchmarks.benchmark_names()
 
 
 def test_an_unknown_benchmark_names_the_nearest() -> None:
@@ -49,16 +133,30 @@ def test_an_unknown_benchmark_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_are_unique_countable_and_repeat(name: str) -> None:
-    prompts = benchmarks.prompts(name)
+    prompts = prompts_of(name)
     assert len(prompts) == COUNTS.get(name, 200)
     assert len({p.prompt for p in prompts}) == len(prompts)
     assert len({p.index for p in prompts}) == len(prompts)
-    assert prompts == benchmarks.prompts(name)
+    listed = [[p.index, p.prompt, [relation.as_list() for relation in p.relations]] for p in prompts]
+    assert hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16] == PINNED[name]
+    assert len(prompts_of(name, runnable=True)) == RUNNABLE.get(name, len(prompts))
+
+
+@pytest.mark.parametrize("name", READING)
+def test_benchmarks_that_read_a_file_say_which(name: str) -> None:
+    with pytest.raises(DataError, match="--data FILE"):
+        benchmarks.prompts(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmarks_that_read_no_file_take_none(name: str) -> None:
+    with pytest.raises(DataError, match="reads no file"):
+        benchmarks.prompts(name, data="prompts.txt")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parser_reads_what_the_benchmark_says(name: str) -> None:
-    for prompt in benchmarks.prompts(name):
+    for prompt in some(name):
         parsed = parse(prompt.prompt)
         assert parsed == prompt.relations
         for mine, read in zip(prompt.relations, parsed, strict=True):
@@ -69,7 +167,7 @@ def test_the_parser_reads_what_the_benchmark_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata_points_from_subject_to_reference(name: str) -> None:
-    for prompt in benchmarks.prompts(name):
+    for prompt in some(name):
         include = prompt.metadata["include"]
         read = [
             [entry["class"], entry["position"][0], include[entry["position"][1]]["class"]]
@@ -80,21 +178,36 @@ def test_metadata_points_from_subject_to_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_perfect_boxes_score_all_and_swapped_boxes_none(name: str) -> None:
-    vocabulary = canonical_names()
-    for prompt in benchmarks.prompts(name, vocabulary):
-        perfect = score_relations(prompt, layout(prompt), vocabulary)
-        assert perfect.correct, perfect.reason
-        swapped = score_relations(prompt, layout(prompt, mirrored=True), vocabulary)
-        assert swapped.present
-        assert not any(swapped.held)
+def test_perfect_pictures_score_all_and_spoiled_ones_none(name: str) -> None:
+    rule, vocabulary = benchmarks.rule(name), canonical_names()
+    for prompt in some(name, runnable=True):
+        scene = layout if prompt.relations else contents
+        perfect = rule(prompt, scene(prompt), vocabulary)
+        assert perfect.correct and perfect.present and all(perfect.held), (prompt.prompt, perfect.reason)
+        assert perfect.reason == ""
+        spoiled = rule(prompt, scene(prompt, True), vocabulary)
+        assert not spoiled.correct and not any(spoiled.held)
+        assert spoiled.reason
+        assert len(perfect.held) == len(spoiled.held) == len(prompt.relations)
+        assert not rule(prompt, [], vocabulary).present
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("visor")])
+def test_swapped_boxes_fail_for_their_side(name: str) -> None:
+    rule, vocabulary = benchmarks.rule(name), canonical_names()
+    for prompt in prompts_of(name, runnable=True):
+        swapped = rule(prompt, layout(prompt, mirrored=True), vocabulary)
         for relation in prompt.relations:
-            assert f"(is {OPPOSITE[relation.predicate]})" in swapped.reason
+            assert swapped.present
+            vertical, _, horizontal = OPPOSITE[relation.predicate].partition(" ")
+            diagonal = vertical in ("above", "below") and horizontal
+            seen = f"{vertical} and {horizontal}" if diagonal else OPPOSITE[relation.predicate]
+            assert f"(is {seen})" in swapped.reason
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "unseen" in name])
 def test_unseen_benchmarks_hold_unseen_objects_only(name: str) -> None:
-    objects = {n for p in benchmarks.prompts(name) for r in p.relations for n in (r.subject, r.object)}
+    objects = {n for p in prompts_of(name) for r in p.relations for n in (r.subject, r.object)}
     assert objects <= set(object_names("unseen"))
     assert len(objects) >= 10
 
@@ -102,7 +215,7 @@ def test_unseen_benchmarks_hold_unseen_objects_only(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("multi")])
 def test_multi_relation_prompts_follow_their_form(name: str) -> None:
     objects, relations = int(name[-3]), int(name[-1])
-    for prompt in benchmarks.prompts(name):
+    for prompt in prompts_of(name):
         assert len({n for r in prompt.relations for n in (r.subject, r.object)}) == objects
         assert len({r.predicate for r in prompt.relations}) == len(prompt.relations) == relations
         assert " a umbrella" not in prompt.prompt
@@ -120,6 +233,21 @@ def test_a_subset_is_stratified_seeded_and_in_file_order(limit: int) -> None:
         assert abs(count - len(chosen) * everything[predicate] / 100) <= 1
     if limit < 100:
         assert chosen != stratified(prompts, limit, seed=1)
+
+
+def test_a_subset_keeps_the_share_of_every_task() -> None:
+    chosen = stratified(benchmarks.prompts("geneval"), 55, seed=0)
+    tasks = Counter(p.metadata["tag"] for p in chosen)
+    assert tasks == {
+        **{"single_object": 8, "two_object": 10, "counting": 8, "colors": 9},
+        **{"position": 10, "color_attr": 10},
+    }
+
+
+def test_what_can_be_held_out_of_training_leaves_something() -> None:
+    names = set(benchmarks.held_out_names())
+    assert {"geneval-position", "diagonals", "ood"} <= names
+    assert not names & {"visor", "visor-1000", *READING}
 
 
 def test_an_empty_subset_is_refused() -> None:

@@ -26,6 +26,8 @@ def test_parse_prints_json(run):
     [
         ("models", "sd:emoji"),
         ("benchmarks", "multi-relation-unseen-5-3"),
+        ("benchmarks", "t2i-compbench-four-relations"),
+        ("benchmarks", "visor-1000"),
         ("objectives", "learned"),
         ("detectors", "emoji"),
         ("sources", "emoji"),
@@ -36,6 +38,30 @@ def test_list(run, kind, name):
     outcome = run("list", kind)
     assert outcome.code == 0
     assert name in [line.split()[0] for line in outcome.out.splitlines()]
+
+
+def test_export_prompts(run, tmp_path):
+    told = run("export-prompts", "--benchmark", "geneval_position", "--benchmark", "ood", "--out", tmp_path / "sets")
+    assert told == (0, f"geneval-position: 100 prompts\nood: 200 prompts\nWritten to {tmp_path / 'sets'}\n", "")
+    files = {f"{name}.{kind}" for name in ("geneval-position", "ood") for kind in ("jsonl", "txt")}
+    assert {path.name for path in (tmp_path / "sets").iterdir()} == files | {"manifest.json"}
+
+
+def test_evaluate_prints_the_benchmarks_own_numbers(run, monkeypatch):
+    numbers = {"overall": 0.25, "tasks": {"counting": 0.5, "colors": None}, "visor_4": None}
+    summary = {
+        "accuracy": 0.5,
+        "accuracy_interval": [0.4, 0.6],
+        "images": 8,
+        "both_present": 1.0,
+        "accuracy_where_present": 0.5,
+        "metrics": numbers,
+        "passes_per_image": 0.0,
+        "seconds_per_image": 0.0,
+    }
+    monkeypatch.setattr("learn_to_steer.evaluation.evaluate", lambda config, progress: summary)
+    told = run("evaluate", "--benchmark", "geneval").out
+    assert "\noverall 0.250\ntasks counting 0.500, colors -\nvisor 4 -\n" in told
 
 
 def test_version(run):

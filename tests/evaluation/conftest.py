@@ -16,6 +16,7 @@ class LeftDog:
     """Sees a dog left of a cat in every picture, and counts the pictures."""
 
     name = "stub"
+    tells_colors = False
 
     def __init__(self) -> None:
         self.seen = 0

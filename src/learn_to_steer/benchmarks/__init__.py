@@ -1,27 +1,42 @@
-"""Prompt sets with known relations, and the rule that scores boxes against them; no detector is seen here.
+"""Prompt sets, and the rules that score boxes against them; no detector is seen here.
 
 One file holds one family of benchmarks: its ``NAMES`` are the names used on the command line, its
-``prompts(name, vocabulary)`` the prompts.
+``prompts(name, vocabulary)`` the prompts. It may also have ``score``, its own ``Rule``; ``metrics(rows)``, the
+numbers it publishes, from the rows of ``results.jsonl``; ``READS``, which file of the user's its ``prompts``
+take as a third argument; and ``HELD_OUT = False`` when training data cannot do without its pairs of objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 from learn_to_steer import catalog
+from learn_to_steer.benchmarks._export import export
 from learn_to_steer.benchmarks._file import load_file
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, geneval_line, stratified
-from learn_to_steer.benchmarks._scoring import Score, class_of, score_relations
+from learn_to_steer.benchmarks._names import class_of, found_as
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Rule, Score, Size, geneval_line, stratified
+from learn_to_steer.benchmarks._scoring import score_relations
+from learn_to_steer.errors import DataError
 
 __all__ = [
     "BenchmarkPrompt",
+    "Rule",
     "Score",
+    "Size",
     "benchmark_names",
     "class_of",
+    "export",
+    "found_as",
     "geneval_line",
+    "held_out_names",
     "load_file",
+    "metrics",
     "prompts",
+    "reads",
+    "rule",
     "score_relations",
     "stratified",
 ]
@@ -32,19 +47,55 @@ def benchmark_names() -> list[str]:
     return list(_by_name())
 
 
-def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
+def held_out_names() -> list[str]:
+    """Names of the benchmarks whose pairs of objects training data can leave out."""
+    return [name for name, module in _by_name().items() if getattr(module, "HELD_OUT", True)]
+
+
+def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | None = None) -> list[BenchmarkPrompt]:
     """The prompts of a benchmark, those only whose objects ``vocabulary`` names (None: all of them).
 
-    ``vocabulary`` maps every name and alias a detector answers to on its class. Raises UnknownNameError
-    with the nearest match for a benchmark that does not exist.
+    ``vocabulary`` maps every name and alias a detector answers to on its class. ``data`` is the file that the
+    benchmark reads, if it reads one. Raises UnknownNameError with the nearest match for a benchmark that does
+    not exist, and DataError for data that is missing, of no use, or not the published one.
     """
-    modules = _by_name()
-    if catalog.normal(name) not in modules:
-        raise catalog.unknown("benchmark", name, modules)
-    found: list[BenchmarkPrompt] = modules[catalog.normal(name)].prompts(catalog.normal(name), vocabulary)
-    return found
+    module = _find(name)
+    if reads(name):
+        read: list[BenchmarkPrompt] = module.prompts(catalog.normal(name), vocabulary, data)
+        return read
+    if data is not None:
+        raise DataError(f"the benchmark {catalog.normal(name)} reads no file; leave --data out")
+    made: list[BenchmarkPrompt] = module.prompts(catalog.normal(name), vocabulary)
+    return made
 
 
+def reads(name: str) -> str:
+    """Which file of the user's the benchmark ``name`` reads its prompts from; empty when it makes them."""
+    return str(getattr(_find(name), "READS", ""))
+
+
+def rule(name: str | None) -> Rule:
+    """The rule of the benchmark ``name``; that of spatial relations for prompts of the user's own (None)."""
+    own: Rule = getattr(_find(name), "score", score_relations) if name is not None else score_relations
+    return own
+
+
+def metrics(name: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers that the benchmark ``name`` publishes, beside accuracy; none for prompts of the user's own (None).
+
+    ``rows`` are those of ``results.jsonl``, one an image.
+    """
+    own = getattr(_find(name), "metrics", None) if name is not None else None
+    return own(rows) if own else {}
+
+
+def _find(name: str) -> ModuleType:
+    if catalog.normal(name) not in _by_name():
+        raise catalog.unknown("benchmark", name, _by_name())
+    return _by_name()[catalog.normal(name)]
+
+
+@cache
 def _by_name() -> dict[str, ModuleType]:
     modules = [catalog.load("benchmarks", file) for file in catalog.names("benchmarks")]
     return {name: module for module in modules for name in module.NAMES}

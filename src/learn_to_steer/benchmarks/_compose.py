@@ -11,7 +11,7 @@ from learn_to_steer.prompts import Relation, article, phrase
 def compose(
     index: int, objects: Sequence[str], joints: Sequence[str | None], prefix: str = "a photo of"
 ) -> BenchmarkPrompt:
-    """The prompt "<prefix> a A r1 a B r2 a C ...".
+    """The prompt "<prefix> a A r1 a B r2 a C ...", or "a A r1 ..." without a prefix.
 
     ``joints[i]`` is the predicate between objects i and i + 1, or None for "and", which starts a new pair.
     """
@@ -20,7 +20,7 @@ def compose(
         if place:
             predicate = joints[place - 1]
             text += " and" if predicate is None else f" {phrase(predicate)}"
-        text += f" {article(noun)} {noun}"
+        text += f"{' ' if text else ''}{article(noun)} {noun}"
         spans.append((len(text) - len(noun), len(text)))
     relations = tuple(
         Relation(objects[i], predicate, objects[i + 1], subject_span=spans[i], object_span=spans[i + 1])

@@ -1,15 +1,19 @@
-"""What every benchmark yields: prompts with their relations, and a fair subset of them."""
+"""What every benchmark yields, prompts and the verdict on a picture of one, and a fair subset of the prompts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
+from learn_to_steer.benchmarks._names import is_known
+from learn_to_steer.geometry import Detection
 from learn_to_steer.prompts import Relation
+
+Size = tuple[float, float]  # width and height of a picture, in the unit of its boxes
 
 
 @dataclass(frozen=True)
@@ -17,14 +21,50 @@ class BenchmarkPrompt:
     """One prompt of a benchmark.
 
     ``index`` is the number of its image folder: unique within the benchmark, whatever subset is taken.
-    ``relations`` name their objects as the prompt writes them and carry their character spans.
-    ``metadata`` is the line for GenEval's ``metadata.jsonl``.
+    ``relations`` name their objects as the prompt writes them and carry their character spans; there are none
+    where the prompt asks for something else. ``metadata`` is the line for GenEval's ``metadata.jsonl``: its
+    ``tag`` is the task, its ``include`` names the objects.
     """
 
     index: int
     prompt: str
     relations: tuple[Relation, ...]
     metadata: dict[str, Any]
+
+    @property
+    def objects(self) -> set[str]:
+        """The names of its objects, as its relations write them or, without one, as its metadata does."""
+        if self.relations:
+            return {name for relation in self.relations for name in (relation.subject, relation.object)}
+        return {entry["class"] for entry in self.metadata["include"]}
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one image.
+
+    ``present``: every object was found. ``held``: one answer per relation, in the prompt's order. ``correct``:
+    all that the prompt asks for is there. ``reason``: empty when correct, else what was wrong, "; " between
+    several. ``scores``: what the benchmark measures beside that, by name.
+    """
+
+    correct: bool
+    present: bool
+    held: tuple[bool, ...]
+    reason: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class Rule(Protocol):
+    """How a benchmark judges one image; see ``score_relations`` for the arguments."""
+
+    def __call__(
+        self,
+        prompt: BenchmarkPrompt,
+        detections: Sequence[Detection],
+        canonical: Mapping[str, str] | None = None,
+        size: Size | None = None,
+    ) -> Score: ...
 
 
 def geneval_line(prompt: str, relations: Iterable[Relation]) -> dict[str, Any]:
@@ -44,11 +84,11 @@ def runnable(prompts: Iterable[BenchmarkPrompt], vocabulary: Mapping[str, str] |
     """The prompts whose objects are all in ``vocabulary`` (name or alias -> class); None keeps every prompt."""
     if vocabulary is None:
         return list(prompts)
-    return [p for p in prompts if all(r.subject in vocabulary and r.object in vocabulary for r in p.relations)]
+    return [prompt for prompt in prompts if all(is_known(name, vocabulary) for name in prompt.objects)]
 
 
 def stratified(prompts: Sequence[BenchmarkPrompt], limit: int, seed: int) -> list[BenchmarkPrompt]:
-    """A seeded subset of ``limit`` prompts in which each relation keeps its share; file order is kept.
+    """A seeded subset of ``limit`` prompts in which each task and relation keeps its share; file order is kept.
 
     Prompts of several relations are grouped by all of them together. All prompts when ``limit`` is not
     below their number; ValueError when it is below 1.
@@ -57,7 +97,7 @@ def stratified(prompts: Sequence[BenchmarkPrompt], limit: int, seed: int) -> lis
         raise ValueError(f"a subset needs at least 1 prompt, not {limit}")
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
-        groups[tuple(relation.predicate for relation in prompt.relations)].append(place)
+        groups[prompt.metadata.get("tag", ""), *(r.predicate for r in prompt.relations)].append(place)
     rng = np.random.default_rng(seed)
     ranked: list[tuple[float, float, int]] = []
     for members in groups.values():

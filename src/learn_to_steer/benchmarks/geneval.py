@@ -1,22 +1,30 @@
-"""GenEval's position prompts, and a validation set of the same distribution to tune on.
+"""GenEval's six tasks, and a validation set of its position prompts to tune on.
 
-GenEval's prompt files come from one seeded random generator. All six of its tasks are drawn again here,
-because they share that generator; the 100 position prompts are then kept. As in the Learn-to-Steer
-paper the prompts say "to the left of" where GenEval wrote "left of"; ``metadata`` keeps GenEval's own line.
+GenEval's prompt files come from one seeded random generator, which all tasks share. As in the Learn-to-Steer
+paper the position prompts say "to the left of" where GenEval wrote "left of"; ``metadata`` keeps GenEval's own
+line. *Source:* arXiv 2310.11513.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, runnable
+from learn_to_steer.benchmarks._contents import score_contents
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
+from learn_to_steer.benchmarks._scoring import score_relations
+from learn_to_steer.geometry import Detection
 
-NAMES = ("geneval-position", "geneval-position-val")
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+BY_NAME = {f"geneval-{task.replace('_', '-')}": task for task in TASKS}
+NAMES = ("geneval", *BY_NAME, "geneval-position-val")
+THRESHOLD = 0.3  # a detection's score must lie above it
+COUNTING_THRESHOLD = 0.9
 SEED = 43  # GenEval's own
 VALIDATION_SEED = 2025
 VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts even where a third of them can run
@@ -40,16 +48,52 @@ NUMERALS = {2: "two", 3: "three", 4: "four"}
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
     """The runnable prompts of ``name``; see ``learn_to_steer.benchmarks.prompts``.
 
-    ``geneval-position``: up to 100, ``index`` being the folder number in GenEval's own layout (353-452).
-    ``geneval-position-val``: 200, none with a pair of objects of the test set, in either order.
+    ``geneval`` is all 553, ``geneval-<task>`` those of one task; ``index`` is the folder number in GenEval's own
+    layout. ``geneval-position-val``: 200, none with a pair of objects of the test set, in either order.
     """
-    if name == "geneval-position":
-        numbered = [(number, line) for number, line in enumerate(lines(SEED)) if line["tag"] == "position"]
+    if name != "geneval-position-val":
+        tasks = (BY_NAME[name],) if name in BY_NAME else TASKS
+        numbered = [(number, line) for number, line in enumerate(lines(SEED)) if line["tag"] in tasks]
         return runnable([_prompt(number, line) for number, line in numbered], vocabulary)
     tested = {_pair(line) for line in lines(SEED) if line["tag"] == "position"}
     drawn = [line for line in lines(VALIDATION_SEED, VALIDATION_DRAWS) if line["tag"] == "position"]
     fresh = [line for line in drawn if _pair(line) not in tested]
     return runnable([_prompt(number, line) for number, line in enumerate(fresh)], vocabulary)[:VALIDATION_COUNT]
+
+
+def score(
+    prompt: BenchmarkPrompt,
+    detections: Sequence[Detection],
+    canonical: Mapping[str, str] | None = None,
+    size: Size | None = None,
+) -> Score:
+    """GenEval's verdict: detections above 0.3 count, above 0.9 where objects are counted; a ``Rule``.
+
+    GenEval also keeps no more than 16 detections a class, which no count it asks for comes near. The thresholds
+    are for Mask2Former's scores; another detector's mean something else.
+    """
+    threshold = COUNTING_THRESHOLD if prompt.metadata["tag"] == "counting" else THRESHOLD
+    sure = [one for one in detections if one.score > threshold]
+    if prompt.relations:
+        return score_relations(prompt, sure, canonical, size)
+    return score_contents(prompt, sure, canonical)
+
+
+def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """GenEval's numbers: ``tasks``, the share of correct images of each; ``overall``, the plain mean of these;
+    ``correct_images``; and ``correct_prompts``, the share of prompts with at least one correct image."""
+    tasks: dict[str, list[bool]] = defaultdict(list)
+    prompts: dict[int, bool] = defaultdict(bool)
+    for row in rows:
+        tasks[row["tag"]].append(row["correct"])
+        prompts[row["index"]] |= row["correct"]
+    shares = {task: _mean(tasks[task]) for task in TASKS if task in tasks}
+    return {
+        "overall": _mean(list(shares.values())),
+        "tasks": shares,
+        "correct_images": _mean([row["correct"] for row in rows]),
+        "correct_prompts": _mean(list(prompts.values())),
+    }
 
 
 def lines(seed: int, draws: int = 100) -> list[dict[str, Any]]:
@@ -104,6 +148,12 @@ def _pair(line: dict[str, Any]) -> frozenset[str]:
 
 
 def _prompt(index: int, line: dict[str, Any]) -> BenchmarkPrompt:
+    if line["tag"] != "position":
+        return BenchmarkPrompt(index, line["prompt"], (), line)
     reference, subject = line["include"]
     prompt = compose(index, [subject["class"], reference["class"]], [subject["position"][0]])
     return replace(prompt, metadata=line)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

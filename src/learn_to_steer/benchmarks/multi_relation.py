@@ -1,17 +1,23 @@
 """Three to five objects under two or three relations, by the Learn-to-Steer paper's templates (Appendix C.5).
 
 The paper's prompt files are not public; these are drawn by its rules, seeded, with proper articles.
+``multi-relation-*`` has the paper's in-distribution objects, ``multi-relation-ood-*`` its out-of-distribution
+ones, and ``multi-relation-unseen-*`` those of the latter that the emoji world can draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, runnable
-from learn_to_steer.geometry import BASIC
+from learn_to_steer.benchmarks._names import found_as
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
+from learn_to_steer.benchmarks._scoring import score_relations
+from learn_to_steer.geometry import BASIC, Detection, basic_relations
 
 COUNT = 200
 SEED = 29
@@ -23,7 +29,7 @@ FORMS = {
     "4-3": ("relation", "relation", "relation"),
     "5-3": ("relation", "relation", "and", "relation"),
 }
-NAMES = tuple(f"multi-relation-{split}{form}" for split in ("", "unseen-") for form in FORMS)
+NAMES = tuple(f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-") for form in FORMS)
 
 IN_DISTRIBUTION = (
     *("backpack", "bowl", "cat", "skateboard", "bottle", "cake", "tie", "vase"),
@@ -38,15 +44,9 @@ OUT_OF_DISTRIBUTION = (
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
     """200 different prompts of ``name``; within a prompt neither an object nor a relation comes twice.
 
-    Objects are the paper's in-distribution list, or its out-of-distribution list, as far as the sprite
-    table has them as seen or unseen objects. See ``learn_to_steer.benchmarks.prompts``.
+    See ``learn_to_steer.benchmarks.prompts``.
     """
-    # Imported late: the sprite table's module loads torch.
-    from learn_to_steer.emoji.sprites import object_names
-
-    unseen = "unseen" in name
-    drawable = object_names("unseen" if unseen else "seen")
-    objects = [noun for noun in (OUT_OF_DISTRIBUTION if unseen else IN_DISTRIBUTION) if noun in drawable]
+    objects = _objects(name)
     joins = FORMS[name[-3:]]
     rng = np.random.default_rng([SEED, NAMES.index(name)])
     found: dict[str, BenchmarkPrompt] = {}
@@ -56,3 +56,44 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
         prompt = compose(len(found), nouns, [next(relations) if join == "relation" else None for join in joins])
         found.setdefault(prompt.prompt, prompt)
     return runnable(found.values(), vocabulary)
+
+
+def score(
+    prompt: BenchmarkPrompt,
+    detections: Sequence[Detection],
+    canonical: Mapping[str, str] | None = None,
+    size: Size | None = None,
+) -> Score:
+    """The strict verdict, each relation on its own pair, and beside it the authors' ``compat``; a ``Rule``.
+
+    The authors' evaluator keeps the relations that it has found at earlier pairs of a prompt, so that these may
+    stand in for a later pair's: on random layouts of small boxes 1.3 times the strict score with two relations,
+    more than twice with three. ``compat`` is for comparison with their published numbers.
+    """
+    strict = score_relations(prompt, detections, canonical, size)
+    compat = strict.present
+    seen: set[str] = set()
+    for relation in prompt.relations if strict.present else ():
+        subject, reference = (found_as(n, detections, canonical)[0] for n in (relation.subject, relation.object))
+        seen |= basic_relations(subject.box, reference.box)
+        compat = compat and relation.predicate in seen
+    return replace(strict, scores={"compat": float(compat)})
+
+
+def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """``strict`` is the accuracy; ``compat`` the same images by the authors' lenient evaluator."""
+    return {
+        "strict": sum(row["correct"] for row in rows) / len(rows),
+        "compat": sum(row["scores"]["compat"] for row in rows) / len(rows),
+    }
+
+
+def _objects(name: str) -> list[str]:
+    if "ood" in name:
+        return list(OUT_OF_DISTRIBUTION)
+    # Imported late: the sprite table's module loads torch.
+    from learn_to_steer.emoji.sprites import object_names
+
+    unseen = "unseen" in name
+    drawable = object_names("unseen" if unseen else "seen")
+    return [noun for noun in (OUT_OF_DISTRIBUTION if unseen else IN_DISTRIBUTION) if noun in drawable]

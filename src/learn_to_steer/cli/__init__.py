@@ -13,7 +13,17 @@ from collections.abc import Sequence
 
 import typer
 
-from learn_to_steer.cli import collect, doctor, evaluate, generate, import_official, listing, parse, train
+from learn_to_steer.cli import (
+    collect,
+    doctor,
+    evaluate,
+    export_prompts,
+    generate,
+    import_official,
+    listing,
+    parse,
+    train,
+)
 from learn_to_steer.cli.console import package_version, set_up_logging
 from learn_to_steer.errors import SteerError
 
@@ -29,6 +39,7 @@ app = typer.Typer(
 )
 for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, parse.parse):
     app.command()(verb)
+app.command("export-prompts")(export_prompts.export_prompts)
 app.command("import-official")(import_official.import_official)
 app.command()(doctor.doctor)
 app.command("list")(listing.list_names)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
 from learn_to_steer.cli.model_options import general, placed, sampled, taking
 
@@ -23,13 +25,16 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    data: options.Data = None,
     objective: Annotated[str, typer.Option(help="What steers: 'learned', or 'none' for the plain model.")] = "learned",
     detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Only so many prompts: a seeded subset, every relation in its share.", show_default="all"
+            min=1,
+            help="Only so many prompts: a seeded subset, every task and relation in its share.",
+            show_default="all",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
@@ -50,6 +55,7 @@ def evaluate(
     config = EvaluateConfig(
         benchmark=benchmark,
         prompts=prompts,
+        data=data,
         objective=objective,
         detector=detector,
         images=images,
@@ -65,8 +71,16 @@ def evaluate(
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, right = summary["both_present"], _number(summary["accuracy_where_present"])
     print(f"all objects present {present:.3f}, of those right {right}")
+    for name, value in summary["metrics"].items():
+        print(f"{name.replace('_', ' ')} {_metric(value)}")
     print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
     print(f"Written to {out}")
+
+
+def _metric(value: float | Mapping[str, float | None] | None) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_number(share)}" for name, share in value.items())
+    return _number(value)
 
 
 def _number(share: float | None) -> str:

@@ -44,9 +44,9 @@ def _models() -> list[str]:
 
 
 def _benchmarks() -> list[str]:
-    from learn_to_steer.benchmarks import benchmark_names
+    from learn_to_steer.benchmarks import benchmark_names, reads
 
-    return benchmark_names()
+    return [f"{name:32}reads {reads(name)} (--data)" if reads(name) else name for name in benchmark_names()]
 
 
 def _schedulers() -> list[str]:

@@ -73,6 +73,12 @@ Config = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_be_loud, is_eager=True, help="Show the traceback of an error.")
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="The file that a benchmark reads (docs/benchmarks.md), or 'download'.", metavar="FILE", show_default=False
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Replace the scheduler (see: list schedulers).", show_default="the model's own", metavar="CLASS"),

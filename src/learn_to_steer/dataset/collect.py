@@ -112,10 +112,9 @@ def _shown(size: float) -> str:
 
 
 def benchmark_pairs() -> Pairs:
-    """Every two objects that some benchmark's prompt names together."""
-    prompts = (prompt for name in benchmarks.benchmark_names() for prompt in benchmarks.prompts(name))
-    named = ({name for r in prompt.relations for name in (r.subject, r.object)} for prompt in prompts)
-    return frozenset(frozenset(pair) for names in named for pair in combinations(names, 2))
+    """Every two objects that some benchmark's prompt names together, of the benchmarks that can be held out."""
+    prompts = (prompt for name in benchmarks.held_out_names() for prompt in benchmarks.prompts(name))
+    return frozenset(frozenset(pair) for prompt in prompts for pair in combinations(prompt.objects, 2))
 
 
 def _digest(pictures: Sequence[LabelledPicture]) -> str:

@@ -25,6 +25,7 @@ class EmojiDetector:
     """
 
     name = "emoji"
+    tells_colors = False
 
     def __init__(self, net: DetectorNet, names: tuple[str, ...], threshold: float) -> None:
         self.net = net

@@ -7,20 +7,22 @@ from typing import Any
 
 from learn_to_steer.evaluation.model import ModelConfig
 
-# They change neither a picture nor its verdict, so a folder may be completed with other ones.
-FREE = ("out", "images", "limit", "batch", "device", "offload", "checkpointing")
+# They change neither a picture nor its verdict, so a folder may be completed with other ones. What a benchmark
+# reads is checked by its hash, wherever it lies.
+FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(ModelConfig):
     """A model on a benchmark, or on the prompts of a JSON-lines file ``prompts``.
 
-    ``images`` a prompt, of a seeded, relation-stratified subset of ``limit`` prompts. ``out`` is the folder of
-    the results, ``batch`` the number of images of one pipeline call.
+    ``data`` is the file of a benchmark that reads one. ``images`` a prompt, of a seeded, stratified subset of
+    ``limit`` prompts. ``out`` is the folder of the results, ``batch`` the number of images of one pipeline call.
     """
 
     benchmark: str | None = None
     prompts: str | None = None
+    data: str | None = None
     detector: str = "emoji"
     images: int = 4
     limit: int | None = None

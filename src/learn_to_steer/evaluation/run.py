@@ -14,8 +14,8 @@ from typing import Any
 from PIL.Image import Image
 
 from learn_to_steer import benchmarks, storage
-from learn_to_steer.benchmarks import BenchmarkPrompt
-from learn_to_steer.errors import DataError, PromptError
+from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
+from learn_to_steer.errors import DataError, PromptError, UnsupportedError
 from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
@@ -40,8 +40,11 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     detector = find_detector(config.detector, "cpu")
     everything = _choose(config, detector.vocabulary) if config.prompts is None else checked
     chosen = everything if config.limit is None else benchmarks.stratified(everything, config.limit, config.seed)
+    rule = benchmarks.rule(config.benchmark)
     for prompt in chosen:
-        judge(prompt, [], detector.vocabulary)
+        judge(prompt, [], detector.vocabulary, rule)
+    if config.benchmark is not None:
+        _check_colors(chosen, detector)
     model = open_model(config)
     resolved = {"sampling": model.sampling, "fingerprints": model.fingerprints}
     _claim(out, config, resolved)
@@ -52,7 +55,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     for start in range(0, len(missing), config.batch):
         if on_progress:
             on_progress(len(wanted) - len(missing) + start, len(wanted))
-        _make(model, detector, missing[start : start + config.batch], config, out)
+        _make(model, detector, rule, missing[start : start + config.batch], config, out)
     if on_progress:
         on_progress(len(wanted), len(wanted))
     rows = _listed(out)
@@ -60,7 +63,9 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     if lost:
         raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
     _write_rows(out, rows)
-    summary = summarise([rows[prompt.index, sample] for prompt, sample in wanted]) | {
+    counted = [rows[prompt.index, sample] for prompt, sample in wanted]
+    summary = summarise(counted) | {
+        "metrics": benchmarks.metrics(config.benchmark, counted),
         "config": config.as_dict(),
         **resolved,
         "prompts_sha256": _hash(chosen),
@@ -76,11 +81,23 @@ def _choose(config: EvaluateConfig, vocabulary: Any) -> list[BenchmarkPrompt]:
         names = ", ".join(benchmarks.benchmark_names())
         raise DataError(f"name a benchmark or a file of prompts, one of the two; benchmarks: {names}")
     if config.prompts is not None:
+        if config.data is not None:
+            raise DataError("--data is what a benchmark reads; leave it out beside --prompts")
         return benchmarks.load_file(config.prompts)
-    found = benchmarks.prompts(config.benchmark or "", vocabulary)
+    found = benchmarks.prompts(config.benchmark or "", vocabulary, config.data)
     if not found:
         raise PromptError(f"the detector {config.detector} sees the objects of no prompt of {config.benchmark}")
     return found
+
+
+def _check_colors(prompts: Sequence[BenchmarkPrompt], judge: Judge) -> None:
+    """Raise UnsupportedError when a prompt asks for a colour and the detector tells none."""
+    asking = next((p for p in prompts if any("color" in entry for entry in p.metadata["include"])), None)
+    if asking is not None and not judge.detector.tells_colors:
+        raise UnsupportedError(
+            f"the detector {judge.detector.name} tells no colours, which {asking.prompt!r} asks for; "
+            "choose another --detector, or a benchmark without colours such as geneval-counting"
+        )
 
 
 def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:
@@ -111,7 +128,12 @@ def _same_prompts(out: Path, wanted: Sequence[tuple[BenchmarkPrompt, int]], rows
 
 
 def _make(
-    model: Model, detector: Judge, batch: Sequence[tuple[BenchmarkPrompt, int]], config: EvaluateConfig, out: Path
+    model: Model,
+    detector: Judge,
+    rule: Rule,
+    batch: Sequence[tuple[BenchmarkPrompt, int]],
+    config: EvaluateConfig,
+    out: Path,
 ) -> None:
     """Generate, save, judge and list one batch; the row comes last, so that a listed image is whole."""
     pictures = draw(model, [Job(p.prompt, p.relations, k) for p, k in batch], config.seed, steer=True)
@@ -120,7 +142,7 @@ def _make(
         path = _image(out, prompt.index, sample)
         storage.write_atomic(path, png(picture.image))
         storage.write_atomic(path.parents[1] / "metadata.jsonl", json.dumps(prompt.metadata, ensure_ascii=False) + "\n")
-        verdict = judge(prompt, boxes, detector.vocabulary)
+        verdict = judge(prompt, boxes, detector.vocabulary, rule, picture.image.size)
         storage.append_jsonl(out / "results.jsonl", _row(prompt, sample, picture) | verdict)
 
 
@@ -129,6 +151,7 @@ def _row(prompt: BenchmarkPrompt, sample: int, picture: Picture) -> dict[str, An
     return {
         "index": prompt.index,
         "sample": sample,
+        "tag": prompt.metadata.get("tag", ""),
         "prompt": prompt.prompt,
         "relations": [relation.as_list() for relation in prompt.relations],
         "passes": report.passes if report else 0,
@@ -141,10 +164,13 @@ def _row(prompt: BenchmarkPrompt, sample: int, picture: Picture) -> dict[str, An
 
 
 def _listed(out: Path) -> dict[Key, dict[str, Any]]:
-    """Rows of ``results.jsonl`` whose image is there, by prompt and sample; the last of two rows counts."""
+    """Rows of ``results.jsonl`` whose image is there, by prompt and sample; the last of two rows counts.
+
+    Rows without ``scores`` are of a version that did not know the benchmarks' own; their images are made again.
+    """
     path = out / "results.jsonl"
     rows = storage.read_jsonl(path) if path.exists() else []
-    known = {(int(row["index"]), int(row["sample"])): row for row in rows}
+    known = {(int(row["index"]), int(row["sample"])): row for row in rows if "scores" in row}
     return {key: row for key, row in known.items() if _image(out, *key).is_file()}
 
 

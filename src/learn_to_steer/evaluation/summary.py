@@ -14,7 +14,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``accuracy_where_present`` and
     ``on_axis_where_present`` are of the images in which every object was found; the latter asks only for the
-    right side of the prompted axis (VISOR_cond). ``failures`` counts images by reason; one image may have two.
+    right side of the prompted axis (as VISOR_cond does), where there is one. ``failures`` counts images by
+    reason; one image may have two.
     Raises ValueError when there are no rows.
     """
     if not rows:
@@ -32,7 +33,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accuracy_interval": [low, high],
         "both_present": _share(bool(row["present"]) for row in rows),
         "accuracy_where_present": _share(row["correct"] for row in present),
-        "on_axis_where_present": _share(all(row["on_axis"]) for row in present),
+        "on_axis_where_present": _share(all(row["on_axis"]) for row in present if row["on_axis"]),
         "prompts": len({row["index"] for row in rows}),
         "images": len(rows),
         "passes_per_image": sum(row["passes"] for row in rows) / len(rows),

@@ -1,0 +1,120 @@
+"""VISOR's SR2D prompts: every two of COCO's 80 objects, in both orders, under four relations.
+
+The published file follows a fixed rule and is made again here: 25,280 prompts of a relation, 6,320 that only
+join two objects with "and", 80 of one object. The relations' prompts are the benchmark; ``visor-1000`` is a
+fixed subset of them, 250 a relation. *Source:* arXiv 2212.10015.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from learn_to_steer.benchmarks._compose import compose
+from learn_to_steer.benchmarks._names import found_as
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
+from learn_to_steer.benchmarks.geneval import CLASSES
+from learn_to_steer.geometry import Detection, on_axis
+from learn_to_steer.prompts import article, phrase
+
+NAMES = ("visor", "visor-1000")
+HELD_OUT = False  # it asks for every pair of COCO's objects: without these nothing would be left to train on
+SUBSET = 1000
+SEED = 41
+IMAGES = 4  # of a prompt, in VISOR_n
+COCO = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
+OBJECTS = tuple(COCO.get(name, name) for name in CLASSES)
+PHRASES = {phrase(predicate): predicate for predicate in ("left of", "right of", "above", "below")}
+
+
+def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
+    """The runnable prompts of ``name``, ``index`` being VISOR's ``unique_id``; see ``benchmarks.prompts``."""
+    spatial = [entry for entry in entries() if entry["rel_type"] in PHRASES]
+    if name == "visor-1000":
+        rng = np.random.default_rng(SEED)
+        places = {phrase: [n for n, entry in enumerate(spatial) if entry["rel_type"] == phrase] for phrase in PHRASES}
+        chosen = [rng.choice(places[phrase], size=SUBSET // len(PHRASES), replace=False) for phrase in PHRASES]
+        spatial = [spatial[place] for place in sorted(np.concatenate(chosen).tolist())]
+    return runnable([_prompt(entry) for entry in spatial], vocabulary)
+
+
+def entries() -> list[dict[str, Any]]:
+    """All 31,680 entries of VISOR's prompt file, in its order, with its fields."""
+    found: list[dict[str, Any]] = []
+    said = {name: f"{article(name)} {name}" for name in OBJECTS}
+
+    def add(relation: str, *names: str) -> None:
+        joined = f" {relation} ".join(said[name] for name in names)
+        attributes = {f"obj_{i + 1}_attributes": list(names[i : i + 1]) for i in (0, 1)}
+        facts = {"unique_id": len(found), "num_objects": len(names), **attributes, "rel_type": relation}
+        found.append(facts | {"text": joined})
+
+    for one, other in combinations(OBJECTS, 2):
+        for relation in (*PHRASES, "and"):
+            add(relation, one, other)
+            add(relation, other, one)
+    for name in OBJECTS:
+        add("", name)
+    return found
+
+
+def score(
+    prompt: BenchmarkPrompt,
+    detections: Sequence[Detection],
+    canonical: Mapping[str, str] | None = None,
+    size: Size | None = None,
+) -> Score:
+    """VISOR's verdict: right when *any* box of the subject is on the right side of *any* box of the object.
+
+    Centres are compared, by however little. Detections above the detector's own threshold count (VISOR: OWL-ViT
+    at 0.1). A ``Rule``.
+    """
+    (relation,) = prompt.relations
+    boxes = {name: found_as(name, detections, canonical) for name in (relation.subject, relation.object)}
+    missing = [name for name, found in boxes.items() if not found]
+    if missing:
+        return Score(False, False, (False,), f"missing: {', '.join(missing)}")
+    pairs = ((one.box, other.box) for one in boxes[relation.subject] for other in boxes[relation.object])
+    right = any(on_axis(one, relation.predicate, other) for one, other in pairs)
+    return Score(right, True, (right,), "" if right else f"wrong side: {' '.join(relation.as_list())} in no pair")
+
+
+def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """VISOR's numbers, as shares: ``object_accuracy`` (OA), ``unconditional``, ``conditional`` (None where no image
+    holds both objects) and ``visor_1`` to ``visor_4``, the share of prompts with at least so many of their four
+    images right (None unless all prompts have four).
+
+    ``conditional_by_order`` tells the prompts whose objects stand in COCO's order from the swapped ones, for a
+    model that ignores the order is right in half of all.
+    """
+    right: dict[int, list[bool]] = defaultdict(list)
+    for row in rows:
+        right[row["index"]].append(row["correct"])
+    four = all(len(images) == IMAGES for images in right.values())
+    reached = {
+        f"visor_{n}": sum(sum(images) >= n for images in right.values()) / len(right) if four else None
+        for n in range(1, IMAGES + 1)
+    }
+    # Even and odd unique_id: the same two objects and relation, in COCO's order and swapped.
+    orders = {order: [row for row in rows if row["index"] % 2 == odd] for odd, order in enumerate(("coco", "swapped"))}
+    return {
+        "object_accuracy": sum(row["present"] for row in rows) / len(rows),
+        "unconditional": sum(row["correct"] for row in rows) / len(rows),
+        "conditional": _conditional(rows),
+        "conditional_by_order": {order: _conditional(members) for order, members in orders.items()},
+        **reached,
+    }
+
+
+def _prompt(entry: dict[str, Any]) -> BenchmarkPrompt:
+    objects = [*entry["obj_1_attributes"], *entry["obj_2_attributes"]]
+    return compose(entry["unique_id"], objects, [PHRASES[entry["rel_type"]]], prefix="")
+
+
+def _conditional(rows: Sequence[dict[str, Any]]) -> float | None:
+    present = [row["correct"] for row in rows if row["present"]]
+    return sum(present) / len(present) if present else None
