@@ -6,7 +6,8 @@ softmax, as the authors have it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -22,6 +23,7 @@ class Learned:
     """Wraps a classifier; one batch for all pairs of all samples."""
 
     update: Update = "latents"
+    schedule: Mapping[str, Any] = {}
 
     def __init__(self, classifier: RelationClassifier) -> None:
         self.classifier = classifier.eval()
