@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
 from learn_to_steer.cli.model_options import general, placed, sampled, taking
 
@@ -23,7 +24,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    objective: Annotated[str, typer.Option(help="What steers: 'learned', or 'none' for the plain model.")] = "learned",
+    objective: options.Objective = "learned",
     detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
