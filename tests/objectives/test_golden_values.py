@@ -17,6 +17,7 @@ from learn_to_steer.objectives.for_logistic import ForLogistic
 from learn_to_steer.objectives.for_spatial import ForSpatial
 from learn_to_steer.objectives.for_unified import missing, overlap
 from learn_to_steer.objectives.infsplign import spatial
+from learn_to_steer.objectives.initno import clean, conflict, otsu, response
 from learn_to_steer.objectives.layout_guidance import energy
 from learn_to_steer.objectives.storm_ot import ENTROPY, transport
 
@@ -77,6 +78,26 @@ def test_for_unified() -> None:
 def test_conform() -> None:
     near(nt_xent(torch.stack([A, C, B, D]).flatten(1), torch.tensor([0, 0, 1, 1])), 0.3944797)
     assert nt_xent(torch.stack([A, B]).flatten(1), torch.tensor([0, 1])) == 0
+
+
+def test_initno() -> None:
+    near(conflict(torch.stack([A, B])), 0.0822274)
+    near(conflict(torch.stack([A, A])), 0.49999975)
+    near(response(torch.stack([0.5 * scaled(A), 0.2 * scaled(B)])), 0.8)
+
+
+def test_initnos_clean_term_is_the_strongest_speck_outside_the_patch() -> None:
+    spot = torch.zeros(16, 16)
+    spot[2:6, 2:6] = 0.6
+    spot[3, 3] = 0.8
+    assert 0 < otsu(spot) < 0.6
+    near(clean(spot), 0.0)
+    spot[12, 12] = 0.7  # above the patch's weakest place
+    near(clean(spot), 0.7)
+    spot[12, 12] = 0.55  # above the threshold, but weaker than all of the patch
+    near(clean(spot), 0.0)
+    spot[6, 6] = 0.7  # touches the patch by a corner only
+    near(clean(spot), 0.7)
 
 
 def test_infsplign() -> None:

@@ -58,7 +58,8 @@ def test_a_batch_equals_its_singles(tiny_sd: Any, name: str) -> None:
     """Objectives that remember do so for each image."""
     other = "a photo of a pizza above a horse"
     settings = {"num_inference_steps": 6, "guidance_scale": 2.0}
-    pipe = steered(name, tiny_sd, refinement=((0.0, 1, 2.0),), rate=1.0)
+    search = (2, 2, 1) if name == "initno" else None
+    pipe = steered(name, tiny_sd, refinement=((0.0, 1, 2.0),), rate=1.0, search=search)
 
     def seeds(*numbers: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(number) for number in numbers]
@@ -180,3 +181,35 @@ def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:
     assert Steerer(objective).config.rate == 20 and not Steerer(objective).config.normalised
     equal = profile("equal", schedule=objective.schedule)
     assert equal == SteeringConfig(profile="equal")
+
+
+def test_the_search_of_the_noise_spends_what_it_is_given(tiny_sd: Any) -> None:
+    """A random model never succeeds: all rounds are made, then the last resort; the latents are left alone after."""
+    settings = {"refinement": (), "window": 0.0, "search": (2, 3, 4)}
+    out = draw(steered("initno", tiny_sd, **settings))
+    assert [step.passes for step in out.steering.images[0].steps] == []
+    out = draw(steered("initno", tiny_sd, **(settings | {"window": 0.1, "rate": 0.0})))
+    assert [step.passes for step in out.steering.images[0].steps] == [2 * 3 + 4, 1]
+    assert (out.images - draw(tiny_sd).images).abs().max() > 1e-4
+
+
+def test_the_searched_noise_is_better_and_still_noise(tiny_sd: Any) -> None:
+    fed: list[torch.Tensor] = []
+    handle = tiny_sd.unet.conv_in.register_forward_pre_hook(lambda _, given: fed.append(given[0].detach()))
+    pipe = steered("initno", tiny_sd, refinement=(), window=0.1, rate=0.0, search=(1, 30, 0))
+    losses: list[float] = []
+    objective = pipe.objective
+
+    class Watched:
+        spec, update, schedule, predicates = objective.spec, objective.update, objective.schedule, objective.predicates
+
+        def __call__(self, *given: Any) -> Any:
+            verdict = objective(*given)
+            losses.append(verdict.search.item())
+            return verdict
+
+    pipe.objective = Watched()
+    draw(pipe, num_inference_steps=2, guidance_scale=1.0)
+    handle.remove()
+    assert min(losses[1:30]) < losses[0]
+    assert not torch.equal(fed[0], fed[29]) and abs(fed[29].std().item() - 1) < 0.1

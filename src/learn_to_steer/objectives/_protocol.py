@@ -42,14 +42,15 @@ class Verdict:
     """Loss and probability that the relation holds, both (batch, relations); padding is NaN-free zeros/ones.
 
     Handcrafted losses have no probability; theirs is a number in [0, 1] that grows with success, on which the stop
-    rule is stated (each says which). ``refinement`` is another loss for refinement passes, where a paper has one;
-    ``refinable`` (batch, relations) says where its gate allows them. ``memory`` is, per sample, what the objective
-    wants to see again as ``AttentionMaps.memory``.
+    rule is stated (each says which). ``refinement`` and ``search`` are other losses for refinement passes and for the
+    search of the initial noise, where a paper has them; ``refinable`` (batch, relations) says where its gate allows
+    refinement. ``memory`` is, per sample, what the objective wants to see again as ``AttentionMaps.memory``.
     """
 
     loss: Tensor
     probability: Tensor
     refinement: Tensor | None = None
+    search: Tensor | None = None
     refinable: Tensor | None = None
     memory: tuple[Any, ...] = ()
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,14 +131,37 @@ class Refiner:
         ``factors`` scale each sample's loss while its gradient is computed. ``refined`` are the samples that make a
         refinement pass unless they are already at the probability given; those that are leave it.
         """
+        pairs = [self.samples[i].pairs for i in indices]
+        refined = {} if refined is None else refined
+        with self.judging(call, latents, indices, scale, clock) as (verdict, leaf):
+            for n, i in enumerate(indices):
+                if i in refined and not _needs_refinement(verdict, n, len(pairs[n]), refined[i]):
+                    del refined[i]
+            losses = self._picked(verdict.loss, pairs, turn)
+            if verdict.refinement is not None and refined:
+                chosen = torch.tensor([i in refined for i in indices], device=losses.device)
+                losses = torch.where(chosen, self._picked(verdict.refinement, pairs, turn), losses)
+            going = [
+                n
+                for n, i in enumerate(indices)
+                if i in refined or not self._done(verdict, losses, n, len(pairs[n]), clock)
+            ]
+            if not going:
+                return verdict, going, torch.zeros_like(latents)
+            (gradient,) = torch.autograd.grad((losses * factors)[going].sum(), leaf)
+        return verdict, going, gradient.detach() / factors.view(-1, *[1] * (latents.ndim - 1))
+
+    @contextmanager
+    def judging(
+        self, call: Call, latents: Tensor, indices: Sequence[int], scale: float, clock: Clock
+    ) -> Iterator[tuple[Verdict, Tensor]]:
+        """The verdict on the samples at ``indices`` and the leaf of its gradient, which is to be taken inside."""
         rows = torch.tensor(indices, device=latents.device)
         part = sliced(call, rows, len(self.samples))
         tokens = self.family.text_length(part)
         weights = columns_to_weights([self.samples[i].columns for i in indices], tokens)
         every = self.objective.spec.columns == "every"
         shown = torch.eye(tokens).expand(len(indices), -1, -1) if every else weights
-        pairs = [self.samples[i].pairs for i in indices]
-        refined = {} if refined is None else refined
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
             fed = (leaf if scale == 1.0 else leaf * scale).to(call.latents.dtype)
@@ -148,24 +172,9 @@ class Refiner:
                 if every:
                     words = _word_columns([self.samples[i].words for i in indices], tokens)
                     maps = replace(maps, objects=weights.to(latents.device), words=words.to(latents.device))
-                verdict = self.objective(maps, pairs, clock)
+                verdict = self.objective(maps, [self.samples[i].pairs for i in indices], clock)
                 self.memory.update(zip(indices, verdict.memory, strict=False))
-                for n, i in enumerate(indices):
-                    if i in refined and not _needs_refinement(verdict, n, len(pairs[n]), refined[i]):
-                        del refined[i]
-                losses = self._picked(verdict.loss, pairs, turn)
-                if verdict.refinement is not None and refined:
-                    chosen = torch.tensor([i in refined for i in indices], device=losses.device)
-                    losses = torch.where(chosen, self._picked(verdict.refinement, pairs, turn), losses)
-                going = [
-                    n
-                    for n, i in enumerate(indices)
-                    if i in refined or not self._done(verdict, losses, n, len(pairs[n]), clock)
-                ]
-                if not going:
-                    return verdict, going, torch.zeros_like(latents)
-                (gradient,) = torch.autograd.grad((losses * factors)[going].sum(), leaf)
-        return verdict, going, gradient.detach() / factors.view(-1, *[1] * (latents.ndim - 1))
+                yield verdict, leaf
 
     def _picked(self, loss: Tensor, pairs: Sequence[Sequence[Pair]], turn: int) -> Tensor:
         """Of losses (samples, relations) that of the relations each sample works on in this pass."""

@@ -16,6 +16,7 @@ from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.objectives._protocol import Clock, Objective
 from learn_to_steer.replay import sliced
+from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.refine import Refiner
 
 # Their step takes the sample it is given. PNDM, Heun, KDPM2 and UniPC's corrector rebuild it from their own
@@ -163,7 +164,9 @@ class Session:
             before = before / self._scale
         self._busy = True
         try:
-            after = self.refiner(conditional, before, self._scale, clock)
+            first = self._step == 0 and self.refiner.config.search is not None
+            start = search(self.refiner, conditional, before, self._scale, clock) if first else before
+            after = self.refiner(conditional, start, self._scale, clock)
         finally:
             self._busy = False
         if self.refiner.objective.update == "prediction":
