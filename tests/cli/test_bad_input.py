@@ -35,6 +35,7 @@ def assert_refused(outcome, *words: str) -> None:
         (["generate", DOG, "--profile", "defualt"], ["defualt", "default, equal, official"]),
         (["generate", DOG, "--objective", "for-spatal"], ["did you mean 'for-spatial'"]),
         (["generate", DOG, "--set", "refinement=[0.2, 20]"], ["refinement", "[[0.2, 20, 0.5]]"]),
+        (["generate", DOG, "--set", "update=noise"], ["update", "'latents' or 'prediction'"]),
         (["generate", DOG, "--set", "search=5"], ["search", "[5, 10, 50]"]),
         (["generate", DOG, "--set", "treshold=0.5"], ["treshold", "threshold"]),
         (["generate", DOG, "--set", "threshold"], ["name=value"]),

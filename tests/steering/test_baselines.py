@@ -135,6 +135,8 @@ def test_noise_is_not_added_to_what_is_no_noise(tiny_sd: Any) -> None:
     tiny_sd.scheduler = diffusers.DDIMScheduler.from_config(tiny_sd.scheduler.config, prediction_type="v_prediction")
     with pytest.raises(UnsupportedError, match="v_prediction"):
         steered("infsplign", tiny_sd)
+    latents = Steerer(built("infsplign", tiny_sd), profile("equal").changed(passes=1)).on(tiny_sd)
+    assert draw(latents).steering.images[0].passes == 2
 
 
 def test_refinement_passes_come_before_the_regular_one(tiny_sd: Any) -> None:
@@ -201,7 +203,7 @@ def test_the_searched_noise_is_better_and_still_noise(tiny_sd: Any) -> None:
     objective = pipe.objective
 
     class Watched:
-        spec, update, schedule, predicates = objective.spec, objective.update, objective.schedule, objective.predicates
+        spec, schedule, predicates = objective.spec, objective.schedule, objective.predicates
 
         def __call__(self, *given: Any) -> Any:
             verdict = objective(*given)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 
-Update = Literal["latents", "prediction"]
 NEVER = 2.0  # a threshold that no probability reaches: the published method has no stop rule
 
 
@@ -58,14 +57,13 @@ class Verdict:
 class Objective(Protocol):
     """A loss on maps. One final class a file; objectives see maps, never a model.
 
-    ``update`` says what the gradient moves: the latents before a denoising step, or the predicted noise in it.
-    ``schedule`` are the steering settings that the method is published with, as far as they differ from ours.
+    ``schedule`` are the steering settings that the method is published with, as far as they differ from ours: what the
+    gradient moves, when, how far and how often.
     A plug-in file offers ``build(layout) -> Objective`` for the maps of one model, but for ``learned``, which is made
     of a classifier.
     """
 
     spec: MapSpec
-    update: Update
     schedule: Mapping[str, Any]
 
     def check(self, layout: Layout) -> None:

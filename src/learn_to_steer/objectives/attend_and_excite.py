@@ -18,7 +18,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 
 
@@ -29,7 +29,6 @@ class AttendAndExcite:
     out of the softmax over columns, as the authors do for SD2.x.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published(
         "attend-and-excite", refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8))
     )

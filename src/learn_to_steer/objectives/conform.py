@@ -20,7 +20,7 @@ from torch.nn import functional
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 
 TEMPERATURE = 0.5
@@ -30,7 +30,6 @@ Memory = tuple[int, Tensor, Tensor | None]  # a step, the latest maps in it, and
 class Conform:
     """One loss for all objects of a picture; the probability is exp(-loss), the positives' mean share of attraction."""
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published(
         "conform", window=0.6, refinement=((0.0, 20, NEVER), (0.2, 20, NEVER), (0.4, 20, NEVER))
     )

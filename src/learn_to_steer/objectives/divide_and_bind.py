@@ -19,7 +19,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 
 
@@ -29,7 +29,6 @@ class DivideAndBind:
     The probability is that total variation, on which the paper's targets are stated; in practice it is far below one.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published(
         "divide-and-bind", refinement=((0.0, 100, 0.05), (0.2, 50, 0.2), (0.4, 50, 0.3))
     )

@@ -17,7 +17,7 @@ from torch.nn import functional
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 from learn_to_steer.objectives.for_spatial import object_centres
 
@@ -25,7 +25,6 @@ from learn_to_steer.objectives.for_spatial import object_centres
 class ForLogistic:
     """Loss: softplus(d), d as in ``ForSpatial``; the probability is exp(-loss) = sigmoid(-d)."""
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published("for-logistic", pick="sum")
 
     def __init__(self, unet: bool = True) -> None:

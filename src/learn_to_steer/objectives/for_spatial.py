@@ -19,7 +19,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 
 LAST = _columns.SIDE - 1.0  # the last cell's coordinate
@@ -31,7 +31,6 @@ class ForSpatial:
     The probability is that of the same logistic model, sigmoid(-d): one half where the centres coincide.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published("for-spatial", pick="sum")
 
     def __init__(self, unet: bool = True) -> None:

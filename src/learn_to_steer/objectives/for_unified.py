@@ -18,7 +18,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 from learn_to_steer.objectives.for_spatial import object_centres
 
@@ -31,7 +31,6 @@ class ForUnified:
     The probability is exp(-loss).
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published("for-unified")
     spec = MapSpec(columns="every", choose=_columns.coarse)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
 from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Verdict
 
 SIDE = 64
 MARGIN = 0.25
@@ -43,9 +43,9 @@ class InfSplign:
     FOR's logistic model. No stop rule is published.
     """
 
-    update: Update = "prediction"
     schedule: Mapping[str, Any] = {
         "profile": "infsplign",
+        "update": "prediction",
         "by_step_index": True,
         "window": 1.0,
         "passes": 1,

@@ -22,7 +22,7 @@ from torch.nn import functional
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives._schedules import published
 
 LOOSE = 1.5  # conflict at most 0.3 and response at most 0.2 are both a probability of at least 0.8
@@ -37,7 +37,6 @@ class InitNO:
     The probability is the smaller of 1 - response and 1 - conflict / 1.5; 0.8 is where both published targets are met.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = published("initno", refinement=((0.2, 20, 0.8), (0.4, 20, 0.8)), search=(5, 10, 50))
     spec = MapSpec(columns="every", choose=_columns.coarse, own=True)
 

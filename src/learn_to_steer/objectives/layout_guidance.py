@@ -19,7 +19,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC, Box
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
 from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 # Where the subject and the reference belong, (x0, y0, x1, y1) as shares of the picture.
 LEFT, RIGHT = (0.05, 0.2, 0.45, 0.8), (0.55, 0.2, 0.95, 0.8)
@@ -45,7 +45,6 @@ class LayoutGuidance:
     The probability is 1 minus that energy, so that the published target 0.2 is a threshold of 0.8.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = {
         "profile": "layout-guidance",
         "by_step_index": True,

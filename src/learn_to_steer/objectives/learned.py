@@ -16,13 +16,12 @@ from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 
 class Learned:
     """Wraps a classifier; one batch for all pairs of all samples."""
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = {}
 
     def __init__(self, classifier: RelationClassifier) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 
 class StormFixed:
@@ -24,7 +24,6 @@ class StormFixed:
     ``words_only`` leaves end and padding out of the softmax over columns, as the authors do for SD2.x.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = _storm.schedule("storm-fixed")
     spec = MapSpec(columns="every", choose=_columns.coarse)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 ENTROPY = 0.05
 ITERATIONS = 50
@@ -34,7 +34,6 @@ class StormOT:
     ``words_only`` leaves end and padding out of the softmax over columns, as the authors do for SD2.x.
     """
 
-    update: Update = "latents"
     schedule: Mapping[str, Any] = _storm.schedule("storm-ot")
     spec = MapSpec(columns="every", choose=_columns.coarse)
 

@@ -47,10 +47,13 @@ class SteeringConfig:
     clip: float | None = None
     refinement: tuple[tuple[float, int, float], ...] = ()
     search: tuple[int, int, int] | None = None
+    update: Literal["latents", "prediction"] = "latents"
 
     def __post_init__(self) -> None:
         if self.pick not in ("worst", "round-robin", "sum"):
             raise UnknownNameError(f"pick is 'worst', 'round-robin' or 'sum', not {self.pick!r}")
+        if self.update not in ("latents", "prediction"):
+            raise UnknownNameError(f"update is 'latents' or 'prediction', not {self.update!r}")
         if not 0 <= self.window <= 1:
             raise UnknownNameError(f"window is a share of the schedule between 0 and 1, not {self.window}")
         rows = self.refinement

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
-from learn_to_steer.objectives._protocol import Clock, Objective
+from learn_to_steer.objectives._protocol import Clock
 from learn_to_steer.replay import sliced
+from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.refine import Refiner
 
@@ -53,13 +54,13 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         )
 
 
-def check_update(pipe: Any, objective: Objective) -> None:
-    """Raise UnsupportedError when the objective adds to predicted noise and the model predicts something else."""
+def check_update(pipe: Any, config: SteeringConfig) -> None:
+    """Raise UnsupportedError when noise is to be added to the prediction and the model predicts something else."""
     kind = pipe.scheduler.config.get("prediction_type", "flow")
-    if objective.update == "prediction" and kind != "epsilon":
+    if config.update == "prediction" and kind != "epsilon":
         raise UnsupportedError(
-            f"this objective adds to the predicted noise, but the model predicts {kind!r}; "
-            "use a model whose scheduler has prediction_type 'epsilon', or another objective"
+            f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
+            "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
         )
 
 
@@ -169,7 +170,7 @@ class Session:
             after = self.refiner(conditional, start, self._scale, clock)
         finally:
             self._busy = False
-        if self.refiner.objective.update == "prediction":
+        if self.refiner.config.update == "prediction":
             # Noise that is added to the prediction is what a step takes away: against the move.
             self._push, after = before - after, before
         # A sample that needed no move keeps the bits of its latents.

@@ -54,7 +54,7 @@ class Steerer:
         family = find(pipe)
         layout = family.layout(getattr(pipe, family.denoiser))
         self.objective.check(layout)
-        check_update(pipe, self.objective)
+        check_update(pipe, self.config)
         return SteeredPipeline(pipe, family, self.objective, self.config)
 
 
