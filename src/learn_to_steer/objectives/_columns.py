@@ -1,6 +1,6 @@
 """Maps as the handcrafted losses see them: one map an object, from the UNet's coarse cross-attention.
 
-*Source:* the Attend-and-Excite family (arXiv 2301.13826, section 4, and the methods built on its code): mean over the
+*Source:* the Attend-and-Excite family (arXiv 2301.13826, and the methods built on its code): mean over the
 layers of 16 x 16 and over heads, a second softmax over the text's columns with a factor, a small smoothing kernel.
 """
 

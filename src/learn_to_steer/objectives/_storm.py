@@ -2,8 +2,8 @@
 
 *Source:* Han et al., CVPR 2025, arXiv 2503.22168, as released. The released cost matrix depends on the source places
 alone, so that its transport plan is the product of the two maps whatever the targets are, and the transport cost
-is sum_p A(p) B(p) g(p): a penalty on overlap, weighed by the side. That closed form is used here (checked by the
-identity; only a guard against tiny numbers in the released Sinkhorn loop differs, for pixels of very high cost).
+is sum_p A(p) B(p) g(p): a penalty on overlap, weighed by the side. That closed form is used here; it leaves out only
+a guard against tiny numbers in the released Sinkhorn loop, which ignores pixels of very high cost.
 """
 
 from __future__ import annotations

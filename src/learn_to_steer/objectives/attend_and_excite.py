@@ -1,6 +1,6 @@
 """Attend-and-Excite: no object may be neglected; the least attended one is pulled up.
 
-*Source:* Chefer et al., SIGGRAPH 2023, arXiv 2301.13826, section 4 (L = max over objects of 1 - max over places).
+*Source:* Chefer et al., SIGGRAPH 2023, arXiv 2301.13826 (L = max over objects of 1 - max over places).
 Constants as published: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half; in the steps
 at 0, 20 and 40 per cent up to 20 more until the least attended object's peak reaches 0.05, 0.5 and 0.8.
 *Differs:* the objects are the relations' two nouns, each the mean of its columns. The method knows no directions:

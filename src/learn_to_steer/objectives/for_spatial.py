@@ -1,6 +1,6 @@
 """FOR-Spatial: a sigmoid of how far the objects' centres of attention are on the wrong side.
 
-*Source:* Feedback-guided noise refinement (FOR), arXiv 2503.06506, its spatial term; constants as published with it.
+*Source:* FOR, arXiv 2503.06506, its spatial term; constants as published with it.
 For FLUX, Learn-to-Steer (arXiv 2509.02295, appendix C.1) averages all maps of all layers and searched the step size.
 *Differs:* an object of several sub-words is the mean of all its columns. On maps that are not 16 cells wide,
 coordinates still run from 0 to 15, so that the sigmoid keeps its slope. For FLUX the paper gives neither the step size

@@ -1,7 +1,7 @@
 """A search for a better initial noise, before the first step.
 
 The noise z is replaced by z exp(v/2) + mu, and mu and v are fitted to the objective by Adam while they are held near
-a standard normal. *Source:* InitNO, arXiv 2404.04650, section 4; constants as published, the inner loop capped.
+a standard normal. *Source:* InitNO, arXiv 2404.04650; constants as published, the inner loop capped.
 """
 
 from __future__ import annotations
