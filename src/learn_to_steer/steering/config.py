@@ -26,7 +26,9 @@ class SteeringConfig:
     ``by_variance`` the rate is also multiplied with the noise's variance. ``clip`` bounds the gradient's L2 norm.
     ``refinement`` are rows of (share of the schedule, passes, target): in the denoising step at that share, up to so
     many passes are made beforehand, until the probability reaches the target. ``search`` are (rounds, passes, passes
-    of the last resort) of a search for a better initial noise, which counts towards ``total_passes``. ``pick`` "sum" works on all relations at once.
+    of the last resort) of a search for a better initial noise, which counts towards ``total_passes``. ``pick`` "sum"
+    works on all relations at once. ``update`` "prediction" leaves the latents alone and adds the gradient to the noise
+    that the model predicts.
     """
 
     profile: str = "default"
