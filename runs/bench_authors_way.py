@@ -34,8 +34,6 @@ from learn_to_steer.tap import Tap
 class FromAllColumns:
     """The learned objective on maps of every text column, as the authors keep them."""
 
-    update = "latents"
-
     def __init__(self, learned: Learned, columns: Sequence[Sequence[int]]) -> None:
         self.learned, self.columns, self.spec = learned, columns, learned.spec
 

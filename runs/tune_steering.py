@@ -2,6 +2,9 @@
 
     python runs/tune_steering.py --model sd:emoji --limit 48
     python runs/tune_steering.py --model sd:emoji --limit 48 --try "gentle: rate=0.02 passes=8"
+    python runs/tune_steering.py --model flux:schnell --objective for-spatial --rates 5 10 20 50 100 200 --passes 1 15
+
+The last line is the step-size search that the paper makes for FOR-Spatial on FLUX (appendix C.1).
 
 Every row is a resumable evaluation in --out. Numbers go to docs/results/tuning/MODEL.json, one entry a setting
 and limit; benchmark prompts are not touched. The unsteered model is always among the rows.
@@ -13,7 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
-from learn_to_steer import storage
+from learn_to_steer import catalog, storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +38,9 @@ def parsed(text: str) -> tuple[str, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--objective", default="learned")
+    parser.add_argument("--rates", type=float, nargs="+", default=[], help="a row for each of them and of --passes")
+    parser.add_argument("--passes", type=int, nargs="+", default=[1])
     parser.add_argument("--try", dest="tries", action="append", default=[], metavar="'NAME: KEY=VALUE ...'")
     parser.add_argument("--classifier", help="another classifier than the model's own")
     parser.add_argument("--limit", type=int, default=48, help="validation prompts")
@@ -42,19 +48,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/tuning"))
     options = parser.parse_args()
-    path = ROOT / "docs" / "results" / "tuning" / f"{options.model.replace(':', '-')}.json"
+    objective = catalog.normal(options.objective)
+    label = options.model.replace(":", "-") + ("" if objective == "learned" else f"-{objective}")
+    path = ROOT / "docs" / "results" / "tuning" / f"{label}.json"
     stored = storage.read_json(path) if path.exists() else {}
-    for name, settings in [(BASE, {}), ("default", {}), *map(parsed, options.tries)]:
+    grid = [(f"rate {r:g}, {n} passes", {"rate": r, "passes": n}) for r in options.rates for n in options.passes]
+    for name, settings in [(BASE, {}), ("default", {}), *grid, *map(parsed, options.tries)]:
         config = EvaluateConfig(
             model=options.model,
-            objective="none" if name == BASE else "learned",
+            objective="none" if name == BASE else objective,
             classifier=None if name == BASE else options.classifier,
             benchmark=BENCHMARK,
             images=options.images,
             limit=options.limit,
             seed=options.seed,
             settings=settings,
-            out=str(options.out / options.model.replace(":", "-") / name),
+            out=str(options.out / label / name),
             batch=16,
         )
         summary = evaluate(config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learn_to_steer.families.sd import FAMILY
-from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.maps import MapSpec, columns_to_weights
 from learn_to_steer.tap import Tap
 
 WEIGHTS = columns_to_weights([[(2,), (4, 5)], [(3, 4), (7,)]], 77)
@@ -64,6 +64,51 @@ def test_maps_have_the_pictures_shape(tiny_sd: Any) -> None:
         tiny_sd.unet(**inputs(width=12))
         shapes = {layer.shape for layer in maps().layers}
     assert shapes == {(2, 2, 2, 8, 12), (2, 2, 2, 4, 6)}
+
+
+def only_coarse(layers: Any, height: int, width: int) -> Any:
+    return [layer for layer in layers if layer.level == 1]
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_chosen_layers_are_those_of_all(tiny_sd: Any, grad: bool) -> None:
+    tap = Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    some = Tap(tap.points, FAMILY.attention(tiny_sd.unet), MapSpec(choose=only_coarse))
+    with torch.set_grad_enabled(grad):
+        with tap.reading(WEIGHTS, 8, 8) as maps:
+            whole = tiny_sd.unet(**inputs()).sample
+            every = maps().layers
+        with some.reading(WEIGHTS, 8, 8) as maps:
+            part = tiny_sd.unet(**inputs()).sample
+            coarse = maps().layers
+    assert [layer.shape[-1] for layer in coarse] == [4, 4, 4, 4]
+    assert all(torch.equal(one, other) for one, other in zip(coarse, every, strict=False))
+    torch.testing.assert_close(part, whole)
+
+
+def test_own_attention_is_the_pictures_to_itself(tiny_sd: Any) -> None:
+    """Against the projections of the block itself, written out."""
+    points = [point for point in FAMILY.points(tiny_sd.unet) if point.layer.level == 1]
+    spec = MapSpec(choose=only_coarse, own=True)
+    seen: list[torch.Tensor] = []
+    module = points[0].own
+    assert module is not None
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        before = tiny_sd.unet(**inputs()).sample
+        with Tap(FAMILY.points(tiny_sd.unet), spec=spec).reading(WEIGHTS, 8, 8) as maps:
+            during = tiny_sd.unet(**inputs()).sample
+            own = maps().own
+        query, key = (
+            part(seen[-1]).unflatten(-1, (module.heads, -1)).transpose(1, 2) for part in (module.to_q, module.to_k)
+        )
+        by_hand = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1).mean(1)
+    handle.remove()
+    torch.testing.assert_close(during, before)
+    assert [layer.shape for layer in own] == [(2, 16, 4, 4)] * 4
+    torch.testing.assert_close(own[0].flatten(2), by_hand)
 
 
 def test_channels_come_by_resolution_then_down_mid_up(tiny_sd: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -41,22 +41,35 @@ class MapLayer:
 
 @dataclass(frozen=True)
 class TapPoint:
-    """One attention module to read, and where the text stands among its keys."""
+    """One attention module to read, where the text stands among its keys, and its block's self-attention.
+
+    ``own`` is None where text and picture attend to each other in one module.
+    """
 
     layer: MapLayer
     module: nn.Module
     text: Text = "only"
+    own: nn.Module | None = None
+
+
+# Picks the layers to read out of all, for latents of a height and a width.
+Choice = Callable[[Sequence[MapLayer], int, int], Sequence[MapLayer]]
 
 
 @dataclass(frozen=True)
 class MapSpec:
-    """What an objective wants to see: over which keys the maps' softmax runs.
+    """What an objective wants to see.
 
-    "text" normalises over the text columns only, "joint" over all keys the layer has (the model's true
-    attention). They differ only where text and picture share the keys (FLUX, SD3).
+    ``softmax``: "text" normalises over the text columns only, "joint" over all keys the layer has (the model's
+    true attention). They differ only where text and picture share the keys (FLUX, SD3).
+    ``columns``: "objects" gives the maps of the objects' columns, averaged; "every" a map of every text column.
+    ``choose`` picks the layers (None: all of them); ``own`` asks for the picture's attention to itself there too.
     """
 
     softmax: Softmax = "text"
+    columns: Literal["objects", "every"] = "objects"
+    choose: Choice | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,9 +127,20 @@ class Layout:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Maps of one forward: per layer (batch, objects, heads, height, width), in the layout's order, fp32."""
+    """Maps of one forward: per layer (batch, objects, heads, height, width), in the layout's order, fp32.
+
+    With every text column asked for, columns stand in the place of objects; ``objects`` (batch, objects, columns)
+    are then the averaging weights of the objects' columns, and ``words`` (batch, columns) tells the columns of the
+    prompt's words from start, end and padding. ``own`` holds, per layer, the picture's attention to itself, mean
+    over heads: (batch, places asking, height, width). ``memory`` is, per sample, what the objective's verdict on
+    it left behind when it last saw it in this pipeline call, or None.
+    """
 
     layers: tuple[Tensor, ...]
+    objects: Tensor | None = None
+    words: Tensor | None = None
+    own: tuple[Tensor, ...] = ()
+    memory: tuple[Any, ...] = ()
 
     def stack(self, side: int, renormalise: bool = True, reduce: Reduce = "none") -> Tensor:
         """All maps at one resolution: (batch, objects, channels, side, side), the channels as ``Layout`` has them.

@@ -51,24 +51,29 @@ class Tap:
         maps, when a layer did not show its attention.
         """
         captured: dict[str, Tensor] = {}
+        own: dict[str, Tensor] = {}
         handles = []
         depth = torch._C._len_torch_function_stack()
+        points, others = self._chosen(height, width)
 
         def collect() -> AttentionMaps:
-            missing = [p.layer.name for p in self.points if p.layer.name not in captured]
+            names = [p.layer.name for p in points]
+            missing = [n for n in names if n not in captured or (self.spec.own and n not in own)]
             if missing:
                 raise CaptureError(
-                    f"{len(missing)} of {len(self.points)} attention layers showed no attention (first: {missing[0]}). "
+                    f"{len(missing)} of {len(points)} attention layers showed no attention (first: {missing[0]}). "
                     "Sliced, xformers, sage and hub attention bypass torch's scaled_dot_product_attention: call "
                     "pipe.disable_attention_slicing() and pipe.unet.set_default_attn_processor(), or "
                     'pipe.transformer.set_attention_backend("native")'
                 )
-            return AttentionMaps(tuple(captured[p.layer.name] for p in self.points))
+            return AttentionMaps(tuple(captured[n] for n in names), own=tuple(own[n] for n in names if n in own))
 
         try:
-            for point in self.points:
+            for point in points:
                 handles += _install(point.module, _Reader(self, point, weights, (height, width), captured))
-            for module in self._answered:
+                if self.spec.own and point.own is not None:
+                    handles += _install(point.own, _OwnReader(point, (height, width), own))
+            for module in others:
                 handles += _install(module, _Answerer())
             yield collect
         finally:
@@ -77,6 +82,16 @@ class Tap:
             # Torch runs always-called hooks after an Exception only: a Ctrl-C inside a module leaves its mode on.
             while torch._C._len_torch_function_stack() > depth:
                 _pop_mode()  # type: ignore[no-untyped-call]
+
+    def _chosen(self, height: int, width: int) -> tuple[list[TapPoint], list[nn.Module]]:
+        """The points to read, and the attention modules that are only answered."""
+        if self.spec.choose is None:
+            return list(self.points), list(self._answered)
+        layers = self.spec.choose([p.layer for p in self.points], height, width)
+        chosen = [p for p in self.points if p.layer in layers]
+        read = {id(module) for p in chosen for module in (p.module, p.own if self.spec.own else None)}
+        passed = [p.module for p in self.points] if self._answered else []
+        return chosen, [module for module in (*self._answered, *passed) if id(module) not in read]
 
 
 def _install(module: nn.Module, mode: TorchFunctionMode) -> list[Any]:
@@ -210,3 +225,23 @@ class _Reader(TorchFunctionMode):
         name = self._point.layer.name
         if name not in self._captured:
             self._captured[name] = maps.permute(0, 3, 1, 2).reshape(batch, objects, heads, self._height, self._width)
+
+
+class _OwnReader(TorchFunctionMode):
+    """Writes one layer's self-attention out and keeps its mean over heads."""
+
+    def __init__(self, point: TapPoint, size: tuple[int, int], captured: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._name, self._captured = point.layer.name, captured
+        self._height, self._width = point.layer.size(*size)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value, mask, scale, plain = _attention_arguments(*args, **kwargs)
+        probabilities = _probabilities(query, key, mask, scale)
+        if self._name not in self._captured:
+            mean = probabilities.mean(dim=1)
+            self._captured[self._name] = mean.reshape(*mean.shape[:2], self._height, self._width)
+        return probabilities.to(value.dtype) @ value if plain else func(*args, **kwargs)

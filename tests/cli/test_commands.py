@@ -29,6 +29,7 @@ def test_parse_prints_json(run):
         ("benchmarks", "t2i-compbench-four-relations"),
         ("benchmarks", "visor-1000"),
         ("objectives", "learned"),
+        ("objectives", "for-spatial"),
         ("detectors", "emoji"),
         ("sources", "emoji"),
         ("schedulers", "DDIMScheduler"),
@@ -112,6 +113,21 @@ def test_generate_without_steering_and_from_a_config_file(run, saved_sd, tmp_pat
     assert Image.open(out / "base-00-00.png").size == (64, 96)
     config = json.loads((out / "config.json").read_text())
     assert (config["seed"], config["objective"], config["height"]) == (4, "none", 96)
+
+
+def test_a_baseline_needs_no_classifier_and_keeps_its_schedule(run, saved_sd, tmp_path):
+    base = ["generate", DOG, "--model", saved_sd, "--steps", "4", "--objective", "FOR_spatial"]
+    outcome = run(*base, "--out", tmp_path / "published")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "published" / "report.json").read_text())
+    assert [step["passes"] for step in report["prompts"][0]["images"][0]["steering"]["steps"]] == [1, 1]
+    assert "classifier" not in report["fingerprints"]
+    outcome = run(*base, "--profile", "equal", "--set", "passes=3", "--set", "threshold=2", "--out", tmp_path / "equal")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "equal" / "report.json").read_text())
+    assert {step["passes"] for step in report["prompts"][0]["images"][0]["steering"]["steps"]} == {3}
+    refused = run(*base, "--classifier", saved_sd / "classifier", "--out", tmp_path / "none")
+    assert refused.code == 2 and "uses no classifier" in refused.err
 
 
 def test_explicit_relation_overrides_the_prompt(run, model, tmp_path):

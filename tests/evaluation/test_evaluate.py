@@ -54,6 +54,16 @@ def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):
     assert told == [(0, 4), (3, 4), (4, 4)]
 
 
+def test_a_baseline_is_evaluated_like_the_learned_objective(config, left_dog, tmp_path):
+    settings = {"refinement": ((0.0, 1, 2.0),)}
+    summary = evaluate(replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["passes"] for row in rows] == [2, 2]
+    assert list(summary["fingerprints"]) == ["denoiser"]
+    again = evaluate(replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings))
+    assert again["passes_per_image"] == summary["passes_per_image"] == 2
+
+
 def test_only_what_is_missing_is_made_again(config, left_dog, tmp_path):
     config = replace(config, batch=1, objective="none", classifier=None)
     evaluate(config)

@@ -299,7 +299,7 @@ def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any
     sound = steered.objective
 
     class Broken:
-        spec, update = sound.spec, "latents"
+        spec = sound.spec
 
         def predicates(self) -> tuple[str, ...]:
             return ("left of",)

@@ -29,8 +29,6 @@ def draw(pipe: Any, prompt: str = PROMPT, **more: Any) -> Any:
 class Reworked:
     """An objective whose losses go through ``change``."""
 
-    update = "latents"
-
     def __init__(self, sound: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.sound, self.spec, self.change = sound, sound.spec, change
 

@@ -26,7 +26,7 @@ def evaluate(
         ),
     ] = None,
     data: options.Data = None,
-    objective: Annotated[str, typer.Option(help="What steers: 'learned', or 'none' for the plain model.")] = "learned",
+    objective: options.Objective = "learned",
     detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[

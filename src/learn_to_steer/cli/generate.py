@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
 from learn_to_steer.cli.model_options import general, placed, sampled, taking
 
@@ -17,6 +18,7 @@ def generate(
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 1,
     out: Annotated[str, typer.Option(help="Folder of the pictures.", metavar="DIR")] = "out/generate",
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Make the steered pictures too.")] = True,
+    objective: options.Objective = "learned",
     relation: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +51,7 @@ def generate(
         seed=seed,
         images=images,
         out=out,
-        objective="learned" if steer else "none",
+        objective=objective if steer else "none",
         **chosen,
     )
     with progress("drawing", "steps") as advance:

@@ -89,7 +89,11 @@ def sampled(
     ] = None,
     profile: Annotated[
         str,
-        typer.Option(help="How to steer: 'default' stops when sure, 'official' is the paper's loop.", metavar="NAME"),
+        typer.Option(
+            help="How to steer: 'default' stops when sure (baselines: as published), 'equal' does so for baselines "
+            "too, 'official' is the paper's loop.",
+            metavar="NAME",
+        ),
     ] = "default",
     setting: Annotated[
         list[str] | None,

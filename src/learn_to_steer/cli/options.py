@@ -83,3 +83,9 @@ Scheduler = Annotated[
     str | None,
     typer.Option(help="Replace the scheduler (see: list schedulers).", show_default="the model's own", metavar="CLASS"),
 ]
+Objective = Annotated[
+    str,
+    typer.Option(
+        help="What steers: 'learned', a baseline (see: list objectives), or 'none' for the plain model.", metavar="NAME"
+    ),
+]

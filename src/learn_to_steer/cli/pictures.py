@@ -14,6 +14,7 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError, PromptError, UnknownNameError
 from learn_to_steer.evaluation import Job, Model, ModelConfig, Picture, draw, find_detector, judge, open_model
+from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.evaluation.run import png
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.families._load import PACKAGE
@@ -178,7 +179,7 @@ def _write(out: Path, config: GenerateConfig, model: Model, drawn: list[_Drawn])
             images.append(entry)
         named = [relation.as_list() for relation in done.relations]
         report.append({"prompt": done.prompt, "relations": named, "images": images})
-        pages.append((done.prompt, *_columns(done)))
+        pages.append((done.prompt, *_columns(done, config.objective)))
     _save(out / "compare.png", compare(pages))
     blocks = [(done.prompt, done.maps, _sides(done)) for done in drawn if done.maps]
     if blocks:
@@ -187,7 +188,7 @@ def _write(out: Path, config: GenerateConfig, model: Model, drawn: list[_Drawn])
     storage.write_json(out / "report.json", facts | {"prompts": report})
 
 
-def _columns(done: _Drawn) -> tuple[list[Shown], list[Shown]]:
+def _columns(done: _Drawn, objective: str) -> tuple[list[Shown], list[Shown]]:
     if not done.relations:
         plain = "no relation to steer to"
         return [Shown(one.image) for one in done.base], [Shown(one.image, note=plain) for one in done.steered]
@@ -195,8 +196,9 @@ def _columns(done: _Drawn) -> tuple[list[Shown], list[Shown]]:
         Shown(picture.image, _correct(verdict), _reason(verdict))
         for picture, (verdict, _) in zip(done.base, done.verdicts, strict=True)
     ]
+    sure = objective == LEARNED  # what the others report is no probability
     steered = [
-        Shown(picture.image, _correct(verdict), _sureness(picture, done.relations) or _reason(verdict))
+        Shown(picture.image, _correct(verdict), (sure and _sureness(picture, done.relations)) or _reason(verdict))
         for picture, (_, verdict) in zip(done.steered, done.verdicts, strict=False)
     ]
     return base, steered

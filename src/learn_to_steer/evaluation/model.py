@@ -13,9 +13,10 @@ from torch import nn
 
 from learn_to_steer import catalog
 from learn_to_steer.classifier import RelationClassifier, load
-from learn_to_steer.errors import DataError, UnsupportedError
+from learn_to_steer.errors import DataError, MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
 from learn_to_steer.families._load import Placement, load_pipeline, package_folder
+from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.replay import record
 from learn_to_steer.steering import SteeredPipeline, Steerer, profile
@@ -23,6 +24,7 @@ from learn_to_steer.steering.memory import estimate
 from learn_to_steer.steering.session import check_pipeline
 
 UNSTEERED = "none"
+LEARNED = "learned"
 CHECKPOINTING = ("auto", "on", "off")
 PEAK = 1.6  # peak of a pass over what it keeps: kernels need room, and gradients live beside what they come from
 log = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 class ModelConfig:
     """Which model, sampled and steered how; None stands for the variant's own value.
 
-    ``objective`` "none" is the unsteered model. ``settings`` change single settings of the steering profile.
+    ``objective`` "none" is the unsteered model; others than "learned" need no classifier and are steered as they were
+    published unless ``profile`` says otherwise. ``settings`` change single settings of the steering profile.
     ``height`` and ``width`` in pixels. ``device`` "auto" is the GPU when there is one. ``checkpointing`` "auto" trades
     time for memory when a pass would not fit. The others are as in ``Placement``.
     """
@@ -60,7 +63,7 @@ class ModelConfig:
 class Model:
     """A loaded pipeline, its sampling (keyword arguments of a call), and its steered twin unless it has none.
 
-    ``fingerprints`` tell the weights in use: of the denoiser and, if steered, of the classifier.
+    ``fingerprints`` tell the weights in use: of the denoiser and, if it steers, of the classifier.
     """
 
     pipe: Any
@@ -80,7 +83,8 @@ def open_model(config: ModelConfig) -> Model:
     """Load what ``config`` names and check that it fits together.
 
     Raises the errors of ``load_pipeline``, UnknownNameError for an objective, profile or setting, DataError
-    and MismatchError for a classifier, and UnsupportedError for a scheduler that would lose the steering.
+    and MismatchError for a classifier, and UnsupportedError for a scheduler that would lose the steering and for an
+    objective that this family cannot have.
     """
     choices = [UNSTEERED, *catalog.names("objectives")]
     if catalog.normal(config.objective) not in choices:
@@ -102,13 +106,27 @@ def open_model(config: ModelConfig) -> Model:
     fingerprints = {"denoiser": _fingerprint(getattr(pipe, find(pipe).denoiser))}
     if catalog.normal(config.objective) == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
-    classifier = _classifier(pipe, variant, config)
-    settings = profile(config.profile, variant.rate).changed(**{**variant.steering, **config.settings})
+    objective = _objective(pipe, variant, config)
+    settings = profile(config.profile, variant.rate, objective.schedule)
+    settings = settings.changed(**{**variant.steering, **config.settings})
     check_pipeline(pipe, find(pipe))
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
-    steered = Steerer(Learned(classifier), settings).on(pipe)
-    return Model(pipe, variant, sampling, steered, fingerprints | {"classifier": _fingerprint(classifier)})
+    steered = Steerer(objective, settings).on(pipe)
+    if isinstance(objective, Learned):
+        fingerprints["classifier"] = _fingerprint(objective.classifier)
+    return Model(pipe, variant, sampling, steered, fingerprints)
+
+
+def _objective(pipe: Any, variant: Variant, config: ModelConfig) -> Objective:
+    name = catalog.normal(config.objective)
+    if name == LEARNED:
+        return Learned(_classifier(pipe, variant, config))
+    if config.classifier is not None:
+        raise MismatchError(f"the objective {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
+    family = find(pipe)
+    built: Objective = catalog.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
+    return built
 
 
 def _classifier(pipe: Any, variant: Variant, config: ModelConfig) -> RelationClassifier:

@@ -82,7 +82,8 @@ class StableDiffusion:
             place = name.split(".", 1)[0]
             index = int(re.match(r"\w+?\.(\d+)", name)[1]) if place != "mid_block" else 0  # type: ignore[index]
             level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[place]
-            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module)))
+            own = denoiser.get_submodule(name.removesuffix("2") + "1")
+            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module, own=own)))
         return tuple(point for _, _, point in sorted(found, key=lambda entry: entry[:2]))
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:

@@ -6,7 +6,8 @@ softmax, as the authors have it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -15,13 +16,13 @@ from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
-from learn_to_steer.objectives._protocol import Clock, Pair, Update, Verdict
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 
 class Learned:
     """Wraps a classifier; one batch for all pairs of all samples."""
 
-    update: Update = "latents"
+    schedule: Mapping[str, Any] = {}
 
     def __init__(self, classifier: RelationClassifier) -> None:
         self.classifier = classifier.eval()

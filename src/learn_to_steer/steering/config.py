@@ -1,7 +1,9 @@
-"""How steering is done: one frozen config and its two named profiles."""
+"""How steering is done: one frozen config and its named profiles."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -18,6 +20,15 @@ class SteeringConfig:
     change the latents' own root mean square. A sample stops when the probability of its least satisfied
     relation reaches ``threshold``; the official profile stops at ``loss_targets`` instead (one per denoising
     step, the last one repeated).
+
+    The rest is what published baselines do. ``start`` is the share of the schedule that goes by before the window
+    opens. ``decay`` is the share of ``rate`` squared that is left in the last step, falling evenly; with
+    ``by_variance`` the rate is also multiplied with the noise's variance. ``clip`` bounds the gradient's L2 norm.
+    ``refinement`` are rows of (share of the schedule, passes, target): in the denoising step at that share, up to so
+    many passes are made beforehand, until the probability reaches the target. ``search`` are (rounds, passes, passes
+    of the last resort) of a search for a better initial noise, which counts towards ``total_passes``. ``pick`` "sum"
+    works on all relations at once. ``update`` "prediction" leaves the latents alone and adds the gradient to the noise
+    that the model predicts.
     """
 
     profile: str = "default"
@@ -27,17 +38,33 @@ class SteeringConfig:
     rate: float = 0.04
     normalised: bool = True
     keep_norm: bool = False
-    pick: Literal["worst", "round-robin"] = "worst"
+    pick: Literal["worst", "round-robin", "sum"] = "worst"
     threshold: float = 0.85
     loss_targets: tuple[float, ...] = ()
     by_step_index: bool = False
     checkpointing: bool = False
+    start: float = 0.0
+    decay: float = 1.0
+    by_variance: bool = False
+    clip: float | None = None
+    refinement: tuple[tuple[float, int, float], ...] = ()
+    search: tuple[int, int, int] | None = None
+    update: Literal["latents", "prediction"] = "latents"
 
     def __post_init__(self) -> None:
-        if self.pick not in ("worst", "round-robin"):
-            raise UnknownNameError(f"pick is 'worst' or 'round-robin', not {self.pick!r}")
+        if self.pick not in ("worst", "round-robin", "sum"):
+            raise UnknownNameError(f"pick is 'worst', 'round-robin' or 'sum', not {self.pick!r}")
+        if self.update not in ("latents", "prediction"):
+            raise UnknownNameError(f"update is 'latents' or 'prediction', not {self.update!r}")
         if not 0 <= self.window <= 1:
             raise UnknownNameError(f"window is a share of the schedule between 0 and 1, not {self.window}")
+        rows = self.refinement
+        if not isinstance(rows, tuple) or not all(isinstance(row, (tuple, list)) and len(row) == 3 for row in rows):
+            raise UnknownNameError(
+                f"refinement is rows of share of the schedule, passes and target, e.g. [[0.2, 20, 0.5]], not {rows!r}"
+            )
+        if self.search is not None and (not isinstance(self.search, (tuple, list)) or len(self.search) != 3):
+            raise UnknownNameError(f"search is rounds, passes and last passes, e.g. [5, 10, 50], not {self.search!r}")
 
     def changed(self, **values: Any) -> SteeringConfig:
         """A copy with some settings changed; UnknownNameError for a setting that does not exist."""
@@ -47,16 +74,31 @@ class SteeringConfig:
                 raise UnknownNameError(f"there is no steering setting {name!r}; settings: {', '.join(sorted(known))}")
         return replace(self, **values)
 
+    def rate_at(self, step: int, steps: int, level: float) -> float:
+        """The rate in denoising step ``step`` of ``steps``, at a noise level in [0, 1]."""
+        rate = self.rate
+        if self.decay != 1.0:
+            rate *= math.sqrt(1 - (1 - self.decay) * step / max(steps - 1, 1))
+        return rate * level**2 if self.by_variance else rate
 
-def profile(name: str, rate: float | None = None) -> SteeringConfig:
+    def refined(self, step: int, steps: int) -> tuple[int, float]:
+        """Refinement passes before denoising step ``step`` of ``steps``, and the probability that ends them."""
+        rows = [row for row in self.refinement if int(row[0] * steps + 0.5) == step]
+        return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)
+
+
+def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
     """The profile called ``name``; ``rate`` is the variant's step size for the official one.
 
+    default: what the objective's ``schedule`` says: ours for the learned one, a baseline's as it was published.
+    equal: ours for every objective, so that they are compared at equal passes.
     official: the authors' loop: up to 16 passes in every step of the first half, raw gradient, relations in
     turn inside a step, the step ends when one of them meets its target. *Source:* official_implementation, 5.
-    default: ours.
     """
     if name == "default":
-        return SteeringConfig()
+        return SteeringConfig().changed(**(schedule or {}))
+    if name == "equal":
+        return SteeringConfig(profile="equal")
     if name == "official":
         return SteeringConfig(
             profile="official",
@@ -68,4 +110,4 @@ def profile(name: str, rate: float | None = None) -> SteeringConfig:
             loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
             by_step_index=True,
         )
-    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: default, official")
+    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: default, equal, official")

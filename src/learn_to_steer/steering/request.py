@@ -18,12 +18,17 @@ Spot = str | Mapping[str, Sequence[int]]  # the text that holds the objects, or 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt: its text, its relations, the same as pairs of object numbers, and each object's columns."""
+    """One prompt: its text, its relations, the same as pairs of object numbers, and each object's columns.
+
+    ``words`` are the columns of all its words, for objectives that ask for every column; else, and with
+    ``prompt_embeds``, empty.
+    """
 
     prompt: str
     relations: tuple[Relation, ...]
     pairs: tuple[Pair, ...]
     columns: tuple[tuple[int, ...], ...]
+    words: tuple[int, ...] = ()
 
 
 def read(
@@ -52,7 +57,10 @@ def read(
     requests = []
     for given, found, spot in zip(shown, asked, spots, strict=True):
         pairs, groups = _pairs(pipe, family, objective, found, spot)
-        requests.append(Request(given, found, pairs, tuple(groups)))
+        words: tuple[int, ...] = ()
+        if found and isinstance(spot, str) and objective.spec.columns == "every":
+            (words,) = text.token_columns(family.tokenizer(pipe), spot, [(0, len(spot))])
+        requests.append(Request(given, found, pairs, tuple(groups), words))
     return requests
 
 

@@ -16,6 +16,8 @@ from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.objectives._protocol import Clock
 from learn_to_steer.replay import sliced
+from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.refine import Refiner
 
 # Their step takes the sample it is given. PNDM, Heun, KDPM2 and UniPC's corrector rebuild it from their own
@@ -52,6 +54,16 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         )
 
 
+def check_update(pipe: Any, config: SteeringConfig) -> None:
+    """Raise UnsupportedError when noise is to be added to the prediction and the model predicts something else."""
+    kind = pipe.scheduler.config.get("prediction_type", "flow")
+    if config.update == "prediction" and kind != "epsilon":
+        raise UnsupportedError(
+            f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
+            "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
+        )
+
+
 def refuse_wrapped(pipe: Any) -> None:
     """Raise UnsupportedError for a denoiser wrapped by ``torch.compile``, which no family would recognise."""
     for name in ("unet", "transformer"):
@@ -71,6 +83,7 @@ class Session:
         self._fresh = True
         self._busy = False
         self._after: Tensor | None = None
+        self._push: Tensor | None = None  # what the objective adds to the prediction of this step
         self._scale = 1.0
 
     @contextmanager
@@ -104,6 +117,7 @@ class Session:
         @functools.wraps(step)
         def steer_then_step(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
             moved = self._moved(sample, 1.0)
+            model_output = self._pushed(model_output)
             self._after = None
             result = step(model_output, timestep, moved, *args, **kwargs)
             self._fresh = True
@@ -145,25 +159,37 @@ class Session:
         began = time.monotonic()
         conditional = sliced(call, torch.arange(batch - count, batch), batch) if batch > count else call
         self._scale = self._input_scale(call, moment)
-        clock = Clock(self.family.noise_level(self.pipe, moment), self._step)
+        clock = Clock(self.family.noise_level(self.pipe, moment), self._step, len(self.scheduler.timesteps))
         before = conditional.latents.float()
         if self._scale != 1.0:
             before = before / self._scale
         self._busy = True
         try:
-            after = self.refiner(conditional, before, self._scale, clock)
+            first = self._step == 0 and self.refiner.config.search is not None
+            start = search(self.refiner, conditional, before, self._scale, clock) if first else before
+            after = self.refiner(conditional, start, self._scale, clock)
         finally:
             self._busy = False
+        if self.refiner.config.update == "prediction":
+            # Noise that is added to the prediction is what a step takes away: against the move.
+            self._push, after = before - after, before
         # A sample that needed no move keeps the bits of its latents.
         self._rows = (after != before).flatten(1).any(1).nonzero().flatten()
         self._after = after[self._rows].detach() if len(self._rows) else None
         self.seconds += time.monotonic() - began
 
+    def _pushed(self, prediction: Tensor) -> Tensor:
+        if self._push is None:
+            return prediction
+        push, self._push = self._push.to(prediction.dtype), None
+        return prediction + push
+
     def _in_window(self, moment: Tensor) -> bool:
         config = self.refiner.config
         if config.by_step_index:
-            return self._step < config.window * len(self.scheduler.timesteps)
-        return self.family.elapsed(self.pipe, moment) <= config.window
+            steps = len(self.scheduler.timesteps)
+            return config.start * steps <= self._step < config.window * steps
+        return config.start <= self.family.elapsed(self.pipe, moment) <= config.window
 
     def _input_scale(self, call: Call, moment: Tensor) -> float:
         """What the scheduler multiplied the latents with before feeding them (Euler: 1 / sqrt(sigma^2 + 1))."""

@@ -17,7 +17,7 @@ from learn_to_steer.steering.config import SteeringConfig, profile
 from learn_to_steer.steering.refine import Refiner, Sample
 from learn_to_steer.steering.report import ImageReport, SteeringReport
 from learn_to_steer.steering.request import Asked, read
-from learn_to_steer.steering.session import Session, check_pipeline, refuse_wrapped
+from learn_to_steer.steering.session import Session, check_pipeline, check_update, refuse_wrapped
 from learn_to_steer.tap import Tap
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Steerer:
 
     def __init__(self, objective: Objective, config: SteeringConfig | None = None) -> None:
         self.objective = objective
-        self.config = config or profile("default")
+        self.config = config or profile("default", schedule=objective.schedule)
 
     @classmethod
     def from_pretrained(
@@ -45,11 +45,16 @@ class Steerer:
         return cls(Learned(load(source, revision)), config)
 
     def on(self, pipe: Any) -> SteeredPipeline:
-        """A callable that runs ``pipe``, steered; MismatchError when the classifier was made for another model."""
+        """A callable that runs ``pipe``, steered.
+
+        Raises MismatchError when the classifier was made for another model, UnsupportedError when the objective
+        cannot work with this one.
+        """
         refuse_wrapped(pipe)
         family = find(pipe)
         layout = family.layout(getattr(pipe, family.denoiser))
         self.objective.check(layout)
+        check_update(pipe, self.config)
         return SteeredPipeline(pipe, family, self.objective, self.config)
 
 
@@ -85,7 +90,7 @@ class SteeredPipeline:
                 log.warning("%s: it is made unsteered", what)
         copies = int(kwargs.get("num_images_per_prompt") or 1)
         samples = [
-            Sample(request.pairs, request.columns, ImageReport(request.prompt, list(request.relations)))
+            Sample(request.pairs, request.columns, ImageReport(request.prompt, list(request.relations)), request.words)
             for request in requests
             for _ in range(copies)
         ]

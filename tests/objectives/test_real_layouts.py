@@ -1,0 +1,49 @@
+"""Which layers of the real models the published methods read: full architectures, no weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from learn_to_steer import catalog
+from learn_to_steer.families._load import skeleton
+from learn_to_steer.maps import Layout, MapLayer
+from learn_to_steer.objectives import _columns
+from learn_to_steer.objectives.attend_and_excite import build
+from learn_to_steer.objectives.infsplign import two_coarsest_up
+from learn_to_steer.objectives.layout_guidance import middle_and_first_up
+
+COARSE = {"down_blocks.2": 2, "up_blocks.1": 3}  # block -> layers, as published for 512 pixels
+UP = {"up_blocks.1": 3, "up_blocks.2": 3}
+MIDDLE = {"mid_block.attentions": 1, "up_blocks.1": 3}
+
+
+def blocks(layers: list[MapLayer]) -> dict[str, int]:
+    return dict(Counter(".".join(layer.name.split(".")[:2]) for layer in layers))
+
+
+@pytest.mark.parametrize(("model", "maps", "words_only"), [("sd:1.4", 40, False), ("sd:2.1", 100, True)])
+def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool) -> None:
+    family, denoiser = skeleton(model)
+    layout = family.layout(denoiser)
+    coarse = _columns.coarse(layout.layers, 64, 64)
+    assert blocks(coarse) == COARSE and sum(layer.heads for layer in coarse) == maps
+    assert blocks(two_coarsest_up(layout.layers, 64, 64)) == UP
+    assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
+    assert build(layout).words_only == words_only
+    assert {point.own for point in family.points(denoiser)} <= set(denoiser.modules())
+
+
+def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
+    family, denoiser = skeleton("sd:1.4")
+    layers = family.layout(denoiser).layers
+    for (height, width), size in {(64, 96): (16, 24), (32, 32): (16, 16), (16, 16): (16, 16)}.items():
+        assert {layer.size(height, width) for layer in _columns.coarse(layers, height, width)} == {size}
+
+
+def test_flux_has_two_baselines() -> None:
+    layout = Layout("flux", (MapLayer("transformer_blocks.0.attn", 24, 0),))
+    for name in ("for-spatial", "for-logistic"):
+        objective = catalog.load("objectives", name).build(layout)
+        assert objective.spec.choose is None and objective.spec.columns == "objects"
