@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -155,6 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--only", help="rows whose name begins so")
+    parser.add_argument("--images", type=int, help="at most so many a prompt; a later run completes them")
+    parser.add_argument("--limit", type=int, help="at most so many prompts; a later run completes them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tables", action="store_true")
@@ -166,6 +168,9 @@ def main() -> None:
         stored["machine"] = f"torch {torch.__version__}, {machine}"
         for row in rows():
             if row.name.startswith(options.only or ""):
+                images = min(row.images, options.images or row.images)
+                limit = min(filter(None, (row.limit, options.limit)), default=None)
+                row = replace(row, images=images, limit=limit)
                 stored["rows"][row.name] = run(options.model, row, options.seed, options.device)
                 storage.write_json(path, stored)
     tables()
