@@ -93,7 +93,9 @@ def run(model: str, row: Row, seed: int, device: str) -> dict:
     base = folder.with_name(f"{row.group}-base") / "results.jsonl"
     result = {key: summary[key] for key in KEPT}
     if row.what != "base" and base.exists():
-        pairs = list(zip(storage.read_jsonl(folder / "results.jsonl"), storage.read_jsonl(base), strict=True))
+        unsteered = {(r["index"], r["sample"]): r for r in storage.read_jsonl(base)}
+        mine = [r for r in storage.read_jsonl(folder / "results.jsonl") if (r["index"], r["sample"]) in unsteered]
+        pairs = [(r, unsteered[r["index"], r["sample"]]) for r in mine]
         prompts = [a["index"] for a, _ in pairs]
         for key in ("correct", "present"):
             difference = paired_interval([a[key] for a, _ in pairs], [b[key] for _, b in pairs], prompts)

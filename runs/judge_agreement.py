@@ -67,6 +67,9 @@ def score() -> None:
     groups = [n for n in range(COUNT) for _ in range(2)]
     result: dict = {"pictures": COUNT, "decisions": len(groups)}
     result |= {f"{who}_present": float(np.mean(values)) for who, values in said.items()}
+    for who, sets in seen.items():
+        both = [set(pair) <= names for pair, names in zip(pairs, sets, strict=True)]
+        result[f"{who}_both_present"] = float(np.mean(both))
     for who in ("detector", "judge"):
         same = [a == b for a, b in zip(said[who], said["person"], strict=True)]
         result[f"{who}_and_person"] = float(np.mean(same))
