@@ -12,14 +12,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from pairs import and_jobs
 
 from learn_to_steer import storage
 from learn_to_steer.detectors.emoji import load
-from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
-from learn_to_steer.evaluation.generate import Job, draw
+from learn_to_steer.evaluation.generate import draw
 from learn_to_steer.evaluation.model import ModelConfig, open_model
-from learn_to_steer.prompts import article
 from learn_to_steer.report import sheet
 from learn_to_steer.statistics import clustered_interval
 
@@ -34,10 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/ground"))
     options = parser.parse_args()
 
-    rng = np.random.default_rng(options.seed)
-    names = object_names()
-    pairs = [[names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(options.pairs)]
-    jobs = [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]
+    pairs, jobs = and_jobs(options.pairs, np.random.default_rng(options.seed))
     model = open_model(ModelConfig(model=options.model, objective="none"))
     pictures = []
     for start in range(0, len(jobs), 20):

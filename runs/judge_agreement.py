@@ -14,15 +14,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from pairs import and_jobs
 from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.detectors.emoji import load
 from learn_to_steer.emoji import judge
 from learn_to_steer.emoji.sprites import object_names
-from learn_to_steer.evaluation.generate import Job, draw
+from learn_to_steer.evaluation.generate import draw
 from learn_to_steer.evaluation.model import ModelConfig, open_model
-from learn_to_steer.prompts import article
 from learn_to_steer.statistics import clustered_interval, cohens_kappa
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "labelled"
@@ -31,10 +31,7 @@ COUNT, ACROSS, SIDE = 100, 10, 128
 
 def draw_pictures(model_name: str, seed: int) -> None:
     """Pictures of prompts "a X and a Y", tiled into one file."""
-    rng = np.random.default_rng([seed, 100])
-    names = object_names()
-    pairs = [[names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(COUNT)]
-    jobs = [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]
+    pairs, jobs = and_jobs(COUNT, np.random.default_rng([seed, 100]))
     model = open_model(ModelConfig(model=model_name, objective="none"))
     tiled = Image.new("RGB", (ACROSS * SIDE, COUNT // ACROSS * SIDE))
     for start in range(0, COUNT, 20):

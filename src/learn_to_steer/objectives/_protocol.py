@@ -55,7 +55,7 @@ class Verdict:
 
 
 class Objective(Protocol):
-    """A loss on maps. One final class a file; objectives see maps, never a model.
+    """A loss on maps. One class a file, twins share what they read; objectives see maps, never a model.
 
     ``schedule`` are the steering settings that the method is published with, as far as they differ from ours: what the
     gradient moves, when, how far and how often.

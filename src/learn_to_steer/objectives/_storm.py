@@ -14,11 +14,30 @@ from typing import Any
 
 from torch import Tensor
 
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.maps import Layout, MapSpec
 from learn_to_steer.objectives import _columns, _places
 from learn_to_steer.objectives._schedules import published
 
 TINY = 1e-8
 LAST = _columns.SIDE - 1.0
+
+
+class Reading:
+    """Which maps every variant reads. ``words_only`` leaves end and padding out of the softmax over columns, as the
+    authors do for SD2.x.
+    """
+
+    spec = MapSpec(columns="every", choose=_columns.coarse)
+
+    def __init__(self, words_only: bool = False) -> None:
+        self.words_only = words_only
+
+    def check(self, layout: Layout) -> None:
+        _columns.need_unet(layout, "STORM")
+
+    def predicates(self) -> tuple[str, ...]:
+        return BASIC
 
 
 def schedule(name: str) -> Mapping[str, Any]:

@@ -7,44 +7,25 @@ d, keeps a slope of 0.98 there. It is the strongest handcrafted twin of a learne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learn_to_steer.geometry import BASIC
-from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.maps import Layout
+from learn_to_steer.objectives import _columns
 from learn_to_steer.objectives._schedules import published
-from learn_to_steer.objectives.for_spatial import object_centres
+from learn_to_steer.objectives.for_spatial import ForSpatial
 
 
-class ForLogistic:
+class ForLogistic(ForSpatial):
     """Loss: softplus(d), d as in ``ForSpatial``; the probability is exp(-loss) = sigmoid(-d)."""
 
     schedule: Mapping[str, Any] = published("for-logistic", pick="sum")
 
-    def __init__(self, unet: bool = True) -> None:
-        self._unet = unet
-        self.spec = MapSpec(columns="every", choose=_columns.coarse) if unet else MapSpec()
-
-    def check(self, layout: Layout) -> None:
-        """Every family's maps will do."""
-
-    def predicates(self) -> tuple[str, ...]:
-        return BASIC
-
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        centres = object_centres(maps, self._unet)
-
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            apart = _places.separation(pair.predicate, centres[b, pair.subject], centres[b, pair.reference])
-            return functional.softplus(-apart), torch.sigmoid(apart)
-
-        return _verdicts.each(pairs, judge)
+    def loss(self, apart: Tensor) -> Tensor:
+        return functional.softplus(-apart)
 
 
 def build(layout: Layout) -> ForLogistic:

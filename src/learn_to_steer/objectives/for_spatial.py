@@ -48,9 +48,13 @@ class ForSpatial:
 
         def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
             apart = _places.separation(pair.predicate, centres[b, pair.subject], centres[b, pair.reference])
-            return torch.sigmoid(-apart), torch.sigmoid(apart)
+            return self.loss(apart), torch.sigmoid(apart)
 
         return _verdicts.each(pairs, judge)
+
+    def loss(self, apart: Tensor) -> Tensor:
+        """The loss of centres that are ``apart`` cells on the right side, negative on the wrong one."""
+        return torch.sigmoid(-apart)
 
 
 def object_centres(maps: AttentionMaps, unet: bool) -> Tensor:

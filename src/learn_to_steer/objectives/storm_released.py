@@ -15,29 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from learn_to_steer.geometry import BASIC
-from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
+from learn_to_steer.maps import AttentionMaps, Layout
 from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
 from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 
 
-class StormReleased:
-    """Loss: overlap weighed by the side, for the subject on the left or above. The probability is 1 - loss, at least 0.
-
-    ``words_only`` leaves end and padding out of the softmax over columns, as the authors do for SD2.x.
-    """
+class StormReleased(_storm.Reading):
+    """Loss: overlap weighed by the side, the subject on the left or above. The probability is 1 - loss, at least 0."""
 
     schedule: Mapping[str, Any] = _storm.schedule("storm-released")
-    spec = MapSpec(columns="every", choose=_columns.coarse)
-
-    def __init__(self, words_only: bool = False) -> None:
-        self.words_only = words_only
-
-    def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "STORM")
-
-    def predicates(self) -> tuple[str, ...]:
-        return BASIC
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
         shown = _storm.normalised(_columns.object_maps(maps, words_only=self.words_only))

@@ -1,0 +1,16 @@
+"""Prompts "a X and a Y" of two random objects, each with an image of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.evaluation.generate import Job
+from learn_to_steer.prompts import article
+
+
+def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], list[Job]]:
+    """``count`` pairs of names, and what to draw for each."""
+    names = object_names()
+    pairs = [[names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(count)]
+    return pairs, [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]
