@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -35,12 +36,30 @@ def transformer(guidance: bool) -> FluxTransformer2DModel:
         in_channels=64,
         num_layers=3,
         num_single_layers=6,
-        attention_head_dim=40,
-        num_attention_heads=4,
+        attention_head_dim=32,
+        num_attention_heads=5,
         joint_attention_dim=128,
         pooled_projection_dim=128,
         guidance_embeds=guidance,
-        axes_dims_rope=(8, 16, 16),
+        axes_dims_rope=(8, 12, 12),
+    )
+
+
+def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=128,
+            d_kv=32,
+            d_ff=384,
+            num_layers=3,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            attn_implementation="eager",  # the backward of fused attention is slow on a CPU
+        )
     )
 
 
@@ -68,20 +87,7 @@ class Base(nn.Module):
                 attn_implementation="eager",
             )
         )
-        self.text_encoder_2 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5),
-                d_model=128,
-                d_kv=32,
-                d_ff=384,
-                num_layers=3,
-                num_heads=4,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=t5.pad_token_id,
-                eos_token_id=t5.eos_token_id,
-            )
-        )
+        self.text_encoder_2 = t5_encoder(t5)
         self.transformer = transformer(guidance=True)
         self.what = nn.Linear(160, 4 * CLASSES)
         self.features: torch.Tensor | None = None
@@ -109,6 +115,14 @@ class Texts:
         pooled = base.text_encoder(self.clip(captions, max_length=77, **settings).input_ids.to(DEVICE)).pooler_output
         text = base.text_encoder_2(self.t5(captions, max_length=COLUMNS, **settings).input_ids.to(DEVICE))[0]
         return text, pooled
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """A bf16 copy to compute with while ``network`` trains; plain attention, since the fused one's backward is slow."""
+    fast = copy.deepcopy(network).bfloat16()
+    if DEVICE.type == "cpu":
+        getattr(fast, "transformer", fast).set_attention_backend("_native_math")
+    return fast
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,8 @@ def score() -> None:
         result[f"{who}_and_person_whole_lists"] = float(
             np.mean([a == b for a, b in zip(seen[who], labels, strict=True)])
         )
+    everything = {who: [n in names for names in sets for n in object_names()] for who, sets in seen.items()}
+    result["kappa_detector_judge_every_name"] = cohens_kappa(everything["detector"], everything["judge"])
     result["kappa_detector_judge"] = cohens_kappa(said["detector"], said["judge"])
     result["kappa_detector_person"] = cohens_kappa(said["detector"], said["person"])
     storage.write_json(FOLDER / "agreement.json", result)

@@ -1,6 +1,7 @@
 """Train ``flux:emoji`` and ``flux:emoji-schnell`` on the emoji world, in three stages; each resumes where it was.
 
-    torchrun --nproc-per-node 2 runs/train_flux.py base --steps 12000    # flow matching, both text encoders along
+    python runs/train_text.py --minutes 15                               # first: T5, on text alone
+    torchrun --nproc-per-node 2 runs/train_flux.py base --steps 12000    # flow matching, CLIP along
     torchrun --nproc-per-node 2 runs/train_flux.py guided --steps 2000   # guidance distilled into an input, as in dev
     torchrun --nproc-per-node 2 runs/train_flux.py few --steps 3000      # four steps without guidance, as schnell
     python runs/train_flux.py export                                     # write the newest of each into the package
@@ -17,7 +18,20 @@ import json
 
 import numpy as np
 import torch
-from flux_emoji import FEW, FOLDER, Base, Texts, autoencoder, export, pack, pipeline, predict, tokenizers, transformer
+from flux_emoji import (
+    FEW,
+    FOLDER,
+    Base,
+    Texts,
+    autoencoder,
+    export,
+    pack,
+    pipeline,
+    predict,
+    tokenizers,
+    trained,
+    transformer,
+)
 from loop import CHECKPOINTS, DEVICE, RANK, WORLD, autocast, train
 from pool import PROMPTS, Pool, class_weights, save_sheet
 from safetensors.torch import load_file
@@ -49,6 +63,9 @@ class Stage:
     def __init__(self, batch: int, chunks: int) -> None:
         self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), batch
         self.base = Base(*tokenizers()).to(DEVICE)
+        language = newest("flux-text")
+        self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
+        self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         self.pool = Pool(self.vae, chunks)
 
     def teacher(self, name: str) -> Base:
@@ -79,7 +96,7 @@ def mixed(clean: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch
 
 def base_stage(options: argparse.Namespace) -> None:
     stage, weights = Stage(options.batch, options.chunks), class_weights()
-    fast = copy.deepcopy(stage.base).bfloat16()
+    fast = trained(stage.base)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         clean, captions, cells, noise = stage.draw(step, 3)
@@ -104,7 +121,7 @@ def guided_stage(options: argparse.Namespace) -> None:
     stage = Stage(options.batch, options.chunks)
     teacher = stage.teacher("flux-base")
     student = copy.deepcopy(stage.base.transformer)
-    fast = copy.deepcopy(student).bfloat16()
+    fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         clean, captions, _, noise = stage.draw(step, 4)
@@ -134,7 +151,7 @@ def few_stage(options: argparse.Namespace) -> None:
     teacher.transformer.load_state_dict(newest("flux-guided"))
     student = unguided(teacher.transformer.float())
     teacher.transformer.bfloat16()
-    fast = copy.deepcopy(student).bfloat16()
+    fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         clean, captions, _, noise = stage.draw(step, 5)
@@ -174,7 +191,8 @@ def unguided(guided: nn.Module) -> nn.Module:
 
 
 def loop_settings(options: argparse.Namespace) -> dict[str, object]:
-    return {"steps": options.steps, "rate": options.rate, "muon": True, "edges": EDGES}
+    settings = {"steps": options.steps, "rate": options.rate, "minutes": options.minutes}
+    return {**settings, "muon": True, "edges": EDGES}
 
 
 def write(_: argparse.Namespace) -> None:
@@ -193,8 +211,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["base", "guided", "few", "export"])
     parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--batch", type=int, default=24, help="scenes a step and process")
+    parser.add_argument("--batch", type=int, default=32, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
     parser.add_argument("--chunks", type=int, default=10)
     parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
     options = parser.parse_args()

@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--objective", default="learned")
+    parser.add_argument("--profile", default="default", help="what the rows change single settings of")
     parser.add_argument("--rates", type=float, nargs="+", default=[], help="a row for each of them and of --passes")
     parser.add_argument("--passes", type=int, nargs="+", default=[1])
     parser.add_argument("--try", dest="tries", action="append", default=[], metavar="'NAME: KEY=VALUE ...'")
@@ -50,13 +51,15 @@ def main() -> None:
     options = parser.parse_args()
     objective = catalog.normal(options.objective)
     label = options.model.replace(":", "-") + ("" if objective == "learned" else f"-{objective}")
+    label += "" if options.profile == "default" else f"-{options.profile}"
     path = ROOT / "docs" / "results" / "tuning" / f"{label}.json"
     stored = storage.read_json(path) if path.exists() else {}
     grid = [(f"rate {r:g}, {n} passes", {"rate": r, "passes": n}) for r in options.rates for n in options.passes]
-    for name, settings in [(BASE, {}), ("default", {}), *grid, *map(parsed, options.tries)]:
+    for name, settings in [(BASE, {}), (options.profile, {}), *grid, *map(parsed, options.tries)]:
         config = EvaluateConfig(
             model=options.model,
             objective="none" if name == BASE else objective,
+            profile=options.profile,
             classifier=None if name == BASE else options.classifier,
             benchmark=BENCHMARK,
             images=options.images,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
-from learn_to_steer.families import Variant, _load, sd
+from learn_to_steer.families import Variant, _load, flux, sd
 from learn_to_steer.families._load import Placement, load_pipeline, package_folder
 
 
@@ -27,6 +29,26 @@ def test_variant_brings_its_scheduler_and_half_weights_are_widened(saved_sd, tin
     assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
     assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.float32}
     assert type(load_pipeline("sd:tiny", scheduler="DDPMScheduler")[0].scheduler).__name__ == "DDPMScheduler"
+
+
+def test_parts_that_another_folder_owns(tiny_flux, tmp_path, monkeypatch):
+    owner, folder = tmp_path / "owner", tmp_path / "folder"
+    tiny_flux.save_pretrained(owner)
+    shutil.copytree(owner, folder)
+    for part in ("vae", "tokenizer", "text_encoder_2"):
+        shutil.rmtree(folder / part)
+    shares = dict.fromkeys(("vae", "tokenizer", "text_encoder_2"), str(owner))
+    variant = Variant("flux:tiny", "flux", str(folder), 64, 4, 3.5, 5.0, shares=shares)
+    monkeypatch.setattr(flux, "VARIANTS", (variant,))
+    pipe, _ = load_pipeline("flux:tiny", placement=Placement(dtype="bfloat16"))
+    assert {p.dtype for part in (pipe.vae, pipe.text_encoder_2) for p in part.parameters()} == {torch.bfloat16}
+    pipe.save_pretrained(tmp_path / "whole")
+    assert (tmp_path / "whole" / "vae").is_dir()
+    # The real pipeline class takes what was put together, and it is the owner's.
+    whole, _ = load_pipeline(str(tmp_path / "whole"))
+    for part in ("vae", "text_encoder_2"):
+        mine, theirs = (getattr(p, part).state_dict() for p in (whole, tiny_flux))
+        assert all(torch.equal(mine[key], theirs[key].to(torch.bfloat16).float()) for key in mine)
 
 
 def test_names_that_are_nothing():

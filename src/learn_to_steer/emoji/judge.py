@@ -30,7 +30,7 @@ MARGIN = 1.15  # side of a window over side of its sprite
 SIZES = tuple(0.23 * 1.15**k for k in range(7))  # sides as shares of the picture's height: 0.23 to 0.53
 TURNS = tuple(product((-18.0, 0.0, 18.0), (1.0, -1.0)))  # degrees, and whether mirrored
 CANDIDATES = 64
-THRESHOLD = 0.55  # explained variance from which a sprite counts as present
+THRESHOLD = 0.475  # explained variance from which a sprite counts as present
 SAME_SPOT = 0.5  # share of two sprites' mean side: closer centres are one object
 
 

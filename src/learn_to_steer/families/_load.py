@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from learn_to_steer import catalog, families
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families._protocol import Family, Variant
+from learn_to_steer.storage import read_json
 
 PACKAGE = "package:"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -66,7 +68,9 @@ def load_pipeline(
     variant = _variant(model)
     source = str(package_folder(variant.source)) if variant else model
     kept = variant.dtype if variant and device != "cpu" else "float32"
-    pipe = _from_pretrained(source, getattr(torch, placement.dtype or kept), placement)
+    pipe = _from_pretrained(
+        source, getattr(torch, placement.dtype or kept), placement, variant.shares if variant else {}
+    )
     wanted = dict(variant.scheduler) if variant else {}
     if scheduler is not None:
         wanted = {"class": scheduler}
@@ -167,7 +171,7 @@ def _variant(model: str) -> Variant | None:
     return None
 
 
-def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement) -> Any:
+def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shares: Mapping[str, str]) -> Any:
     path = Path(source).expanduser()
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
@@ -184,10 +188,18 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement) -> A
                 quantization_config=_quantization(placement.quantize, dtype),
                 safety_checker=None,
                 requires_safety_checker=False,
+                **{name: _part(path, name, package_folder(owner), dtype) for name, owner in shares.items()},
             )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the model {source} could not be loaded: {reason}") from error
+
+
+def _part(folder: Path, name: str, owner: Path | str, dtype: torch.dtype) -> Any:
+    """The part ``name`` of the pipeline in ``folder``, read from ``owner``'s folder."""
+    module, kind = read_json(folder / "model_index.json")[name]
+    weights = {} if kind.endswith("Tokenizer") else {"torch_dtype": dtype}
+    return getattr(import_module(module), kind).from_pretrained(owner, subfolder=name, **weights)
 
 
 def _quantization(bits: str | None, dtype: torch.dtype) -> Any:

@@ -20,6 +20,7 @@ class Variant:
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
+    ``shares`` are parts that the folder lacks, each with the source whose part of that name is used.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Variant:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     steering: Mapping[str, Any] = field(default_factory=dict)
     architecture: Mapping[str, Any] = field(default_factory=dict)
+    shares: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,30 @@ from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
 
+_EMOJI: dict[str, Any] = {"side": 128, "rate": 5.0, "arguments": {"max_sequence_length": 48}}
+_SD, _DEV = "package:sd-emoji", "package:flux-emoji"
 VARIANTS = (
+    Variant(
+        "flux:emoji",
+        "flux",
+        _DEV,
+        steps=25,
+        guidance=3.5,
+        classifier="package:flux-emoji-classifier",
+        shares={"vae": _SD, "tokenizer": _SD},
+        **_EMOJI,
+    ),
+    Variant(
+        "flux:emoji-schnell",
+        "flux",
+        "package:flux-emoji-schnell",
+        steps=4,
+        guidance=0.0,
+        classifier="package:flux-emoji-schnell-classifier",
+        steering={"window": 0.2},
+        shares={"vae": _SD, "tokenizer": _SD, **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _DEV)},
+        **_EMOJI,
+    ),
     Variant(
         "flux:schnell",
         "flux",
