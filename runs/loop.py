@@ -199,7 +199,8 @@ def train(
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step(rate * (max(0.02, 1 - over) if minutes else decayed(step, steps, tail=tail)))
+        falling = min(1.0, (step + 1 - start) / 100, max(0.02, 1 - over))
+        optimizer.step(rate * (falling if minutes else decayed(step, steps, tail=tail)))
         ema.update(module, step)
         for key, value in {"loss": loss.item(), **parts}.items():
             running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value

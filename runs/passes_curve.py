@@ -25,7 +25,13 @@ CURVES = {
 
 def measure(options: argparse.Namespace) -> None:
     name = options.model.replace(":", "-")
-    stored: dict = {"model": options.model, "prompts": options.limit, "seed": options.seed, "curves": {}}
+    stored: dict = {
+        "model": options.model,
+        "prompts": options.limit,
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "curves": {},
+    }
     rows = [("none", "default", {}), *(("learned", p, s) for p, settings in CURVES.items() for s in settings)]
     for objective, profile, settings in rows:
         label = " ".join([profile, *(f"{k}={v}" for k, v in settings.items())]) if settings else "unsteered"
@@ -40,6 +46,7 @@ def measure(options: argparse.Namespace) -> None:
                 seed=options.seed,
                 settings=settings,
                 out=str(options.out / name / label),
+                dtype=options.dtype,
                 batch=16,
             )
         )
@@ -76,6 +83,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=32, help="validation prompts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/passes"))
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
     if not options.draw:

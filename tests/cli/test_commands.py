@@ -160,7 +160,7 @@ def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, m
     class LeftDog:
         name = "stub"
 
-        def detect(self, shown):
+        def detect(self, shown, asked=None):
             return [[Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))] for _ in shown]
 
     monkeypatch.setattr(pictures, "PACKAGE", "")

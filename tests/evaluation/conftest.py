@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,11 +17,12 @@ class LeftDog:
 
     name = "stub"
     tells_colors = False
+    identity: ClassVar = {"name": "stub"}
 
     def __init__(self) -> None:
         self.seen = 0
 
-    def detect(self, pictures: Any) -> list[list[Detection]]:
+    def detect(self, pictures: Any, asked: Any = None) -> list[list[Detection]]:
         self.seen += len(pictures)
         found = [Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))]
         return [list(found) for _ in pictures]

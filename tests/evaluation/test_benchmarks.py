@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -22,11 +22,12 @@ class Blank:
     """Sees the same in every picture."""
 
     name, tells_colors = "stub", False
+    identity: ClassVar = {"name": "stub"}
 
     def __init__(self, *found: Detection) -> None:
         self.found = list(found)
 
-    def detect(self, pictures: Any) -> list[list[Detection]]:
+    def detect(self, pictures: Any, asked: Any = None) -> list[list[Detection]]:
         return [list(self.found) for _ in pictures]
 
 

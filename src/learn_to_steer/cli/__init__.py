@@ -22,6 +22,7 @@ from learn_to_steer.cli import (
     import_official,
     listing,
     parse,
+    score,
     train,
 )
 from learn_to_steer.cli.console import package_version, set_up_logging
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, parse.parse):
+for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, score.score, parse.parse):
     app.command()(verb)
 app.command("export-prompts")(export_prompts.export_prompts)
 app.command("import-official")(import_official.import_official)

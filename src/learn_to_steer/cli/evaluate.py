@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     data: options.Data = None,
     objective: options.Objective = "learned",
-    detector: Annotated[str, typer.Option(help="Who looks at the pictures. See: list detectors.")] = "emoji",
+    detector: options.Detector = "emoji",
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
         int | None,
@@ -67,14 +67,20 @@ def evaluate(
     )
     with progress("evaluating", "images") as advance:
         summary = run(config, advance)
+    show(summary)
+    print(f"Written to {out}")
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print what matters of a summary."""
     low, high = summary["accuracy_interval"]
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, right = summary["both_present"], _number(summary["accuracy_where_present"])
     print(f"all objects present {present:.3f}, of those right {right}")
     for name, value in summary["metrics"].items():
         print(f"{name.replace('_', ' ')} {_metric(value)}")
-    print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
-    print(f"Written to {out}")
+    if summary["passes_per_image"] is not None:
+        print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
 
 
 def _metric(value: float | Mapping[str, float | None] | None) -> str:

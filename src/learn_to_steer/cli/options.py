@@ -89,3 +89,10 @@ Objective = Annotated[
         help="What steers: 'learned', a baseline (see: list objectives), or 'none' for the plain model.", metavar="NAME"
     ),
 ]
+Detector = Annotated[
+    str,
+    typer.Option(
+        help="Who looks at the pictures (see: list detectors), with ':' and a folder or hub id for other weights.",
+        metavar="NAME[:SOURCE]",
+    ),
+]

@@ -154,9 +154,10 @@ def _verdicts(pictures: list[Picture], prompt: str, relations: Relations, detect
     """What the detector says of each picture; None where it cannot tell."""
     if detector is None or not relations:
         return [None] * len(pictures)
-    found = detector.detector.detect([picture.image for picture in pictures])
+    wanted = BenchmarkPrompt(0, prompt, relations, {})
+    found = detector.look([picture.image for picture in pictures], [wanted] * len(pictures))
     try:
-        return [judge(BenchmarkPrompt(0, prompt, relations, {}), boxes, detector.vocabulary) for boxes in found]
+        return [judge(wanted, boxes, detector.vocabulary) for boxes in found]
     except UnknownNameError as error:
         log.debug("pictures are not judged: %s", error)
         return [None] * len(pictures)

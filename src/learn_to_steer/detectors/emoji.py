@@ -9,10 +9,11 @@ import torch
 from PIL.Image import Image
 from torch.nn import functional
 
-from learn_to_steer.detectors._protocol import Detector
-from learn_to_steer.emoji.detector_net import STRIDE, DetectorNet, decode, load_net
+from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.emoji.detector_net import STRIDE, DetectorNet, decode, detector_folder, load_net
 from learn_to_steer.emoji.sprites import canonical_names
 from learn_to_steer.geometry import Detection
+from learn_to_steer.storage import sha256
 
 BATCH = 64
 
@@ -27,13 +28,14 @@ class EmojiDetector:
     name = "emoji"
     tells_colors = False
 
-    def __init__(self, net: DetectorNet, names: tuple[str, ...], threshold: float) -> None:
+    def __init__(self, net: DetectorNet, names: tuple[str, ...], threshold: float, weights: str = "") -> None:
         self.net = net
         self.names = names
         self.threshold = threshold
+        self.identity = {"name": self.name, "weights": weights, "threshold": threshold}
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image]) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
         """Detections of each picture, best first; pictures of one size share a batch."""
         found: list[list[Detection]] = [[] for _ in pictures]
         sizes: dict[tuple[int, int], list[int]] = {}
@@ -60,6 +62,7 @@ def vocabulary() -> dict[str, str]:
     return canonical_names()
 
 
-def load(device: str = "cpu") -> Detector:
-    """The packaged detector on ``device``. Raises DataError when its weights are not in the package."""
-    return EmojiDetector(*load_net(device))
+def load(device: str = "cpu", source: str | None = None) -> Detector:
+    """The packaged detector on ``device``, or the one in the folder ``source``. Raises DataError without weights."""
+    folder = detector_folder(source)
+    return EmojiDetector(*load_net(folder, device), weights=sha256(folder / "model.safetensors")[:12])

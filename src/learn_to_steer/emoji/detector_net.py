@@ -7,16 +7,17 @@ arXiv 1904.07850). Weights are packaged under ``data/detector`` and made by ``ru
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
+from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection
+from learn_to_steer.storage import read_json
 
 STRIDE = 8
 SAME_SPOT = 0.25  # share of two boxes' mean side: peaks with closer centres are one object seen twice
@@ -104,20 +105,23 @@ def _clipped(box: Box, size: tuple[int, int]) -> Box:
     return (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
 
 
-def load_net(device: torch.device | str = "cpu") -> tuple[DetectorNet, tuple[str, ...], float]:
-    """The packaged network in fp32 evaluation mode, its class names and its score threshold.
+def detector_folder(source: str | None = None) -> Path:
+    """The folder of the packaged detector, or ``source``; DataError when it holds no weights."""
+    folder = Path(source) if source else Path(str(files(__package__).joinpath("data", "detector")))
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"there are no detector weights ({folder / name}); name a folder that runs/train_detector.py wrote"
+                if source
+                else f"the package has no detector weights ({name}); reinstall it, or run runs/train_detector.py"
+            )
+    return folder
 
-    Raises DataError when the package carries no weights.
-    """
-    folder = files(__package__).joinpath("data", "detector")
-    try:
-        config = json.loads(folder.joinpath("config.json").read_text())
-        weights = load_tensors(folder.joinpath("model.safetensors").read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(
-            f"the package has no detector weights ({error.filename}); "
-            "reinstall it, or make them with runs/train_detector.py"
-        ) from error
+
+def load_net(folder: Path, device: torch.device | str = "cpu") -> tuple[DetectorNet, tuple[str, ...], float]:
+    """The network in ``folder`` in fp32 evaluation mode, its class names and its score threshold."""
+    config = read_json(folder / "config.json")
+    weights = load_file(folder / "model.safetensors")
     names = tuple(config["classes"])
     net = DetectorNet(len(names), tuple(config["widths"]))
     net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})

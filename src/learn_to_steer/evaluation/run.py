@@ -15,7 +15,8 @@ from PIL.Image import Image
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
-from learn_to_steer.errors import DataError, PromptError, UnsupportedError
+from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
@@ -35,18 +36,17 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     of the parts.
     """
     out = Path(config.out)
-    # Cheap mistakes are found before any model is loaded.
-    checked = _choose(config, None)
+    # Cheap mistakes are found before any weights are loaded.
+    every(config, None)
     detector = find_detector(config.detector, "cpu")
-    everything = _choose(config, detector.vocabulary) if config.prompts is None else checked
-    chosen = everything if config.limit is None else benchmarks.stratified(everything, config.limit, config.seed)
+    chosen = judged(config, detector)
     rule = benchmarks.rule(config.benchmark)
-    for prompt in chosen:
-        judge(prompt, [], detector.vocabulary, rule)
-    if config.benchmark is not None:
-        _check_colors(chosen, detector)
     model = open_model(config)
-    resolved = {"sampling": model.sampling, "fingerprints": model.fingerprints}
+    resolved = {
+        "sampling": model.sampling,
+        "fingerprints": model.fingerprints,
+        "judged_by": dict(detector.detector.identity),
+    }
     _claim(out, config, resolved)
     wanted = [(prompt, sample) for prompt in chosen for sample in range(config.images)]
     rows = _listed(out)
@@ -62,42 +62,17 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     lost = [_image(out, prompt.index, sample) for prompt, sample in wanted if (prompt.index, sample) not in rows]
     if lost:
         raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
-    _write_rows(out, rows)
+    write_rows(out, rows)
     counted = [rows[prompt.index, sample] for prompt, sample in wanted]
     summary = summarise(counted) | {
         "metrics": benchmarks.metrics(config.benchmark, counted),
         "config": config.as_dict(),
         **resolved,
-        "prompts_sha256": _hash(chosen),
-        "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "prompts_sha256": digest(chosen),
+        "versions": versions(),
     }
     storage.write_json(out / "summary.json", summary)
     return summary
-
-
-def _choose(config: EvaluateConfig, vocabulary: Any) -> list[BenchmarkPrompt]:
-    """All prompts that ``config`` names, runnable with ``vocabulary`` (None: whether or not they are)."""
-    if (config.benchmark is None) == (config.prompts is None):
-        names = ", ".join(benchmarks.benchmark_names())
-        raise DataError(f"name a benchmark or a file of prompts, one of the two; benchmarks: {names}")
-    if config.prompts is not None:
-        if config.data is not None:
-            raise DataError("--data is what a benchmark reads; leave it out beside --prompts")
-        return benchmarks.load_file(config.prompts)
-    found = benchmarks.prompts(config.benchmark or "", vocabulary, config.data)
-    if not found:
-        raise PromptError(f"the detector {config.detector} sees the objects of no prompt of {config.benchmark}")
-    return found
-
-
-def _check_colors(prompts: Sequence[BenchmarkPrompt], judge: Judge) -> None:
-    """Raise UnsupportedError when a prompt asks for a colour and the detector tells none."""
-    asking = next((p for p in prompts if any("color" in entry for entry in p.metadata["include"])), None)
-    if asking is not None and not judge.detector.tells_colors:
-        raise UnsupportedError(
-            f"the detector {judge.detector.name} tells no colours, which {asking.prompt!r} asks for; "
-            "choose another --detector, or a benchmark without colours such as geneval-counting"
-        )
 
 
 def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:
@@ -137,7 +112,7 @@ def _make(
 ) -> None:
     """Generate, save, judge and list one batch; the row comes last, so that a listed image is whole."""
     pictures = draw(model, [Job(p.prompt, p.relations, k) for p, k in batch], config.seed, steer=True)
-    found = detector.detector.detect([picture.image for picture in pictures])
+    found = detector.look([picture.image for picture in pictures], [prompt for prompt, _ in batch])
     for (prompt, sample), picture, boxes in zip(batch, pictures, found, strict=True):
         path = _image(out, prompt.index, sample)
         storage.write_atomic(path, png(picture.image))
@@ -174,7 +149,7 @@ def _listed(out: Path) -> dict[Key, dict[str, Any]]:
     return {key: row for key, row in known.items() if _image(out, *key).is_file()}
 
 
-def _write_rows(out: Path, rows: dict[Key, dict[str, Any]]) -> None:
+def write_rows(out: Path, rows: dict[Key, dict[str, Any]]) -> None:
     """Rewrite ``results.jsonl`` in order, once each."""
     lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
     storage.write_atomic(out / "results.jsonl", "".join(lines))
@@ -191,9 +166,15 @@ def png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def _hash(prompts: Sequence[BenchmarkPrompt]) -> str:
+def digest(prompts: Sequence[BenchmarkPrompt]) -> str:
+    """SHA-256 of the prompts, their numbers and relations."""
     listed = [[p.index, p.prompt, [relation.as_list() for relation in p.relations]] for p in prompts]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Python's and the libraries' versions, for the summary."""
+    return {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
 def _version(name: str) -> str:

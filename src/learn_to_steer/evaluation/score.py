@@ -6,30 +6,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from PIL.Image import Image
+
 from learn_to_steer import catalog, geometry
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
-from learn_to_steer.detectors._protocol import Detector
+from learn_to_steer.detectors._protocol import Asked, Detector
 from learn_to_steer.geometry import Detection
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A detector and the words it answers to: name or alias -> class."""
+    """A detector and the words it answers to: name or alias -> class; None when it answers to any word."""
 
     detector: Detector
-    vocabulary: Mapping[str, str]
+    vocabulary: Mapping[str, str] | None
+
+    def look(self, pictures: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> list[list[Detection]]:
+        """What is in each picture, of what its prompt asks for."""
+        return self.detector.detect(pictures, [asked(prompt) for prompt in prompts])
 
 
 def find_detector(name: str, device: str = "cpu") -> Judge:
-    """The detector called ``name``; raises UnknownNameError, or DataError when its weights are missing."""
-    module = catalog.load("detectors", name)
-    return Judge(module.load(device), module.vocabulary())
+    """The detector called ``name``, or "name:SOURCE" for other weights of its kind (a folder or hub id).
+
+    Raises UnknownNameError for a name, DataError for weights that are missing or of no use.
+    """
+    kind, _, source = name.partition(":")
+    module = catalog.load("detectors", kind)
+    return Judge(module.load(device, source or None), module.vocabulary())
+
+
+def asked(prompt: BenchmarkPrompt) -> Asked:
+    """What a detector must look for in a picture of ``prompt``."""
+    return Asked(tuple(sorted(prompt.objects)), any("color" in e for e in prompt.metadata.get("include", ())))
 
 
 def judge(
     prompt: BenchmarkPrompt,
     found: Sequence[Detection],
-    vocabulary: Mapping[str, str],
+    vocabulary: Mapping[str, str] | None,
     rule: Rule = score_relations,
     size: Size | None = None,
 ) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from learn_to_steer.statistics import clustered_interval
+from learn_to_steer.statistics import clustered_interval, paired_interval
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``accuracy_where_present`` and
     ``on_axis_where_present`` are of the images in which every object was found; the latter asks only for the
     right side of the prompted axis (as VISOR_cond does), where there is one. ``failures`` counts images by
-    reason; one image may have two.
+    reason; one image may have two. What an image cost is not known (None) of pictures made elsewhere.
     Raises ValueError when there are no rows.
     """
     if not rows:
@@ -36,10 +36,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "on_axis_where_present": _share(all(row["on_axis"]) for row in present if row["on_axis"]),
         "prompts": len({row["index"] for row in rows}),
         "images": len(rows),
-        "passes_per_image": sum(row["passes"] for row in rows) / len(rows),
-        "checks_per_image": sum(row["checks"] for row in rows) / len(rows),
-        "seconds_per_image": sum(row["seconds"] for row in rows) / len(rows),
-        "converged": _share(row["converged"] for row in rows),
+        "passes_per_image": _mean(rows, "passes"),
+        "checks_per_image": _mean(rows, "checks"),
+        "seconds_per_image": _mean(rows, "seconds"),
+        "converged": _mean(rows, "converged"),
         "per_relation": {
             predicate: {
                 "relations": len(verdicts),
@@ -57,6 +57,33 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _share(values: Iterable[bool]) -> float | None:
     known = list(values)
     return sum(known) / len(known) if known else None
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The mean of a number that every row has; None when one lacks it."""
+    values = [row.get(key) for row in rows]
+    return None if None in values else sum(float(value) for value in values if value is not None) / len(rows)
+
+
+def compared(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """``rows`` minus ``others`` on the images (prompt and number) that both have, with 95 % intervals.
+
+    ``correct`` and ``present`` are [difference, low, high], whole prompts drawn. Raises ValueError when they share
+    no image or one of the shared was made of another prompt.
+    """
+    theirs = {(row["index"], row["sample"]): row for row in others}
+    pairs = [(row, theirs[row["index"], row["sample"]]) for row in rows if (row["index"], row["sample"]) in theirs]
+    for mine, other in pairs:
+        if mine["prompt"] != other["prompt"]:
+            raise ValueError(f"number {mine['index']} is {mine['prompt']!r} here and {other['prompt']!r} there")
+    if not pairs:
+        raise ValueError("the two evaluations have no image in common")
+    prompts = [mine["index"] for mine, _ in pairs]
+    found: dict[str, Any] = {"images": len(pairs)}
+    for key in ("correct", "present"):
+        mine, theirs_ = zip(*((float(a[key]), float(b[key])) for a, b in pairs), strict=True)
+        found[key] = list(paired_interval(mine, theirs_, prompts))
+    return found
 
 
 def _kinds(reason: str) -> set[str]:
