@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import typer
 
 from learn_to_steer.cli import (
+    audit,
     collect,
     doctor,
     evaluate,
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, score.score, parse.parse):
+for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, score.score, audit.audit, parse.parse):
     app.command()(verb)
 app.command("export-prompts")(export_prompts.export_prompts)
 app.command("import-official")(import_official.import_official)
