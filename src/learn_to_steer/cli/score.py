@@ -44,6 +44,14 @@ def score(
             show_default=False,
         ),
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(
+            help="Also how alike the pictures of the two are: 'emoji', or a DINO or CLIP model (folder or hub id).",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/score",
     *,
     chosen: dict[str, Any],
@@ -57,7 +65,9 @@ def score(
     from learn_to_steer.evaluation import ScoreConfig
     from learn_to_steer.evaluation import score as run
 
-    config = ScoreConfig(pictures, benchmark, prompts, data, detector, device, images, limit, seed, against, out)
+    config = ScoreConfig(
+        pictures, benchmark, prompts, data, detector, device, images, limit, seed, against, similarity, out
+    )
     with progress("looking", "images") as advance:
         summary = run(config, advance)
     show(summary)
@@ -65,4 +75,9 @@ def score(
         for name in ("correct", "present"):
             mean, low, high = summary["against"][name]
             print(f"{name} against {against}: {mean:+.3f} (95 %: {low:+.3f} to {high:+.3f})")
+        if similarity is not None:
+            mean, low, high = summary["against"]["similarity"]
+            strangers = summary["against"]["similarity_to_strangers"]
+            told = f"to pictures of other prompts {strangers:.3f}"
+            print(f"similarity ({similarity}) {mean:.3f} (95 %: {low:.3f} to {high:.3f}), {told}")
     print(f"Written to {out}")

@@ -44,12 +44,12 @@ class EmojiDetector:
         for size, members in sizes.items():
             for start in range(0, len(members), BATCH):
                 batch = members[start : start + BATCH]
-                heat, box = self.net(self._tensor([pictures[index] for index in batch]))
+                heat, box = self.net(self.pixels([pictures[index] for index in batch]))
                 for index, seen in zip(batch, decode(heat, box, self.names, self.threshold, size), strict=True):
                     found[index] = seen
         return found
 
-    def _tensor(self, pictures: Sequence[Image]) -> torch.Tensor:
+    def pixels(self, pictures: Sequence[Image]) -> torch.Tensor:
         """RGB in [0, 1] (n, 3, H, W), the right and lower edge repeated up to a multiple of the stride."""
         pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
         scaled = pixels.to(next(self.net.parameters()).device).permute(0, 3, 1, 2).float() / 255

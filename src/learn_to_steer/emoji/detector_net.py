@@ -63,10 +63,15 @@ class DetectorNet(nn.Module):
         nn.init.constant_(self.heat.bias, -4.6)  # type: ignore[arg-type]  # a prior of 1 %, or focal loss starts by exploding
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        joined = self.features(pictures)
+        return self.heat(joined), self.box(joined)
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What both answers are read from, (n, channels, h, w)."""
         fine = self.fine(pictures - 0.5)
         coarse = functional.interpolate(self.coarse(fine), size=fine.shape[-2:], mode="nearest")
-        joined = self.joined(fine + coarse)
-        return self.heat(joined), self.box(joined)
+        joined: torch.Tensor = self.joined(fine + coarse)
+        return joined
 
 
 def decode(

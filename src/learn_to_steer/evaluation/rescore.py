@@ -13,6 +13,7 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.detections import detect_all
 from learn_to_steer.evaluation.folders import find_pictures
+from learn_to_steer.evaluation.pairs import alike
 from learn_to_steer.evaluation.run import digest, versions, write_rows
 from learn_to_steer.evaluation.score import find_detector, judge
 from learn_to_steer.evaluation.summary import compared, summarise
@@ -26,8 +27,9 @@ class ScoreConfig:
 
     ``pictures`` is a folder or manifest as in ``find_pictures``. ``benchmark``, ``prompts``, ``data``, ``limit`` and
     ``seed`` choose prompts as in ``EvaluateConfig``; a folder that ``evaluate`` left knows its own. ``images`` a
-    prompt (None: all). ``against`` is the folder of another evaluation or scoring, whose difference is reported.
-    ``out`` gets detections, rows and summary.
+    prompt (None: all). ``against`` is the folder of another evaluation or scoring, whose difference is reported; with
+    ``similarity`` (an embedder of ``likeness``) an evaluation's pictures are compared too. ``out`` gets detections,
+    rows and summary.
     """
 
     pictures: str
@@ -40,6 +42,7 @@ class ScoreConfig:
     limit: int | None = None
     seed: int = 0
     against: str | None = None
+    similarity: str | None = None
     out: str = "out/score"
 
 
@@ -50,6 +53,8 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
     that are missing or unreadable and for a broken detector, and the errors of ``evaluate``.
     """
     config = _completed(config)
+    if config.similarity and not config.against:
+        raise DataError("--similarity is to another evaluation's pictures: name it with --against")
     others = _rows(Path(config.against)) if config.against else []
     every(config, None)
     detector = find_detector(config.detector, config.device)
@@ -79,6 +84,8 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
             summary["against"] = {"folder": config.against, **compared(listed, others)}
         except ValueError as error:
             raise DataError(f"{config.against} cannot be compared with these pictures: {error}") from error
+        if config.similarity:
+            summary["against"] |= alike(config.similarity, config.device, placed, listed, config.against, others)
     storage.write_json(out / "summary.json", summary)
     return summary
 
