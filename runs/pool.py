@@ -47,7 +47,7 @@ class Pool:
         self.vae, self.chunks = vae, chunks
         self._latents: list[torch.Tensor] = []
         self._cells: list[torch.Tensor] = []
-        self._scenes: list[Scene] = []
+        self.scenes: list[Scene] = []
 
     def grow(self, step: int) -> None:
         """One more chunk every 600 steps."""
@@ -56,17 +56,21 @@ class Pool:
             latents, scenes = self._chunk(len(self._latents))
             self._latents.append(latents)
             self._cells.append(cells_of(scenes))
-            self._scenes.extend(scenes)
+            self.scenes.extend(scenes)
             if RANK == 0:
-                print(f"pool of {len(self._scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
+                print(f"pool of {len(self.scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
         """Clean latents (count, 16, 16, 16), captions (one in ten empty), and the class of every latent cell."""
-        rows = rng.integers(len(self._scenes), size=count)
-        clean = torch.stack([self._latents[r // CHUNK][r % CHUNK] for r in rows]).float().to(DEVICE)
-        captions = ["" if rng.random() < 0.1 else caption(self._scenes[r], rng) for r in rows]
+        rows = rng.integers(len(self.scenes), size=count)
+        clean = self.latents(rows)
+        captions = ["" if rng.random() < 0.1 else caption(self.scenes[r], rng) for r in rows]
         cells = torch.stack([self._cells[r // CHUNK][r % CHUNK] for r in rows]).long().to(DEVICE)
         return clean, captions, cells
+
+    def latents(self, rows: np.ndarray) -> torch.Tensor:
+        """Clean latents (n, 16, 16, 16) of the scenes ``rows``."""
+        return torch.stack([self._latents[r // CHUNK][r % CHUNK] for r in rows]).float().to(DEVICE)
 
     def _chunk(self, index: int) -> tuple[torch.Tensor, list[Scene]]:
         scenes = random_scenes(CHUNK, seed=1000 + index)

@@ -1,7 +1,6 @@
 """Train the emoji world's AutoencoderKL (f=8, 16 latent channels) on crops of rendered scenes.
 
     python runs/train_vae.py --steps 2400
-    python runs/train_vae.py --decoder --steps 2400    # later: sharpen the decoder, the latent space stays
 
 Resumable; on a GPU when there is one. Crops around the sprites carry all the detail at a quarter of the
 cost of whole pictures; the network is convolutional, so it works on any size.
@@ -95,15 +94,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--kl", type=float, default=3e-3)
-    parser.add_argument("--decoder", action="store_true", help="train the packaged VAE's decoder alone")
     options = parser.parse_args()
     torch.manual_seed(0)
     vae = AutoencoderKL(**CONFIG).to(DEVICE)
-    if options.decoder:
-        vae = AutoencoderKL.from_pretrained(FOLDER, torch_dtype=torch.float32).to(DEVICE)
-        vae.encoder.requires_grad_(False)
-    else:
-        initialise(vae)
+    initialise(vae)
     print(f"{sum(p.numel() for p in vae.parameters()):,} parameters on {DEVICE}")
     state: dict[str, torch.Tensor] = {}
 
@@ -116,29 +110,19 @@ def main() -> None:
             made = vae.decode(posterior.sample()).sample
         rebuilt = reconstruction_loss(made.float(), batch)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        kl_weight = 0.0 if options.decoder else options.kl
-        return rebuilt + kl_weight * kl, {"l1": functional.l1_loss(made.float(), batch).item() / 2, "kl": kl.item()}
+        return rebuilt + options.kl * kl, {"l1": functional.l1_loss(made.float(), batch).item() / 2, "kl": kl.item()}
 
     def show(step: int, weights: dict[str, torch.Tensor]) -> None:
         look = AutoencoderKL(**CONFIG).to(DEVICE)
-        look.load_state_dict(weights if not options.decoder else merged(weights))
+        look.load_state_dict(weights)
         pictures, _ = render(scenes(12, np.random.default_rng(7)), 128)
         with torch.no_grad():
             made = look(pictures.to(DEVICE) * 2 - 1).sample.cpu() / 2 + 0.5
         rows = torch.cat([pictures[:6], made[:6], pictures[6:], made[6:]])
         sheet = rows.reshape(4, 6, 3, 128, 128).permute(0, 3, 1, 4, 2).reshape(512, 768, 3)
-        Image.fromarray((sheet.clamp(0, 1) * 255).byte().numpy()).save(CHECKPOINTS / name / f"sheet-{step}.png")
+        Image.fromarray((sheet.clamp(0, 1) * 255).byte().numpy()).save(CHECKPOINTS / "vae" / f"sheet-{step}.png")
 
-    def merged(decoder: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return vae.state_dict() | {f"decoder.{k}": v for k, v in decoder.items()}
-
-    name = "vae-decoder" if options.decoder else "vae"
-    trained = vae.decoder if options.decoder else vae
-    weights = train(name, trained, loss_of, steps=options.steps, rate=2e-3, on_save=show)
-    if options.decoder:
-        vae.load_state_dict(half(merged(weights)))
-        vae.half().save_pretrained(FOLDER)
-        return
+    weights = train("vae", vae, loss_of, steps=options.steps, rate=2e-3, on_save=show)
     vae.load_state_dict(weights)
     pictures, _ = render(scenes(512, np.random.default_rng(11)), 128)
     with torch.no_grad():

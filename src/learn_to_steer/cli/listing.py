@@ -50,6 +50,6 @@ def _benchmarks() -> list[str]:
 
 
 def _schedulers() -> list[str]:
-    from learn_to_steer.steering.session import SCHEDULERS
+    from learn_to_steer.steering.checks import SCHEDULERS
 
     return list(SCHEDULERS)

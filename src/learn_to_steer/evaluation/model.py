@@ -20,8 +20,8 @@ from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.replay import record
 from learn_to_steer.steering import SteeredPipeline, Steerer, profile
+from learn_to_steer.steering.checks import check_pipeline
 from learn_to_steer.steering.memory import estimate
-from learn_to_steer.steering.session import check_pipeline
 
 UNSTEERED = "none"
 LEARNED = "learned"

@@ -151,8 +151,8 @@ def package_folder(source: str) -> Path | str:
     complete = (folder / "model_index.json").is_file() or any(folder.glob("*.safetensors"))
     if not complete:
         raise DataError(
-            f"the weights {folder.name!r} are not in this copy of the package; make them with runs/train_base.py "
-            "(a model) or with learn-to-steer collect and train (a classifier)"
+            f"the weights {folder.name!r} are not in this copy of the package; make them with runs/train_base.py or "
+            "runs/train_flux.py (a model), or with learn-to-steer collect and train (a classifier)"
         )
     return folder
 

@@ -61,7 +61,7 @@ def locate(prompt: str, relation: Relation) -> Relation:
 
     Each noun gets its first occurrence outside the other one's ("dog" is not the dog of "hot dog"); two equal
     nouns get the first and the second. Spans that are already there are kept.
-    Raises PromptError when a noun is not in the prompt, naming the nearest word.
+    Raises PromptError when a noun is not in the prompt, naming a word that is near it.
     """
     names = {"subject_span": relation.subject, "object_span": relation.object}
     given = {"subject_span": relation.subject_span, "object_span": relation.object_span}
@@ -100,7 +100,7 @@ def _find(prompt: str, noun: str, taken: Sequence[Span]) -> Span:
     count = len(noun.split())
     words = re.findall(r"\w+(?:['\u2019-]\w+)*", prompt)
     runs = [" ".join(words[i : i + count]) for i in range(len(words) - count + 1)]
-    nearest = get_close_matches(noun.lower(), [run.lower() for run in runs + words], n=1, cutoff=0.0)
+    nearest = get_close_matches(noun.lower(), [run.lower() for run in runs + words], n=1, cutoff=0.5)
     if noun.lower() in (run.lower() for run in runs):
         raise PromptError(
             f"{noun!r} does not occur a second time, apart from the other object, in the prompt {prompt!r}"

@@ -12,8 +12,8 @@ import torch
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.replay import record
+from learn_to_steer.steering.checks import check_pipeline, refuse_wrapped
 from learn_to_steer.steering.memory import Need, estimate
-from learn_to_steer.steering.session import check_pipeline, refuse_wrapped
 from learn_to_steer.tap import Tap
 
 

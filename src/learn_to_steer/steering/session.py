@@ -16,59 +16,8 @@ from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.objectives._protocol import Clock
 from learn_to_steer.replay import sliced
-from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.refine import Refiner
-
-# Their step takes the sample it is given. PNDM, Heun, KDPM2 and UniPC's corrector rebuild it from their own
-# memory, where the move is lost.
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DEISMultistepScheduler",
-    "LCMScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-)
-
-
-def check_pipeline(pipe: Any, family: Family) -> None:
-    """Raise UnsupportedError, naming the remedy, for what steering would corrupt or could not differentiate."""
-    scheduler = type(pipe.scheduler).__name__
-    if scheduler not in SCHEDULERS:
-        raise UnsupportedError(
-            f"{scheduler} rebuilds the latents from its own memory and would lose the steering; set another one, e.g. "
-            "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config), or --scheduler DDIMScheduler. "
-            f"Supported: {', '.join(name.removesuffix('Scheduler') for name in SCHEDULERS)}"
-        )
-    if torch.is_inference_mode_enabled():
-        raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
-    if getattr(pipe, "do_perturbed_attention_guidance", False):
-        raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
-    if any(module._compiled_call_impl is not None for module in getattr(pipe, family.denoiser).modules()):
-        raise UnsupportedError(
-            f"pipe.{family.denoiser} was compiled in place, and gradients of its maps would be lost; "
-            "load the pipeline anew and steer it before compiling"
-        )
-
-
-def check_update(pipe: Any, config: SteeringConfig) -> None:
-    """Raise UnsupportedError when noise is to be added to the prediction and the model predicts something else."""
-    kind = pipe.scheduler.config.get("prediction_type", "flow")
-    if config.update == "prediction" and kind != "epsilon":
-        raise UnsupportedError(
-            f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
-            "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
-        )
-
-
-def refuse_wrapped(pipe: Any) -> None:
-    """Raise UnsupportedError for a denoiser wrapped by ``torch.compile``, which no family would recognise."""
-    for name in ("unet", "transformer"):
-        if hasattr(getattr(pipe, name, None), "_orig_mod"):
-            raise UnsupportedError(f"pipe.{name} is compiled; steer the eager one: pipe.{name} = pipe.{name}._orig_mod")
 
 
 class Session:

@@ -13,11 +13,12 @@ from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Family, find
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.steering.checks import check_pipeline, check_update, refuse_wrapped
 from learn_to_steer.steering.config import SteeringConfig, profile
 from learn_to_steer.steering.refine import Refiner, Sample
 from learn_to_steer.steering.report import ImageReport, SteeringReport
 from learn_to_steer.steering.request import Asked, read
-from learn_to_steer.steering.session import Session, check_pipeline, check_update, refuse_wrapped
+from learn_to_steer.steering.session import Session
 from learn_to_steer.tap import Tap
 
 log = logging.getLogger(__name__)

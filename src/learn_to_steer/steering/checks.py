@@ -1,0 +1,85 @@
+"""What cannot be steered, found before a step is made, with the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families import Family
+from learn_to_steer.steering.config import SteeringConfig
+
+# Their step takes the sample it is given. PNDM, Heun, KDPM2 and UniPC's corrector rebuild it from their own
+# memory, where the move is lost.
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DEISMultistepScheduler",
+    "LCMScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+)
+
+
+def check_pipeline(pipe: Any, family: Family) -> None:
+    """Raise UnsupportedError, naming the remedy, for what steering would corrupt or could not differentiate."""
+    scheduler = type(pipe.scheduler).__name__
+    if scheduler not in SCHEDULERS:
+        raise UnsupportedError(
+            f"{scheduler} rebuilds the latents from its own memory and would lose the steering; set another one, e.g. "
+            "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config), or --scheduler DDIMScheduler. "
+            f"Supported: {', '.join(name.removesuffix('Scheduler') for name in SCHEDULERS)}"
+        )
+    if torch.is_inference_mode_enabled():
+        raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
+    if getattr(pipe, "do_perturbed_attention_guidance", False):
+        raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
+    denoiser = getattr(pipe, family.denoiser)
+    if getattr(denoiser, "is_cache_enabled", False):
+        kind = type(denoiser._cache_config).__name__.removesuffix("Config")
+        raise UnsupportedError(
+            f"pipe.{family.denoiser} reuses old activations ({kind}), whose maps are not those of the moved latents; "
+            f"switch it off while steering: pipe.{family.denoiser}.disable_cache()"
+        )
+    if any(_offloaded_in_groups(module) for module in denoiser.modules()):
+        raise UnsupportedError(
+            f"pipe.{family.denoiser} is offloaded in groups, and the weights are gone when the backward needs them; "
+            "load the pipeline anew and use pipe.enable_model_cpu_offload() (--offload model)"
+        )
+    if any(module._compiled_call_impl is not None for module in denoiser.modules()):
+        raise UnsupportedError(
+            f"pipe.{family.denoiser} was compiled in place, and gradients of its maps would be lost; "
+            "load the pipeline anew and steer it before compiling"
+        )
+
+
+def check_update(pipe: Any, config: SteeringConfig) -> None:
+    """Raise UnsupportedError when noise is to be added to the prediction and the model predicts something else."""
+    kind = pipe.scheduler.config.get("prediction_type", "flow")
+    if config.update == "prediction" and kind != "epsilon":
+        raise UnsupportedError(
+            f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
+            "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
+        )
+
+
+def _offloaded_in_groups(module: nn.Module) -> bool:
+    """Whether diffusers' group offloading takes this module's weights away after its forward."""
+    hooks = getattr(module, "_diffusers_hook", None)
+    return hooks is not None and hooks.get_hook("group_offloading") is not None
+
+
+def refuse_wrapped(pipe: Any) -> None:
+    """Raise UnsupportedError for a denoiser that no family would recognise: compiled, or without a backward."""
+    for name in ("unet", "transformer"):
+        if type(getattr(pipe, name, None)).__module__.partition(".")[0] == "nunchaku":
+            raise UnsupportedError(
+                f"pipe.{name} runs on nunchaku's kernels, which have no gradient; load the model's own weights, "
+                "quantised with --quantize 4bit if they are too large"
+            )
+        if hasattr(getattr(pipe, name, None), "_orig_mod"):
+            raise UnsupportedError(f"pipe.{name} is compiled; steer the eager one: pipe.{name} = pipe.{name}._orig_mod")
