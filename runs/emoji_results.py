@@ -18,9 +18,8 @@ from pathlib import Path
 import torch
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation import EvaluateConfig, evaluate
+from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate
 from learn_to_steer.report import sheet
-from learn_to_steer.statistics import paired_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -93,13 +92,8 @@ def run(model: str, row: Row, seed: int, device: str) -> dict:
     base = folder.with_name(f"{row.group}-base") / "results.jsonl"
     result = {key: summary[key] for key in KEPT}
     if row.what != "base" and base.exists():
-        unsteered = {(r["index"], r["sample"]): r for r in storage.read_jsonl(base)}
-        mine = [r for r in storage.read_jsonl(folder / "results.jsonl") if (r["index"], r["sample"]) in unsteered]
-        pairs = [(r, unsteered[r["index"], r["sample"]]) for r in mine]
-        prompts = [a["index"] for a, _ in pairs]
-        for key in ("correct", "present"):
-            difference = paired_interval([a[key] for a, _ in pairs], [b[key] for _, b in pairs], prompts)
-            result[f"{key}_over_base"] = difference
+        difference = compared(storage.read_jsonl(folder / "results.jsonl"), storage.read_jsonl(base))
+        result |= {f"{key}_over_base": difference[key] for key in ("correct", "present")}
     if row.name == "seen-steered":
         show(folder, model)
     return result | {"benchmark": row.benchmark, "profile": row.profile, "objective": row.objective, "seed": seed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,28 @@ from typing import Any
 import torch
 
 from learn_to_steer import storage
+from learn_to_steer.classifier.card import card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
+CARD = "README.md"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def save(
-    model: RelationClassifier, folder: str | Path, metrics: dict[str, Any] | None = None, *, half: bool = True
+    model: RelationClassifier,
+    folder: str | Path,
+    metrics: dict[str, Any] | None = None,
+    *,
+    half: bool = True,
+    data: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``relation_classifier.safetensors`` with config (layout, classes, levels) and metrics in its header.
 
-    Weights are stored in fp16 unless ``half`` is false.
+    Weights are stored in fp16 unless ``half`` is false. A model card, README.md, lies beside it; ``data`` says in it
+    what the classifier was trained on (see ``card``).
     """
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), "metrics": json.dumps(metrics or {})}
     path = Path(folder) / FILE
@@ -33,6 +42,8 @@ def save(
     kept = torch.float16 if half else torch.float32
     state = {k: v.detach().to("cpu", kept).contiguous() for k, v in model.state_dict().items() if not k.endswith(".pe")}
     storage.save_tensors(path, state, header)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    storage.write_atomic(path.parent / CARD, card(model.config, metrics or {}, data or {}, parameters))
     return path
 
 
@@ -57,6 +68,32 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
     if lost or unexpected:
         raise DataError(f"{path} does not fit its own config (missing {lost[:2]}, unexpected {unexpected[:2]})")
     return model.eval().requires_grad_(False)
+
+
+def push_to_hub(
+    folder: str | Path, repository: str, *, private: bool = False, token: str | None = None, message: str | None = None
+) -> str:
+    """Upload a classifier's folder to the hub as ``repository`` ("owner/name"), made if need be; returns its address.
+
+    Raises DataError when ``folder`` holds no classifier, or the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    folder = Path(folder)
+    load(folder)
+    api = HfApi(token=token)
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=[FILE, CARD, "metrics.json", "config.json"],
+            commit_message=message or "Upload a relation classifier",
+        )
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise DataError(f"the hub did not take {folder} as {repository}: {' '.join(str(error).split())}") from error
+    return str(made)
 
 
 def _download(repository: str, revision: str | None) -> Path:

@@ -23,6 +23,7 @@ from learn_to_steer.cli import (
     import_official,
     listing,
     parse,
+    push,
     score,
     train,
 )
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, score.score, audit.audit, parse.parse):
     app.command()(verb)
+app.command()(push.push)
 app.command("export-prompts")(export_prompts.export_prompts)
 app.command("import-official")(import_official.import_official)
 app.command()(doctor.doctor)

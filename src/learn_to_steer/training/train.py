@@ -55,9 +55,17 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
     metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": scores(run.model, held_out)}
     if manifest.counts["rows"].get("test"):
         metrics["test"] = scores(run.model, Rows.open(data, "test"))
-    path = classifier.save(run.model.cpu(), out, metrics)
+    path = classifier.save(run.model.cpu(), out, metrics, data=_data(manifest))
     storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
     return path
+
+
+def _data(manifest: Manifest) -> dict[str, Any]:
+    """What the model card says of the training data."""
+    pictures = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
+    named = {key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings}
+    about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
+    return {"model": manifest.settings.get("model", ""), **about, **named}
 
 
 class _Run:
