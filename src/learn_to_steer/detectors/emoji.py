@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class EmojiDetector:
         self.net = net
         self.names = names
         self.threshold = threshold
-        self.identity = {"name": self.name, "weights": weights, "threshold": threshold}
+        self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "threshold": threshold}
 
     @torch.no_grad()
     def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
