@@ -1,0 +1,183 @@
+"""The paper's tables on a model that runs here: learned and handcrafted losses, unseen objects, several relations, ...
+
+    python runs/paper_tables.py --table 1 --model sd:emoji           # hours on two cores; goes on where it stopped
+    python runs/paper_tables.py --table 1 --limit 8 --images 1       # a small sample of the same rows
+    python runs/paper_tables.py --write                              # docs/tables.md and CSV from what is there
+
+Every method has the same prompts, noise, sampler and machine; baselines run at their published schedule and at ours
+(``equal``: as many passes as it takes, at most as many as the learned loss may take). Pictures go to out/tables; of
+every picture one line is kept in docs/results/tables, from which the tables are made. Numbers of the paper stand
+beside ours where it has them; they are of other models, so what can be compared is the order of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learn_to_steer import catalog, storage
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate, summarise
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "docs" / "results" / "tables"
+PAGE = ROOT / "docs" / "tables.md"
+FIELDS = (
+    *("index", "sample", "prompt", "relations", "correct", "present", "held", "on_axis", "reason"),
+    *("passes", "checks", "converged", "seconds"),
+)
+BASE = "none"
+# GenEval position of SD1.4 and FLUX.1-dev in the paper's Table 1, where it has them.
+PAPER = {BASE: ".05 / .20", "for-spatial": ".26 / .49", "storm-released": ".18 / -", "initno": ".12 / -"}
+PAPER |= {"for-unified": ".30 / - (both stages)", "learned": ".36 / .61"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one benchmark."""
+
+    objective: str
+    benchmark: str = "geneval-position"
+    profile: str = "default"
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark}-{self.objective}-{self.profile}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """``plain`` tables have pictures without a relation: nothing may change there."""
+
+    title: str
+    rows: tuple[Row, ...]
+    plain: bool = False
+    paper: dict[str, str] = field(default_factory=dict)
+
+
+def tables() -> dict[str, Table]:
+    handcrafted = [name for name in catalog.names("objectives") if name != "learned"]
+    pairs = [Row(name, profile=profile) for name in handcrafted for profile in ("default", "equal")]
+    forms = [f"multi-relation-{kind}{form}" for kind in ("", "unseen-") for form in ("3-2", "4-2", "4-3", "5-3")]
+    return {
+        "1": Table(
+            "Learned and handcrafted losses (GenEval position)", (Row(BASE), Row("learned"), *pairs), paper=PAPER
+        ),
+        "2": Table("Unseen objects", tuple(Row(name, "unseen") for name in (BASE, "learned", "for-spatial"))),
+        "3": Table("Several relations", tuple(Row(name, form) for form in forms for name in (BASE, "learned"))),
+        "7": Table(
+            "Prompts without relations",
+            tuple(Row(name, f"geneval-{task}") for task in ("counting", "two-object") for name in (BASE, "learned")),
+            plain=True,
+        ),
+    }
+
+
+def run(row: Row, options: argparse.Namespace, folder: Path) -> None:
+    """Make and judge what is missing of ``row``, and keep a line a picture."""
+    config = EvaluateConfig(
+        model=options.model,
+        objective=row.objective,
+        profile=row.profile,
+        benchmark=row.benchmark,
+        images=options.images,
+        limit=options.limit,
+        seed=options.seed,
+        dtype=options.dtype,
+        out=str(folder),
+        batch=16,
+    )
+    try:
+        summary = evaluate(config, lambda done, of: print(f"\r{row.name}: {done}/{of}  ", end="", flush=True))
+    except UnsupportedError as error:
+        storage.write_atomic(kept(options.model, row), json.dumps({"refused": str(error)}) + "\n")
+        print(f"{row.name}: {error}", flush=True)
+        return
+    counted = {(r["index"], r["sample"]): r for r in storage.read_jsonl(folder / "results.jsonl")}
+    lines = [json.dumps({key: counted[k][key] for key in FIELDS}) for k in sorted(counted)]
+    storage.write_atomic(kept(options.model, row), "\n".join(lines) + "\n")
+    print(f"right {summary['accuracy']:.3f}, passes {summary['passes_per_image']:.1f}", flush=True)
+
+
+def kept(model: str, row: Row) -> Path:
+    return KEPT / model.replace(":", "-") / f"{row.name}.jsonl"
+
+
+def write(models: list[str]) -> None:
+    """docs/tables.md, and one CSV a table beside the kept lines."""
+    page = ["# Tables", "", "Made by `runs/paper_tables.py --write`; what a row lacks has not been measured.", ""]
+    for number, table in tables().items():
+        for model in models:
+            body = [line for row in table.rows if (line := measured(model, row, table)) is not None]
+            if not body:
+                continue
+            head = ["benchmark", "method", "schedule", "images", "right [95 %]", "against unsteered", "all present"]
+            head += ["right where present", "passes", "s/image", *(["paper SD1.4 / dev"] if table.paper else [])]
+            page += [f"## Table {number}: {table.title}, {model}", "", "| " + " | ".join(head) + " |"]
+            page += ["|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in body), ""]
+            with (KEPT / f"table-{number}-{model.replace(':', '-')}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([head, *body])
+    storage.write_atomic(PAGE, "\n".join(page))
+
+
+def measured(model: str, row: Row, table: Table) -> list[str] | None:
+    """The cells of a row; None when there is nothing."""
+    path = kept(model, row)
+    if not path.exists():
+        return None
+    lines = storage.read_jsonl(path)
+    label = [row.benchmark, row.objective, row.profile]
+    if "refused" in lines[0]:
+        return [*label, "-", f"cannot run: {lines[0]['refused']}", *[""] * (5 + bool(table.paper))]
+    found = summarise(lines)
+    low, high = found["accuracy_interval"]
+    against = ""
+    base = kept(model, Row(BASE, row.benchmark))
+    if row.objective != BASE and base.exists():
+        mean, least, most = compared(lines, storage.read_jsonl(base))["correct"]
+        against = f"{mean:+.2f} [{least:+.2f}, {most:+.2f}]"
+    where = found["accuracy_where_present"]
+    cells = [str(found["images"]), f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]", against]
+    cells += [f"{found['both_present']:.2f}", "-" if where is None else f"{where:.2f}"]
+    cells += [f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
+    return [*label, *cells, *([table.paper.get(row.objective, "")] if table.paper else [])]
+
+
+def require_identical(row: Row, folder: Path) -> None:
+    """Steered pictures of prompts without a relation are the unsteered ones, bit by bit (paper, Table 7)."""
+    base = folder.with_name(Row(BASE, row.benchmark).name)
+    pictures = sorted(folder.rglob("*.png"))
+    other = [p for p in pictures if p.read_bytes() != (base / p.relative_to(folder)).read_bytes()]
+    if other:
+        raise SystemExit(
+            f"{len(other)} of {len(pictures)} pictures changed, first {other[0]}: a prompt without relation"
+        )
+    print(f"{row.name}: {len(pictures)} pictures, bit-identical to the unsteered ones", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=list(tables()), action="append", help="may be repeated")
+    parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--limit", type=int, default=25, help="prompts, every relation in its share")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
+    parser.add_argument("--out", type=Path, default=Path("out/tables"))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    for number in options.table or []:
+        table = tables()[number]
+        for row in table.rows:
+            folder = options.out / options.model.replace(":", "-") / row.name
+            run(row, options, folder)
+            if table.plain and row.objective != BASE:
+                require_identical(row, folder)
+    write(sorted({path.name.replace("-", ":", 1) for path in KEPT.iterdir() if path.is_dir()}) if KEPT.exists() else [])
+
+
+if __name__ == "__main__":
+    main()
