@@ -11,17 +11,17 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from loop import DEVICE, MODELS
 from pool import CLASSES
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 FOLDER = MODELS / "flux-emoji"
 FEW = MODELS / "flux-emoji-schnell"
 COLUMNS = 48  # text columns: the longest caption has 45 pieces
 
 
-def tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
+def tokenizers() -> tuple[CLIPTokenizer, T5TokenizerFast]:
     return (
         CLIPTokenizer.from_pretrained(MODELS / "sd-emoji" / "tokenizer"),
-        T5Tokenizer.from_pretrained(FOLDER / "tokenizer_2"),
+        T5TokenizerFast.from_pretrained(FOLDER / "tokenizer_2"),
     )
 
 
@@ -45,7 +45,7 @@ def transformer(guidance: bool) -> FluxTransformer2DModel:
     )
 
 
-def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+def t5_encoder(tokenizer: T5TokenizerFast) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),
@@ -70,7 +70,7 @@ class Base(nn.Module):
     cells: the training aid of train_base.py. It is not packaged.
     """
 
-    def __init__(self, clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+    def __init__(self, clip: CLIPTokenizer, t5: T5TokenizerFast) -> None:
         super().__init__()
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -106,7 +106,7 @@ class Base(nn.Module):
 class Texts:
     """Captions to embeddings, tokenized as FluxPipeline does."""
 
-    def __init__(self, clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+    def __init__(self, clip: CLIPTokenizer, t5: T5TokenizerFast) -> None:
         self.clip, self.t5 = clip, t5
 
     def __call__(self, base: Base, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +176,7 @@ def export(folder: Path, parts: dict[str, nn.Module]) -> None:
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "text_encoder_2": ["transformers", "T5EncoderModel"],
-        "tokenizer_2": ["transformers", "T5Tokenizer"],
+        "tokenizer_2": ["transformers", "T5TokenizerFast"],
         "transformer": ["diffusers", "FluxTransformer2DModel"],
         "image_encoder": [None, None],
         "feature_extractor": [None, None],

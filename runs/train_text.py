@@ -19,7 +19,7 @@ from flux_emoji import COLUMNS, t5_encoder, tokenizers
 from loop import DEVICE, train
 from torch import nn
 from torch.nn import functional
-from transformers import T5Tokenizer
+from transformers import T5TokenizerFast
 
 from learn_to_steer.emoji.captions import PHRASES, caption
 from learn_to_steer.emoji.sprites import object_names
@@ -38,7 +38,7 @@ ORDINARY, STATED = 0.15, 0.7  # shares of words masked: of all, and of those tha
 class Speller(nn.Module):
     """The encoder and a head that names every piece; the head is not packaged."""
 
-    def __init__(self, tokenizer: T5Tokenizer) -> None:
+    def __init__(self, tokenizer: T5TokenizerFast) -> None:
         super().__init__()
         self.encoder = t5_encoder(tokenizer)
         # Three layers add little to embeddings as large as T5's own; the 24 of the real one outgrow them.
@@ -60,7 +60,7 @@ def described(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def batch(
-    tokenizer: T5Tokenizer, captions: list[str], rng: np.random.Generator, count: int
+    tokenizer: T5TokenizerFast, captions: list[str], rng: np.random.Generator, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Piece ids (count, LONGEST) with some of them masked, and the true ones."""
     texts, spots = [], []
@@ -94,7 +94,7 @@ def _words(text: str) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
-def trace(encoder: nn.Module, tokenizer: T5Tokenizer, pairs: int = 250) -> tuple[float, float]:
+def trace(encoder: nn.Module, tokenizer: T5TokenizerFast, pairs: int = 250) -> tuple[float, float]:
     """Share of the variance of the subject's, and the object's, tokens that the relation word alone makes."""
     rng = np.random.default_rng(99)
     prompts = []

@@ -17,7 +17,7 @@ from collections import Counter
 import numpy as np
 from loop import MODELS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from learn_to_steer.emoji.captions import PHRASES, caption
 from learn_to_steer.emoji.sprites import canonical_names
@@ -59,7 +59,7 @@ def byte_pairs(corpus: list[str], vocabulary: int) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(CLIP)
 
 
-def sentence_pieces(corpus: list[str], vocabulary: int) -> T5Tokenizer:
+def sentence_pieces(corpus: list[str], vocabulary: int) -> T5TokenizerFast:
     """T5's kind of tokenizer (pieces with scores), its pieces found by byte-pair merges and scored by their counts.
 
     The unigram trainer itself leaves words as frequent as "of" spelled letter by letter at this size.
@@ -74,11 +74,11 @@ def sentence_pieces(corpus: list[str], vocabulary: int) -> T5Tokenizer:
     # Any prompt can be spelled, capitals too: T5 keeps them.
     scores |= {letter: -20.0 for letter in LETTERS + string.ascii_uppercase + "\u2581" if letter not in scores}
     T5.mkdir(parents=True, exist_ok=True)
-    T5Tokenizer(vocab=list(scores.items()), extra_ids=0, model_max_length=512).save_pretrained(T5)
-    return T5Tokenizer.from_pretrained(T5)
+    T5TokenizerFast(vocab=list(scores.items()), extra_ids=0, model_max_length=512).save_pretrained(T5)
+    return T5TokenizerFast.from_pretrained(T5)
 
 
-def report(tokenizer: CLIPTokenizer | T5Tokenizer, corpus: list[str]) -> None:
+def report(tokenizer: CLIPTokenizer | T5TokenizerFast, corpus: list[str]) -> None:
     names = sorted(canonical_names())
     split = [n for n in names if len(tokenizer.tokenize(n)) > len(n.split())]
     relations = [w for phrases in PHRASES.values() for w in phrases]

@@ -99,14 +99,14 @@ def tiny_flux() -> Iterator[Any]:
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
     data = files("learn_to_steer").joinpath("emoji", "data")
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         tokenizer = CLIPTokenizer.from_pretrained(str(data / "sd-emoji" / "tokenizer"))
-        second = T5Tokenizer.from_pretrained(str(data / "flux-emoji" / "tokenizer_2"))
+        second = T5TokenizerFast.from_pretrained(str(data / "flux-emoji" / "tokenizer_2"))
         small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
         pipe = FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),

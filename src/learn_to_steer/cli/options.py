@@ -38,6 +38,12 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _from_file(context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None) -> list[str] | None:
+    """An argument that takes any number of words, from the file when there are none: some versions of click ask only
+    for the file's options."""
+    return value or (context.default_map or {}).get(str(parameter.name))
+
+
 def _be_loud(value: bool) -> bool:
     if value:
         logging.getLogger("learn_to_steer").setLevel(logging.DEBUG)
@@ -59,6 +65,9 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
     return found
 
 
+Prompts = Annotated[
+    list[str] | None, typer.Argument(help="One or more prompts.", show_default=False, callback=_from_file)
+]
 Config = Annotated[
     Path | None,
     typer.Option(
