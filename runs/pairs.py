@@ -10,7 +10,8 @@ from learn_to_steer.prompts import article
 
 
 def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], list[Job]]:
-    """``count`` pairs of names, and what to draw for each."""
+    """``count`` different pairs of names, and what to draw for each."""
     names = object_names()
-    pairs = [[names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(count)]
+    drawn = ([names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(2 * count + 100))
+    pairs = list({frozenset(pair): pair for pair in drawn}.values())[:count]
     return pairs, [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]

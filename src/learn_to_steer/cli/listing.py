@@ -9,6 +9,7 @@ import typer
 
 from learn_to_steer import catalog
 from learn_to_steer.cli import options
+from learn_to_steer.errors import DataError
 
 
 def list_names(
@@ -35,11 +36,17 @@ def list_names(
 
 def _models() -> list[str]:
     from learn_to_steer.families import variants
+    from learn_to_steer.families._load import package_folder
 
     lines = []
     for name, variant in sorted(variants().items()):
+        note = variant.note
+        try:
+            package_folder(variant.source)
+        except DataError:
+            note = "its weights are not in this copy"
         facts = f"{variant.source}, {variant.side} px, {variant.steps} steps, guidance {variant.guidance:g}"
-        lines.append(f"{name:16}{facts}" + (f" ({variant.note})" if variant.note else ""))
+        lines.append(f"{name:20}{facts}" + (f" ({note})" if note else ""))
     return lines
 
 
