@@ -18,7 +18,7 @@ from learn_to_steer.emoji import judge
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=96, help="of the 256 held-out ones")
+    parser.add_argument("--pictures", type=int, default=96, help="of the 256 that the detector does not learn from")
     options = parser.parse_args()
     pixels, labels = redrawn(256, 43)
     seen = []

@@ -13,5 +13,8 @@ def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], lis
     """``count`` different pairs of names, and what to draw for each."""
     names = object_names()
     drawn = ([names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(2 * count + 100))
-    pairs = list({frozenset(pair): pair for pair in drawn}.values())[:count]
+    first: dict[frozenset[str], list[str]] = {}
+    for pair in drawn:
+        first.setdefault(frozenset(pair), pair)
+    pairs = list(first.values())[:count]
     return pairs, [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]

@@ -98,7 +98,10 @@ def run(row: Row, options: argparse.Namespace, folder: Path) -> None:
         return
     counted = {(r["index"], r["sample"]): r for r in storage.read_jsonl(folder / "results.jsonl")}
     lines = [json.dumps({key: counted[k][key] for key in FIELDS}) for k in sorted(counted)]
-    storage.write_atomic(kept(options.model, row), "\n".join(lines) + "\n")
+    path = kept(options.model, row)
+    if path.exists() and len(storage.read_jsonl(path)) > len(lines):
+        raise SystemExit(f"{path} holds more pictures than this run ({len(lines)}): remove it, or ask for no fewer")
+    storage.write_atomic(path, "\n".join(lines) + "\n")
     print(f"right {summary['accuracy']:.3f}, passes {summary['passes_per_image']:.1f}", flush=True)
 
 
@@ -140,17 +143,20 @@ def measured(model: str, row: Row, table: Table) -> list[str] | None:
         mean, least, most = compared(lines, storage.read_jsonl(base))["correct"]
         against = f"{mean:+.2f} [{least:+.2f}, {most:+.2f}]"
     where = found["accuracy_where_present"]
+    # The paper ran every baseline at its own schedule.
+    paper = table.paper.get(row.objective, "") if row.profile == "default" else ""
     cells = [str(found["images"]), f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]", against]
     cells += [f"{found['both_present']:.2f}", "-" if where is None else f"{where:.2f}"]
     cells += [f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
-    return [*label, *cells, *([table.paper.get(row.objective, "")] if table.paper else [])]
+    return [*label, *cells, *([paper] if table.paper else [])]
 
 
 def require_identical(row: Row, folder: Path) -> None:
     """Steered pictures of prompts without a relation are the unsteered ones, bit by bit (paper, Table 7)."""
     base = folder.with_name(Row(BASE, row.benchmark).name)
     pictures = sorted(folder.rglob("*.png"))
-    other = [p for p in pictures if p.read_bytes() != (base / p.relative_to(folder)).read_bytes()]
+    twins = [(p, base / p.relative_to(folder)) for p in pictures]
+    other = [p for p, twin in twins if not twin.is_file() or p.read_bytes() != twin.read_bytes()]
     if other:
         raise SystemExit(
             f"{len(other)} of {len(pictures)} pictures changed, first {other[0]}: a prompt without relation"

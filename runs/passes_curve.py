@@ -60,11 +60,14 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def draw(path: Path) -> None:
-    import matplotlib.pyplot as plt
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise SystemExit("the numbers are there; for the figure: pip install 'learn-to-steer[figures]'") from error
 
     stored = storage.read_json(path)
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for (profile, points), colour in zip(stored["curves"].items(), ("tab:green", "tab:gray"), strict=True):
+    for (profile, points), colour in zip(stored["curves"].items(), ("tab:green", "tab:gray"), strict=False):
         passes = [point["passes_per_image"] for point in points]
         right = [point["accuracy"] for point in points]
         low, high = zip(*(point["accuracy_interval"] for point in points), strict=True)

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=48, help="validation prompts")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/tuning"))
     options = parser.parse_args()
     objective = catalog.normal(options.objective)
@@ -66,6 +67,7 @@ def main() -> None:
             limit=options.limit,
             seed=options.seed,
             settings=settings,
+            dtype=options.dtype,
             out=str(options.out / label / name),
             batch=16,
         )

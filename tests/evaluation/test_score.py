@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from learn_to_steer import benchmarks
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, PromptError
 from learn_to_steer.evaluation import ScoreConfig, score
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.geometry import Detection
@@ -115,7 +115,7 @@ def test_missing_and_foreign_pictures_are_errors(prompts: str, detector: Painted
     with pytest.raises(DataError, match="cannot be read"):
         score(replace(config, images=1))
     with pytest.raises(DataError, match="neither folders"):
-        score(replace(config, pictures=str(tmp_path / "out")))
+        score(replace(config, pictures=str(tmp_path / "out"), out=str(tmp_path / "other")))
     with pytest.raises(DataError, match="does not exist"):
         score(replace(config, pictures=str(tmp_path / "nowhere")))
 
@@ -148,8 +148,24 @@ def test_an_evaluation_is_scored_again_and_compared(prompts: str, detector: Pain
         {"index": 0, "sample": k, "prompt": PROMPTS[0], "correct": False, "present": True, **kept} for k in (0, 1)
     ]
     (made / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    with pytest.raises(DataError, match="stopped before its end"):
+        score(ScoreConfig(str(made), out=str(tmp_path / "again")))
+    (made / "summary.json").write_text("{}")
+    with pytest.raises(DataError, match="choose another folder"):
+        score(ScoreConfig(str(made), out=str(made)))
     summary = score(ScoreConfig(str(made), against=str(made), out=str(tmp_path / "again")))
     assert (summary["images"], summary["passes_per_image"], summary["accuracy"]) == (2, 3.0, 0.5)
     assert summary["against"]["correct"][0] == 0.5 and summary["against"]["present"][0] == -0.5
     with pytest.raises(DataError, match=r"no results\.jsonl"):
         score(ScoreConfig(str(made), against=str(tmp_path), out=str(tmp_path / "again")))
+    (made / "summary.json").write_text(json.dumps({"judged_by": {"name": "another"}}))
+    with pytest.raises(DataError, match="was judged by"):
+        score(ScoreConfig(str(made), against=str(made), out=str(tmp_path / "again")))
+    (made / "results.jsonl").write_text(json.dumps(listed[0] | {"index": 99}) + "\n")
+    with pytest.raises(PromptError, match="none of the pictures"):
+        score(ScoreConfig(str(made), out=str(tmp_path / "again")))
+    generated = tmp_path / "generated"
+    generated.mkdir()
+    (generated / "config.json").write_text('{"model": "sd:emoji"}')
+    with pytest.raises(DataError, match="name a benchmark"):
+        score(ScoreConfig(str(generated), out=str(tmp_path / "again")))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
+from diffusers.hooks import apply_first_block_cache
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.steering import Steerer
@@ -22,6 +23,12 @@ def test_caches(tiny_flux: Any, steer: Any) -> None:
         steer(tiny_flux)(PROMPT, **SETTINGS)
     tiny_flux.transformer.disable_cache()
     assert steer(tiny_flux)(PROMPT, **SETTINGS).steering.images[0].passes > 0
+
+
+def test_caches_that_were_applied_by_hand(tiny_flux: Any, steer: Any) -> None:
+    apply_first_block_cache(tiny_flux.transformer, FirstBlockCacheConfig())
+    with pytest.raises(UnsupportedError, match="reuses old activations"):
+        steer(tiny_flux)(PROMPT, **SETTINGS)
 
 
 def test_group_offloading(tiny_flux: Any, steer: Any) -> None:

@@ -78,6 +78,6 @@ def score(
         if similarity is not None:
             mean, low, high = summary["against"]["similarity"]
             strangers = summary["against"]["similarity_to_strangers"]
-            told = f"to pictures of other prompts {strangers:.3f}"
+            told = f"to pictures of other prompts {'-' if strangers is None else f'{strangers:.3f}'}"
             print(f"similarity ({similarity}) {mean:.3f} (95 %: {low:.3f} to {high:.3f}), {told}")
     print(f"Written to {out}")

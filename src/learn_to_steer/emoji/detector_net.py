@@ -11,13 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection
-from learn_to_steer.storage import read_json
+from learn_to_steer.storage import load_tensors, read_json
 
 STRIDE = 8
 SAME_SPOT = 0.25  # share of two boxes' mean side: peaks with closer centres are one object seen twice
@@ -112,7 +111,7 @@ def _clipped(box: Box, size: tuple[int, int]) -> Box:
 
 def detector_folder(source: str | None = None) -> Path:
     """The folder of the packaged detector, or ``source``; DataError when it holds no weights."""
-    folder = Path(source) if source else Path(str(files(__package__).joinpath("data", "detector")))
+    folder = Path(source).expanduser() if source else Path(str(files(__package__).joinpath("data", "detector")))
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(
@@ -124,10 +123,17 @@ def detector_folder(source: str | None = None) -> Path:
 
 
 def load_net(folder: Path, device: torch.device | str = "cpu") -> tuple[DetectorNet, tuple[str, ...], float]:
-    """The network in ``folder`` in fp32 evaluation mode, its class names and its score threshold."""
+    """The network in ``folder`` in fp32 evaluation mode, its class names and its score threshold.
+
+    Raises DataError for the weights of anything else.
+    """
     config = read_json(folder / "config.json")
-    weights = load_file(folder / "model.safetensors")
-    names = tuple(config["classes"])
-    net = DetectorNet(len(names), tuple(config["widths"]))
-    net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+    weights, _ = load_tensors(folder / "model.safetensors")
+    try:
+        names = tuple(config["classes"])
+        net = DetectorNet(len(names), tuple(config["widths"]))
+        net.load_state_dict({key: v.float() if v.is_floating_point() else v for key, v in weights.items()})
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder} holds no detector that runs/train_detector.py wrote ({reason})") from error
     return net.to(device).eval(), names, float(config["threshold"])

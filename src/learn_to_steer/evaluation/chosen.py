@@ -49,9 +49,11 @@ def every(choice: Choice, vocabulary: Mapping[str, str] | None) -> list[Benchmar
 def judged(choice: Choice, judge_: Judge, among: Collection[int] | None = None) -> list[BenchmarkPrompt]:
     """The prompts of ``choice`` that ``judge_`` can judge, no more than its limit, of those numbered ``among``.
 
-    Raises UnsupportedError when one asks for colours and the detector tells none.
+    Raises PromptError when there is none, UnsupportedError when one asks for colours and the detector tells none.
     """
     everything = [p for p in every(choice, judge_.vocabulary) if among is None or p.index in among]
+    if not everything:
+        raise PromptError(f"none of the pictures are of a prompt of {choice.benchmark or choice.prompts}")
     prompts = everything if choice.limit is None else benchmarks.stratified(everything, choice.limit, choice.seed)
     rule = benchmarks.rule(choice.benchmark)
     for prompt in prompts:

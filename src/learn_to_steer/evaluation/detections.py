@@ -38,7 +38,7 @@ def detect_all(
         if on_progress:
             on_progress(len(placed) - len(missing) + start, len(placed))
         part = missing[start : start + BATCH]
-        pictures = [_open(placed[n][2]) for n in part]
+        pictures = [open_picture(placed[n][2]) for n in part]
         found = judge.look(pictures, [placed[n][0] for n in part])
         for n, picture, seen in zip(part, pictures, found, strict=True):
             row = {"key": keys[n], "size": picture.size, "boxes": [_stored(one) for one in seen]}
@@ -50,7 +50,7 @@ def detect_all(
     if len(rows) >= ENOUGH and not any(row["boxes"] for row in rows):
         raise DataError(
             f"the detector {judge.detector.name} sees nothing in any of {len(rows)} pictures; its weights or its "
-            f"installation are broken ({dict(judge.detector.identity)}), so nothing is scored"
+            f"installation are broken ({dict(judge.detector.identity)}), nothing is scored; mend it, remove {cache}"
         )
     return [([_read(box) for box in row["boxes"]], (row["size"][0], row["size"][1])) for row in rows]
 
@@ -64,17 +64,18 @@ def _key(judge: Judge, item: Placed) -> str:
     return f"{storage.sha256(item[2])[:24]}-{digest[:12]}"
 
 
-def _open(path: Path) -> Image.Image:
+def open_picture(path: Path) -> Image.Image:
+    """The picture, upright, RGB; DataError when it cannot be read."""
     try:
         with Image.open(path) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"the picture {path} cannot be read ({error}); make it again") from error
 
 
 def _require_same_twice(judge: Judge, item: Placed) -> None:
     """Alone and in company, a working detector sees the same in one picture."""
-    picture = _open(item[2])
+    picture = open_picture(item[2])
     alone = judge.look([picture], [item[0]])[0]
     for again in judge.look([picture, picture], [item[0]] * 2):
         same = len(again) == len(alone) and all(

@@ -93,10 +93,15 @@ def _title(text: str) -> str:
 
 def _listed(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
     by_index: dict[object, list[Path]] = {}
+    titles = {prompt.index: _title(prompt.prompt) for prompt in prompts}
     for number, row in enumerate(read_jsonl(path, allow_torn=False), 1):
         key = row.get("index", row.get("prompt"))
-        if not isinstance(row.get("image"), str) or not isinstance(key, (int, str)):
-            raise DataError(f"{path}, row {number}: a row needs 'image', and 'prompt' or 'index'")
+        told = isinstance(row.get("index", 0), int) and isinstance(row.get("prompt", ""), str)
+        if not isinstance(row.get("image"), str) or key is None or not told:
+            raise DataError(f"{path}, row {number}: a row needs 'image', and 'prompt' (text) or 'index' (a number)")
+        meant = titles.get(key) if isinstance(key, int) else None
+        if meant is not None and _title(row.get("prompt", meant)) != meant:
+            raise DataError(f"{path}, row {number}: prompt {key} is {meant!r}, not {row['prompt']!r}")
         file = path.parent / row["image"]
         if not file.is_file():
             raise DataError(f"{path}, row {number}: the picture {file} does not exist")

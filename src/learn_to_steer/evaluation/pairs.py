@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.detections import open_picture
 from learn_to_steer.evaluation.folders import Placed
 from learn_to_steer.evaluation.likeness import background, embedder, similarities
 from learn_to_steer.statistics import clustered_interval, paired_interval
@@ -34,9 +33,8 @@ def alike(
             continue
         if not path.is_file():
             raise DataError(f"{path} is not there; --similarity needs the folder that evaluate wrote")
-        with Image.open(file) as first, Image.open(path) as second:
-            ours.append(first.convert("RGB"))
-            bases.append(second.convert("RGB"))
+        ours.append(open_picture(file))
+        bases.append(open_picture(path))
         keys.append((prompt.index, sample))
     prompts = [index for index, _ in keys]
     embed = embedder(name, device)
@@ -44,8 +42,9 @@ def alike(
     found: dict[str, Any] = {"embedder": name, "similarity": _mean(values, prompts)}
     # Cosines mean little alone: any two pictures of one world are alike to some degree.
     turned = [*range(len(bases) // 2, len(bases)), *range(len(bases) // 2)]
-    strangers = similarities(embed, ours, [bases[n] for n in turned])
-    found["similarity_to_strangers"] = sum(strangers) / len(strangers)
+    apart = [(n, other) for n, other in enumerate(turned) if prompts[n] != prompts[other]]
+    strangers = similarities(embed, [ours[n] for n, _ in apart], [bases[other] for _, other in apart])
+    found["similarity_to_strangers"] = sum(strangers) / len(strangers) if strangers else None
     outside = [
         (background(a, b, _boxes(mine[key]), _boxes(theirs[key])), key[0])
         for a, b, key in zip(ours, bases, keys, strict=True)

@@ -55,13 +55,17 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
     config = _completed(config)
     if config.similarity and not config.against:
         raise DataError("--similarity is to another evaluation's pictures: name it with --against")
-    others = _rows(Path(config.against)) if config.against else []
+    out = Path(config.out)
+    for name in (config.pictures, config.against):
+        if name is not None and out.resolve() == Path(name).resolve():
+            raise DataError(f"--out {out} is where the pictures lie, and their results; choose another folder")
+    others = _others(config.against) if config.against else []
     every(config, None)
     detector = find_detector(config.detector, config.device)
-    made = {(row["index"], row["sample"]): row for row in _rows(Path(config.pictures), required=False)}
+    _require_same_judge(config, dict(detector.detector.identity))
+    made = {(row["index"], row["sample"]): row for row in _made(Path(config.pictures))}
     chosen = judged(config, detector, {index for index, _ in made} or None)
     placed = find_pictures(config.pictures, chosen, config.images)
-    out = Path(config.out)
     seen = detect_all(detector, placed, out / "detections.jsonl", on_progress)
     rule = benchmarks.rule(config.benchmark)
     rows = {}
@@ -96,17 +100,39 @@ def _completed(config: ScoreConfig) -> ScoreConfig:
     if config.benchmark is not None or config.prompts is not None or not path.is_file():
         return config
     theirs = storage.read_json(path)
-    return replace(config, benchmark=theirs["benchmark"], prompts=theirs["prompts"], data=theirs["data"])
+    return replace(config, **{name: theirs.get(name) for name in ("benchmark", "prompts", "data")})
 
 
-def _rows(folder: Path, required: bool = True) -> list[dict[str, Any]]:
-    """The rows of an evaluation or scoring; DataError when they are ``required`` and not there."""
-    path = folder / "results.jsonl"
-    if not path.is_file():
-        if required:
-            raise DataError(f"{folder} holds no results.jsonl; name the folder of an evaluation or a scoring")
+def _made(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the evaluation that made the pictures; none for pictures of other tools.
+
+    Raises DataError for an evaluation that has not been finished: its pictures are not the whole set.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "results.jsonl").is_file():
         return []
-    return storage.read_jsonl(path)
+    if not (folder / "summary.json").is_file():
+        raise DataError(f"the evaluation in {folder} was stopped before its end; run evaluate again to complete it")
+    return storage.read_jsonl(folder / "results.jsonl")
+
+
+def _others(folder: str) -> list[dict[str, Any]]:
+    """The rows of another evaluation or scoring; DataError when there is none."""
+    path = Path(folder) / "results.jsonl"
+    rows = storage.read_jsonl(path) if path.is_file() else []
+    if not rows or not {"index", "sample", "prompt", "correct", "present"} <= set(rows[0]):
+        raise DataError(f"{folder} holds no results.jsonl of evaluate or score; name the folder of one")
+    return rows
+
+
+def _require_same_judge(config: ScoreConfig, identity: dict[str, Any]) -> None:
+    """Raise DataError when the compared results are of another detector: their difference would be the detectors'."""
+    path = Path(config.against or "") / "summary.json"
+    theirs = storage.read_json(path).get("judged_by") if config.against and path.is_file() else None
+    if theirs is not None and theirs != identity:
+        raise DataError(
+            f"{config.against} was judged by {theirs}, not by {identity}; score those pictures too, "
+            "then compare the two scorings"
+        )
 
 
 def _row(prompt: BenchmarkPrompt, sample: int) -> dict[str, Any]:

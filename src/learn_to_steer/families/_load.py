@@ -198,7 +198,7 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
 def _part(folder: Path, name: str, owner: Path | str, dtype: torch.dtype) -> Any:
     """The part ``name`` of the pipeline in ``folder``, read from ``owner``'s folder."""
     module, kind = read_json(folder / "model_index.json")[name]
-    weights = {} if kind.endswith("Tokenizer") else {"torch_dtype": dtype}
+    weights = {} if "Tokenizer" in kind else {"torch_dtype": dtype}
     return getattr(import_module(module), kind).from_pretrained(owner, subfolder=name, **weights)
 
 

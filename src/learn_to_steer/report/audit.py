@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -66,10 +68,10 @@ def audit_page(folder: str | Path, count: int = 100, seed: int = 0) -> Path:
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
     figures = "\n".join(_figure(folder, rows[n]) for n in chosen)
     title = html.escape(folder.resolve().name)
-    values = {"title": title, "figures": figures, "key": json.dumps(str(title)), "count": str(len(chosen))}
-    page = PAGE
-    for name, value in values.items():
-        page = page.replace(f"${name}", value)
+    # Labels belong to these pictures in this place: a remade folder starts anew.
+    digest = hashlib.sha256(f"{folder.resolve()}{[rows[n] for n in chosen]}".encode()).hexdigest()[:12]
+    values = {"title": title, "key": json.dumps(digest), "count": str(len(chosen)), "figures": figures}
+    page = Template(PAGE).substitute(values)
     storage.write_atomic(folder / "audit.html", page)
     return folder / "audit.html"
 
@@ -82,6 +84,8 @@ def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
     defined). Raises DataError for labels of other pictures or other words.
     """
     rows = {_id(row): row for row in _rows(Path(folder))}
+    if not isinstance(labels, Mapping):
+        raise DataError("labels are one object, picture -> label, as the page saves them")
     for name, label in labels.items():
         if name not in rows or label not in CHOICES:
             raise DataError(f"{name!r}: {label!r} is no label of a picture in {folder}; labels: {', '.join(CHOICES)}")
@@ -107,7 +111,7 @@ def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
 def _rows(folder: Path) -> Sequence[dict[str, Any]]:
     path = folder / "results.jsonl"
     rows = storage.read_jsonl(path) if path.is_file() else []
-    if not rows:
+    if not rows or not {"index", "sample", "prompt", "correct", "reason", "boxes"} <= set(rows[0]):
         raise DataError(f"{folder} holds no evaluation (results.jsonl); name the --out of evaluate")
     return rows
 

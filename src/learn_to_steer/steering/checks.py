@@ -39,11 +39,10 @@ def check_pipeline(pipe: Any, family: Family) -> None:
     if getattr(pipe, "do_perturbed_attention_guidance", False):
         raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
     denoiser = getattr(pipe, family.denoiser)
-    if getattr(denoiser, "is_cache_enabled", False):
-        kind = type(denoiser._cache_config).__name__.removesuffix("Config")
+    if kind := _cache(denoiser):
         raise UnsupportedError(
             f"pipe.{family.denoiser} reuses old activations ({kind}), whose maps are not those of the moved latents; "
-            f"switch it off while steering: pipe.{family.denoiser}.disable_cache()"
+            f"switch it off while steering (pipe.{family.denoiser}.disable_cache()), or load the pipeline anew"
         )
     if any(_offloaded_in_groups(module) for module in denoiser.modules()):
         raise UnsupportedError(
@@ -65,6 +64,17 @@ def check_update(pipe: Any, config: SteeringConfig) -> None:
             f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
             "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
         )
+
+
+def _cache(denoiser: nn.Module) -> str:
+    """What of diffusers' caches is on, switched on by the model's own method or by an ``apply_...`` function."""
+    if getattr(denoiser, "is_cache_enabled", False):
+        return type(denoiser._cache_config).__name__.removesuffix("Config")
+    for module in denoiser.modules():
+        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
+            if "cache" in type(hook).__module__ or "broadcast" in type(hook).__module__:
+                return type(hook).__name__
+    return ""
 
 
 def _offloaded_in_groups(module: nn.Module) -> bool:
