@@ -48,7 +48,7 @@ def find_pictures(place: str | Path, prompts: Sequence[BenchmarkPrompt], images:
 
 def _numbered(root: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
     folders = {int(entry.name): entry for entry in root.iterdir() if entry.is_dir() and entry.name.isdigit()}
-    found = []
+    found: list[list[Path]] = []
     for prompt in prompts:
         folder = folders.get(prompt.index)
         if folder is None:

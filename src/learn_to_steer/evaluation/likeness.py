@@ -48,9 +48,11 @@ def embedder(name: str, device: str = "cpu") -> Embed:
     def embed(pictures: Sequence[Image]) -> Tensor:
         inputs = processor(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt").to(device)
         if not hasattr(network, "get_image_features"):
-            return network(**inputs).last_hidden_state[:, 0].float()
+            tokens: Tensor = network(**inputs).last_hidden_state[:, 0]
+            return tokens.float()
         found = network.get_image_features(**inputs)
-        return (found if isinstance(found, Tensor) else found.pooler_output).float()
+        image: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+        return image.float()
 
     return embed
 

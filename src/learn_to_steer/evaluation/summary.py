@@ -81,8 +81,8 @@ def compared(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -
     prompts = [mine["index"] for mine, _ in pairs]
     found: dict[str, Any] = {"images": len(pairs)}
     for key in ("correct", "present"):
-        mine, theirs_ = zip(*((float(a[key]), float(b[key])) for a, b in pairs), strict=True)
-        found[key] = list(paired_interval(mine, theirs_, prompts))
+        here, there = [float(a[key]) for a, _ in pairs], [float(b[key]) for _, b in pairs]
+        found[key] = list(paired_interval(here, there, prompts))
     return found
 
 

@@ -63,7 +63,9 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
 def _data(manifest: Manifest) -> dict[str, Any]:
     """What the model card says of the training data."""
     pictures = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
-    named = {key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings}
+    named: dict[str, Any] = {
+        key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
+    }
     about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
     return {"model": manifest.settings.get("model", ""), **about, **named}
 
