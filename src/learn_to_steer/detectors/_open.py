@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
+from learn_to_steer.detectors._pictures import upright
 from learn_to_steer.detectors._protocol import Asked
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection, iou
 
 OVERLAP = 0.5  # intersection over union above which two boxes of a word are one object
+
+
+class OpenDetector:
+    """A network of transformers that draws boxes around what its text names; ``weights`` says which weights it has."""
+
+    name: str
+    tells_colors = False
+
+    def __init__(self, model: Any, tokenizer: Any, weights: str, threshold: float) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.threshold = threshold
+        self.identity: Mapping[str, Any] = {
+            "name": self.name,
+            "weights": weights,
+            "threshold": threshold,
+            "overlap": OVERLAP,
+        }
+
+    @torch.no_grad()
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+        """Detections of the names asked of each picture, best first. Raises DataError when there are none."""
+        names = names_asked(self.name, pictures, asked)
+        return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
+
+    def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
+        raise NotImplementedError
 
 
 def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Asked] | None) -> list[tuple[str, ...]]:

@@ -6,16 +6,16 @@ the text, which can merge two names; here every name is a text of its own, and i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
 from learn_to_steer.detectors._hub import encode, load_network, load_tokenizer
-from learn_to_steer.detectors._open import OVERLAP, detections, names_asked
-from learn_to_steer.detectors._pictures import IMAGENET_COLORS, keep_ratio, normalise, resize, to_tensor, upright
-from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.detectors._open import OpenDetector, detections
+from learn_to_steer.detectors._pictures import IMAGENET_COLORS, keep_ratio, normalise, resize, to_tensor
+from learn_to_steer.detectors._protocol import Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "IDEA-Research/grounding-dino-tiny"
@@ -23,28 +23,13 @@ THRESHOLD = 0.25  # usual in its authors' examples
 SHORT, LONG = 800, 1333  # pixels: as large as fits into both for the short and the long side
 
 
-class GroundingDinoDetector:
+class GroundingDinoDetector(OpenDetector):
     """``model`` is a GroundingDinoForObjectDetection of transformers, ``tokenizer`` its own, ``weights`` says which."""
 
     name = "grounding-dino"
-    tells_colors = False
 
     def __init__(self, model: Any, tokenizer: Any, weights: str = "", threshold: float = THRESHOLD) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.threshold = threshold
-        self.identity: Mapping[str, Any] = {
-            "name": self.name,
-            "weights": weights,
-            "threshold": threshold,
-            "overlap": OVERLAP,
-        }
-
-    @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
-        """Detections of the names asked of each picture, best first. Raises DataError when there are none."""
-        names = names_asked(self.name, pictures, asked)
-        return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
+        super().__init__(model, tokenizer, weights, threshold)
 
     def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
         size = keep_ratio((picture.height, picture.width), SHORT, LONG)

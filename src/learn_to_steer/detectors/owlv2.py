@@ -7,7 +7,7 @@ pictures of up to 960 pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from PIL.Image import Image
 from torch.nn import functional
 
 from learn_to_steer.detectors._hub import encode, load_network, load_tokenizer
-from learn_to_steer.detectors._open import OVERLAP, detections, names_asked
-from learn_to_steer.detectors._pictures import CLIP_COLORS, normalise, resize, to_tensor, upright
-from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.detectors._open import OpenDetector, detections
+from learn_to_steer.detectors._pictures import CLIP_COLORS, normalise, resize, to_tensor
+from learn_to_steer.detectors._protocol import Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "google/owlv2-base-patch16-ensemble"
@@ -26,31 +26,16 @@ THRESHOLD = 0.2  # ours: in use are 0.1 to 0.3
 GREY = 127.5  # of the square's empty part
 
 
-class Owlv2Detector:
+class Owlv2Detector(OpenDetector):
     """``model`` is an Owlv2ForObjectDetection of transformers, ``tokenizer`` its own, ``weights`` says which ones.
 
     The threshold of 0.2 is our choice and calibrated on nothing.
     """
 
     name = "owlv2"
-    tells_colors = False
 
     def __init__(self, model: Any, tokenizer: Any, weights: str = "", threshold: float = THRESHOLD) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.threshold = threshold
-        self.identity: Mapping[str, Any] = {
-            "name": self.name,
-            "weights": weights,
-            "threshold": threshold,
-            "overlap": OVERLAP,
-        }
-
-    @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
-        """Detections of the names asked of each picture, best first. Raises DataError when there are none."""
-        names = names_asked(self.name, pictures, asked)
-        return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
+        super().__init__(model, tokenizer, weights, threshold)
 
     def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
         queries = [QUERY.format(name=name) for name in names]

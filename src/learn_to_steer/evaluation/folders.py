@@ -16,6 +16,11 @@ Placed = tuple[BenchmarkPrompt, int, Path]  # prompt, number of its picture, fil
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
+def image_path(folder: Path, index: int, sample: int) -> Path:
+    """Where ``evaluate`` puts a picture."""
+    return folder / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
+
+
 def find_pictures(place: str | Path, prompts: Sequence[BenchmarkPrompt], images: int | None = None) -> list[Placed]:
     """Every picture of ``prompts`` in ``place``, ``images`` a prompt (None: as many as the prompt that has most).
 

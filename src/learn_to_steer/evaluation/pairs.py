@@ -8,7 +8,7 @@ from typing import Any
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.detections import open_picture
-from learn_to_steer.evaluation.folders import Placed
+from learn_to_steer.evaluation.folders import Placed, image_path
 from learn_to_steer.evaluation.likeness import background, embedder, similarities
 from learn_to_steer.statistics import clustered_interval, paired_interval
 
@@ -28,7 +28,7 @@ def alike(
     mine = {(row["index"], row["sample"]): row for row in rows}
     ours, bases, keys = [], [], []
     for prompt, sample, file in placed:
-        path = Path(folder) / "images" / f"{prompt.index:05d}" / "samples" / f"{sample:04d}.png"
+        path = image_path(Path(folder), prompt.index, sample)
         if (prompt.index, sample) not in theirs:
             continue
         if not path.is_file():

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer import benchmarks, storage
-from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.detections import detect_all
 from learn_to_steer.evaluation.folders import find_pictures
 from learn_to_steer.evaluation.pairs import alike
-from learn_to_steer.evaluation.run import digest, versions, write_rows
+from learn_to_steer.evaluation.run import digest, prompt_row, versions, write_rows
 from learn_to_steer.evaluation.score import find_detector, judge
 from learn_to_steer.evaluation.summary import compared, summarise
 
@@ -73,7 +72,7 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
         known = made.get((prompt.index, sample), {})
         cost = {name: known.get(name) for name in COST}
         verdict = judge(prompt, boxes, detector.vocabulary, rule, size)
-        rows[prompt.index, sample] = _row(prompt, sample) | cost | verdict
+        rows[prompt.index, sample] = prompt_row(prompt, sample) | cost | verdict
     write_rows(out, rows)
     listed = list(rows.values())
     summary = summarise(listed) | {
@@ -133,13 +132,3 @@ def _require_same_judge(config: ScoreConfig, identity: dict[str, Any]) -> None:
             f"{config.against} was judged by {theirs}, not by {identity}; score those pictures too, "
             "then compare the two scorings"
         )
-
-
-def _row(prompt: BenchmarkPrompt, sample: int) -> dict[str, Any]:
-    return {
-        "index": prompt.index,
-        "sample": sample,
-        "tag": prompt.metadata.get("tag", ""),
-        "prompt": prompt.prompt,
-        "relations": [relation.as_list() for relation in prompt.relations],
-    }

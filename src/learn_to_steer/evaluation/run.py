@@ -18,6 +18,7 @@ from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.config import EvaluateConfig
+from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.score import Judge, find_detector, judge
@@ -59,7 +60,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     if on_progress:
         on_progress(len(wanted), len(wanted))
     rows = _listed(out)
-    lost = [_image(out, prompt.index, sample) for prompt, sample in wanted if (prompt.index, sample) not in rows]
+    lost = [image_path(out, prompt.index, sample) for prompt, sample in wanted if (prompt.index, sample) not in rows]
     if lost:
         raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
     write_rows(out, rows)
@@ -114,7 +115,7 @@ def _make(
     pictures = draw(model, [Job(p.prompt, p.relations, k) for p, k in batch], config.seed, steer=True)
     found = detector.look([picture.image for picture in pictures], [prompt for prompt, _ in batch])
     for (prompt, sample), picture, boxes in zip(batch, pictures, found, strict=True):
-        path = _image(out, prompt.index, sample)
+        path = image_path(out, prompt.index, sample)
         storage.write_atomic(path, png(picture.image))
         storage.write_atomic(path.parents[1] / "metadata.jsonl", json.dumps(prompt.metadata, ensure_ascii=False) + "\n")
         verdict = judge(prompt, boxes, detector.vocabulary, rule, picture.image.size)
@@ -123,18 +124,24 @@ def _make(
 
 def _row(prompt: BenchmarkPrompt, sample: int, picture: Picture) -> dict[str, Any]:
     report = picture.report
-    return {
-        "index": prompt.index,
-        "sample": sample,
-        "tag": prompt.metadata.get("tag", ""),
-        "prompt": prompt.prompt,
-        "relations": [relation.as_list() for relation in prompt.relations],
+    return prompt_row(prompt, sample) | {
         "passes": report.passes if report else 0,
         "checks": report.checks if report else 0,
         "converged": bool(report and report.converged),
         "probability": report.probability if report else [],
         "note": report.note if report else "",
         "seconds": picture.seconds,
+    }
+
+
+def prompt_row(prompt: BenchmarkPrompt, sample: int) -> dict[str, Any]:
+    """What a row of ``results.jsonl`` says of the prompt and the number of its picture."""
+    return {
+        "index": prompt.index,
+        "sample": sample,
+        "tag": prompt.metadata.get("tag", ""),
+        "prompt": prompt.prompt,
+        "relations": [relation.as_list() for relation in prompt.relations],
     }
 
 
@@ -146,17 +153,13 @@ def _listed(out: Path) -> dict[Key, dict[str, Any]]:
     path = out / "results.jsonl"
     rows = storage.read_jsonl(path) if path.exists() else []
     known = {(int(row["index"]), int(row["sample"])): row for row in rows if "scores" in row}
-    return {key: row for key, row in known.items() if _image(out, *key).is_file()}
+    return {key: row for key, row in known.items() if image_path(out, *key).is_file()}
 
 
 def write_rows(out: Path, rows: dict[Key, dict[str, Any]]) -> None:
     """Rewrite ``results.jsonl`` in order, once each."""
     lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
     storage.write_atomic(out / "results.jsonl", "".join(lines))
-
-
-def _image(out: Path, index: int, sample: int) -> Path:
-    return out / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
 
 
 def png(image: Image) -> bytes:
