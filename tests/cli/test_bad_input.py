@@ -56,6 +56,8 @@ def assert_refused(outcome, *words: str) -> None:
         (["export-prompts", "--data", "missing.txt", "--out", "sets"], ["missing.txt", "No such file"]),
         (["evaluate", "--prompts", "missing.jsonl"], ["missing.jsonl"]),
         (["evaluate", "--benchmark", "unseen", "--detector", "emojis"], ["did you mean 'emoji'"]),
+        (["evaluate", "--benchmark", "unseen", "--model", "sd:1.4"], ["--detector", "sd:1.4", "mask2former"]),
+        (["evaluate", "--benchmark", "unseen", "--model", "sd:emojo"], ["did you mean 'sd:emoji'"]),
         (["collect", "--source", "emojy", "--out", "maps"], ["did you mean 'emoji'"]),
         (["collect", "--inversion", "nois", "--out", "maps"], ["did you mean 'noise'"]),
         (["train", "--data", "missing", "--out", "classifier"], ["missing"]),

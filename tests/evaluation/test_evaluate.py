@@ -24,6 +24,7 @@ def config(saved_sd, tmp_path):
         model=str(saved_sd),
         classifier=str(saved_sd / "classifier"),
         prompts=str(prompts),
+        detector="stub",
         images=2,
         steps=2,
         batch=3,

@@ -87,7 +87,7 @@ def as_manifest(root: Path, prompts: str) -> Path:
 @pytest.mark.parametrize("layout", [as_geneval, as_compbench, as_manifest])
 def test_layouts(layout: Callable[[Path, str], Path], prompts: str, detector: Painted, tmp_path: Path) -> None:
     place = layout(tmp_path / "pictures", prompts)
-    config = ScoreConfig(str(place), prompts=prompts, out=str(tmp_path / "out"))
+    config = ScoreConfig(str(place), prompts=prompts, detector="stub", out=str(tmp_path / "out"))
     summary = score(config)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     verdicts = [(row["index"], row["sample"], row["correct"], row["present"]) for row in rows]
@@ -101,7 +101,9 @@ def test_layouts(layout: Callable[[Path, str], Path], prompts: str, detector: Pa
 
 def test_missing_and_foreign_pictures_are_errors(prompts: str, detector: Painted, tmp_path: Path) -> None:
     root = as_geneval(tmp_path / "pictures", prompts)
-    config = ScoreConfig(str(root), prompts=prompts, out=str(tmp_path / "out"))
+    with pytest.raises(DataError, match="name a --detector"):
+        score(ScoreConfig(str(root), prompts=prompts, out=str(tmp_path / "out")))
+    config = ScoreConfig(str(root), prompts=prompts, detector="stub", out=str(tmp_path / "out"))
     (root / "00001" / "samples" / "0001.png").unlink()
     with pytest.raises(DataError, match=r"1 pictures are missing.*number 1.*has 1 of 2"):
         score(config)
@@ -127,7 +129,7 @@ def test_broken_detectors_score_nothing(
     for prompt in PROMPTS:
         for k in range(5):
             paint(root / f"{prompt}_{k:06d}.png", 0)
-    config = ScoreConfig(str(root), prompts=prompts, out=str(tmp_path / "out"))
+    config = ScoreConfig(str(root), prompts=prompts, detector="stub", out=str(tmp_path / "out"))
     with pytest.raises(DataError, match="sees nothing in any of 10 pictures"):
         score(config)
     box = (0.0, 0.0, 9.0, 9.0)
@@ -142,7 +144,11 @@ def test_broken_detectors_score_nothing(
 def test_an_evaluation_is_scored_again_and_compared(prompts: str, detector: Painted, tmp_path: Path) -> None:
     made = tmp_path / "made"
     as_geneval(made / "images", prompts)
-    (made / "config.json").write_text(json.dumps({"benchmark": None, "prompts": prompts, "data": None, "limit": 1}))
+    (made / "config.json").write_text(
+        json.dumps(
+            {"model": "some/model", "detector": "stub", "benchmark": None, "prompts": prompts, "data": None, "limit": 1}
+        )
+    )
     kept = {"passes": 3, "checks": 1, "converged": True, "probability": [0.9], "note": "", "seconds": 2.0}
     listed = [
         {"index": 0, "sample": k, "prompt": PROMPTS[0], "correct": False, "present": True, **kept} for k in (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,3 +42,10 @@ def test_flux_has_double_blocks_first(model: str, guided: bool) -> None:
 def test_a_folder_without_a_known_denoiser_is_refused(tmp_path) -> None:
     with pytest.raises(DataError, match="no model family knows"):
         skeleton(str(tmp_path))
+
+
+@pytest.mark.parametrize(("model", "rate"), [("sd:1.4", 7.5), ("sd:2.1", 5.0)])
+def test_a_folder_is_recognised_as_the_authors_model_of_its_kind(model: str, rate: float) -> None:
+    family, denoiser = skeleton(model)
+    pipe = SimpleNamespace(unet=denoiser, vae_scale_factor=8)
+    assert family.unnamed(pipe, "some/folder").rate == rate

@@ -7,7 +7,7 @@ import torch
 
 from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
-from learn_to_steer.sources import emoji
+from learn_to_steer.sources import emoji, emoji_clean, emoji_cluttered
 
 
 @pytest.mark.parametrize("diagonals", [False, True])
@@ -54,3 +54,11 @@ def test_a_picture_depends_on_seed_and_number_alone():
     assert pixels.shape == (3, 64, 64)
     assert 0 <= float(pixels.min()) < float(pixels.max()) <= 1
     assert torch.equal(pixels, many[2].pixels())
+
+
+def test_clean_scenes_hold_two_objects_and_cluttered_ones_more():
+    # One of the two may be missing from a neutral picture.
+    clean, cluttered = list(emoji_clean.pictures(45, 0, 64)), list(emoji_cluttered.pictures(45, 0, 64))
+    assert all(len(picture.pixels.scene.objects) <= 2 and not picture.others for picture in clean)
+    assert all(1 <= len(picture.others) <= 3 for picture in cluttered)
+    assert [p.predicate for p in clean] == [p.predicate for p in cluttered]

@@ -306,7 +306,7 @@ def test_sources_of_real_pictures_ask_for_their_file(source, tmp_path):
 
 def test_drawn_pictures_refuse_a_file(tmp_path):
     start = catalog.load("sources", "emoji").pictures
-    with pytest.raises(DataError, match="reads no data"):
+    with pytest.raises(DataError, match="read no data"):
         start(10, 0, 64, data="a.json")
     with pytest.raises(DataError, match="exclude-benchmarks"):
         start(10, 0, 64, exclude=frozenset({frozenset({"a", "b"})}))

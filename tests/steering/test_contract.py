@@ -14,8 +14,9 @@ from learn_to_steer.errors import CaptureError, MismatchError, PromptError, Stee
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import parse, token_columns
-from learn_to_steer.steering import Steerer
+from learn_to_steer.steering import Steerer, profile
 from learn_to_steer.tap import Tap
 
 PROMPT = "a dog to the left of a cat"
@@ -323,3 +324,9 @@ def test_half_precision_steers_and_stays_finite(tiny_sd: Any, tiny_steerer: Any,
     assert out.images.dtype == dtype and out.images.isfinite().all()
     assert (out.images - stock).abs().max() > 1e-2
     assert out.steering.images[0].backoffs == 0 and out.steering.images[0].passes == STEPS
+
+
+def test_the_official_profile_takes_the_rate_of_the_kind_of_model(tiny_sd, random_classifier) -> None:
+    objective = Learned(random_classifier(tiny_sd))
+    assert Steerer(objective, profile("official")).on(tiny_sd).config.rate == 5.0
+    assert Steerer(objective, profile("official", rate=3.0)).on(tiny_sd).config.rate == 3.0

@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     data: options.Data = None,
     objective: options.Objective = "learned",
-    detector: options.Detector = "emoji",
+    detector: options.Detector = None,
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
         int | None,

@@ -99,9 +99,10 @@ Objective = Annotated[
     ),
 ]
 Detector = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Who looks at the pictures (see: list detectors), with ':' and a folder or hub id for other weights.",
         metavar="NAME[:SOURCE]",
+        show_default="emoji for the package's own models",
     ),
 ]

@@ -29,7 +29,7 @@ def score(
         typer.Option(help="Your own prompts instead, as for evaluate.", metavar="FILE.jsonl", show_default=False),
     ] = None,
     data: options.Data = None,
-    detector: options.Detector = "emoji",
+    detector: options.Detector = None,
     device: Annotated[str, typer.Option(help="Where the detector runs.", metavar="NAME")] = "cpu",
     images: Annotated[int | None, typer.Option(min=1, help="Pictures of each prompt.", show_default="all")] = None,
     limit: Annotated[

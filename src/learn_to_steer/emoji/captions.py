@@ -32,8 +32,8 @@ PLURALS = {"sheep": "sheep", "knife": "knives", "mouse": "mice", "broccoli": "br
 class CaptionStyle:
     """Shares (0-1) of captions with each feature; relations are shares of captions of several objects."""
 
-    true_relation: float = 0.06
-    random_relation: float = 0.36
+    true_relation: float = 0.12
+    random_relation: float = 0.30
     photo: float = 0.3
     place: float = 0.2
     alias: float = 0.4

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
-from torch.nn import functional
 
 from learn_to_steer.detectors import emoji
 from learn_to_steer.errors import DataError
@@ -23,7 +22,6 @@ from learn_to_steer.geometry import Box
 
 Embed = Callable[[Sequence[Image]], Tensor]
 EMOJI = "emoji"
-BATCH = 16
 GROWN = 0.1  # share of a box's side that is added on every side: a detector's boxes are tight
 
 
@@ -66,16 +64,6 @@ def _emoji(device: str) -> Embed:
         return torch.cat(seen)
 
     return embed
-
-
-def similarities(embed: Embed, ours: Sequence[Image], theirs: Sequence[Image]) -> list[float]:
-    """Cosine similarity of every pair of pictures; both lists have one length."""
-    found: list[float] = []
-    for start in range(0, len(ours), BATCH):
-        part = slice(start, start + BATCH)
-        cosine = functional.cosine_similarity(embed(ours[part]), embed(theirs[part]))
-        found += [float(value) for value in cosine]
-    return found
 
 
 def background(

@@ -14,7 +14,7 @@ from learn_to_steer.evaluation.detections import detect_all
 from learn_to_steer.evaluation.folders import find_pictures
 from learn_to_steer.evaluation.pairs import alike
 from learn_to_steer.evaluation.run import digest, prompt_row, versions, write_rows
-from learn_to_steer.evaluation.score import find_detector, judge
+from learn_to_steer.evaluation.score import find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import compared, summarise
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
@@ -25,17 +25,17 @@ class ScoreConfig:
     """Pictures and what they should show.
 
     ``pictures`` is a folder or manifest as in ``find_pictures``. ``benchmark``, ``prompts``, ``data``, ``limit`` and
-    ``seed`` choose prompts as in ``EvaluateConfig``; a folder that ``evaluate`` left knows its own. ``images`` a
-    prompt (None: all). ``against`` is the folder of another evaluation or scoring, whose difference is reported; with
-    ``similarity`` (an embedder of ``likeness``) an evaluation's pictures are compared too. ``out`` gets detections,
-    rows and summary.
+    ``seed`` choose prompts as in ``EvaluateConfig``; a folder that ``evaluate`` left knows its own, and its detector.
+    ``images`` a prompt (None: all). ``against`` is the folder of another evaluation or scoring, whose difference is
+    reported; with ``similarity`` (an embedder of ``likeness``) an evaluation's pictures are compared too. ``out`` gets
+    detections, rows and summary.
     """
 
     pictures: str
     benchmark: str | None = None
     prompts: str | None = None
     data: str | None = None
-    detector: str = "emoji"
+    detector: str | None = None
     device: str = "cpu"
     images: int | None = None
     limit: int | None = None
@@ -60,7 +60,7 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
             raise DataError(f"--out {out} is where the pictures lie, and their results; choose another folder")
     others = _others(config.against) if config.against else []
     every(config, None)
-    detector = find_detector(config.detector, config.device)
+    detector = find_detector(config.detector or "", config.device)
     _require_same_judge(config, dict(detector.detector.identity))
     made = {(row["index"], row["sample"]): row for row in _made(Path(config.pictures))}
     chosen = judged(config, detector, {index for index, _ in made} or None)
@@ -94,12 +94,16 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
 
 
 def _completed(config: ScoreConfig) -> ScoreConfig:
-    """``config`` with the prompts of the evaluation that made the pictures, unless others are named."""
+    """``config`` with prompts and detector of the evaluation that made the pictures, unless others are named.
+
+    Raises DataError when no detector is named and none is known to fit.
+    """
     path = Path(config.pictures) / "config.json"
-    if config.benchmark is not None or config.prompts is not None or not path.is_file():
-        return config
-    theirs = storage.read_json(path)
-    return replace(config, **{name: theirs.get(name) for name in ("benchmark", "prompts", "data")})
+    theirs: Any = storage.read_json(path) if path.is_file() else {}
+    if theirs and config.benchmark is None and config.prompts is None:
+        config = replace(config, **{name: theirs.get(name) for name in ("benchmark", "prompts", "data")})
+    detector = config.detector or theirs.get("detector") or usual_detector(theirs.get("model"))
+    return replace(config, detector=detector)
 
 
 def _made(folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
-from learn_to_steer.evaluation.score import Judge, find_detector, judge
+from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import summarise
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
@@ -37,9 +38,10 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     of the parts.
     """
     out = Path(config.out)
+    config = replace(config, detector=config.detector or usual_detector(config.model))
     # Cheap mistakes are found before any weights are loaded.
     every(config, None)
-    detector = find_detector(config.detector, "cpu")
+    detector = find_detector(config.detector or "", "cpu")
     chosen = judged(config, detector)
     rule = benchmarks.rule(config.benchmark)
     model = open_model(config)

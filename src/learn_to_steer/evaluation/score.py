@@ -11,6 +11,8 @@ from PIL.Image import Image
 from learn_to_steer import catalog, geometry
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
 from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.errors import DataError
+from learn_to_steer.families._load import PACKAGE, named_variant
 from learn_to_steer.geometry import Detection
 
 
@@ -34,6 +36,21 @@ def find_detector(name: str, device: str = "cpu") -> Judge:
     kind, _, source = name.partition(":")
     module = catalog.load("detectors", kind)
     return Judge(module.load(device, source or None), module.vocabulary())
+
+
+def usual_detector(model: str | None) -> str:
+    """The name of the detector for pictures of ``model``: the emoji world's, for a model that the package carries.
+
+    Raises DataError for any other model (None: unknown), since a detector that knows drawings alone finds nothing in
+    photographs and would call every picture wrong.
+    """
+    variant = named_variant(model) if model else None
+    if variant is None or not variant.source.startswith(PACKAGE):
+        raise DataError(
+            f"name a --detector for pictures of {model or 'an unknown model'}: mask2former knows COCO's objects, owlv2 "
+            "and grounding-dino any word, emoji only what the package's own models draw"
+        )
+    return "emoji"
 
 
 def asked(prompt: BenchmarkPrompt) -> Asked:

@@ -65,7 +65,7 @@ def load_pipeline(
     placement = placement or Placement()
     if (placement.offload or placement.quantize) and device == "cpu":
         raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
-    variant = _variant(model)
+    variant = named_variant(model)
     source = str(package_folder(variant.source)) if variant else model
     kept = variant.dtype if variant and device != "cpu" else "float32"
     pipe = _from_pretrained(
@@ -114,7 +114,7 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
     """
     import diffusers
 
-    variant = _variant(model)
+    variant = named_variant(model)
     if variant and not variant.source.startswith(PACKAGE):
         family: Family = catalog.load("families", variant.family).FAMILY
         config: dict[str, Any] = dict(variant.architecture)
@@ -157,8 +157,11 @@ def package_folder(source: str) -> Path | str:
     return folder
 
 
-def _variant(model: str) -> Variant | None:
-    """The variant of that name; None for a folder or a hub id."""
+def named_variant(model: str) -> Variant | None:
+    """The variant of that name; None for a folder or a hub id.
+
+    Raises UnknownNameError for a name that is none of the three, DataError for a folder that is not there.
+    """
     known = families.variants()
     if model in known:
         return known[model]

@@ -68,7 +68,9 @@ class StableDiffusion:
         return type(unet).__name__ == self.network and getattr(pipe, "text_encoder_2", None) is None
 
     def unnamed(self, pipe: Any, model: str) -> Variant:
-        return Variant(model, self.name, model, int(pipe.unet.config.sample_size * self.cell(pipe)), 50, 7.5, rate=5.0)
+        config = pipe.unet.config
+        kin = (v.rate for v in VARIANTS if v.architecture.get("cross_attention_dim") == config.cross_attention_dim)
+        return Variant(model, self.name, model, int(config.sample_size * self.cell(pipe)), 50, 7.5, next(kin, 5.0))
 
     def cell(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor)

@@ -17,7 +17,7 @@ from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
 from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Split
 
 NOTE = "scenes rendered from Noto Color Emoji sprites (SIL Open Font License 1.1); objects of the seen split only"
-CROWDED = 0.4  # share of pictures with one to three further objects, as prompts of several relations have
+CROWDED = 0.4  # as prompts of several relations have
 EVEN = 15.0  # degrees off the exact diagonal within which neither axis is the clear one
 
 
@@ -39,19 +39,25 @@ def pictures(
     skipped.
     Raises DataError at once when ``data`` or ``exclude`` are given.
     """
+    refuse(data, exclude)
+    return drawn(limit, seed, side, diagonals, CROWDED)
+
+
+def refuse(data: str | None, exclude: Pairs) -> None:
+    """Raise DataError for what drawn pictures cannot heed."""
     if data is not None:
-        raise DataError(f"the source 'emoji' draws its pictures and reads no data, got {data}; leave --data away")
+        raise DataError(f"the emoji sources draw their pictures and read no data, got {data}; leave --data away")
     if exclude:
-        raise DataError("the source 'emoji' has a fixed split of objects; --exclude-benchmarks is for real pictures")
-    return _drawn(limit, seed, side, diagonals)
+        raise DataError("the emoji sources have a fixed split of objects; --exclude-benchmarks is for real pictures")
 
 
-def _drawn(limit: int, seed: int, side: int, diagonals: bool) -> Iterator[LabelledPicture]:
+def drawn(limit: int, seed: int, side: int, diagonals: bool, crowded: float) -> Iterator[LabelledPicture]:
+    """The pictures, of which the share ``crowded`` shows one to three further objects."""
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
         predicate = predicates[index % len(predicates)]
-        scene, missing = _scene(predicate, turn, [seed, index], diagonals)
+        scene, missing = _scene(predicate, turn, [seed, index], diagonals, crowded)
         first, second, *others = scene.objects
         shown = [placed for number, placed in enumerate(scene.objects) if number != missing]
         yield LabelledPicture(
@@ -83,11 +89,11 @@ def _split(turn: int) -> Split:
     return "test" if turn % 10 == 2 else "train"
 
 
-def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool) -> tuple[Scene, int | None]:
+def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool, crowded: float) -> tuple[Scene, int | None]:
     """A scene whose first two objects are ``predicate`` of each other, and which of the two to leave out, if any."""
     rng = np.random.default_rng(seed)
     names = object_names("seen")
-    extra = int(rng.integers(1, 4)) if rng.random() < CROWDED else 0
+    extra = int(rng.integers(1, 4)) if rng.random() < crowded else 0
     chosen = [names[i] for i in rng.choice(len(names), 2 + extra, replace=False)]
     missing = None
     if predicate == NEUTRAL and turn % 3 == 1:

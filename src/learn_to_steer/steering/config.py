@@ -15,11 +15,11 @@ class SteeringConfig:
     """Settings of the refine-until-good-enough loop.
 
     A pass is one forward and backward. ``window`` is the share of the schedule that is steered, from the
-    noisiest end. ``rate`` is latent units per unit gradient; with ``normalised`` the gradient is first brought
-    to a root mean square of one, so that ``rate`` is the size of a move; with ``keep_norm`` a move does not
-    change the latents' own root mean square. A sample stops when the probability of its least satisfied
-    relation reaches ``threshold``; the official profile stops at ``loss_targets`` instead (one per denoising
-    step, the last one repeated).
+    noisiest end. ``rate`` is latent units per unit gradient (None: what the authors used for the kind of model that is
+    steered); with ``normalised`` the gradient is first brought to a root mean square of one, so that ``rate`` is the
+    size of a move; with ``keep_norm`` a move does not change the latents' own root mean square. A sample stops when the
+    probability of its least satisfied relation reaches ``threshold``; the official profile stops at ``loss_targets``
+    instead (one per denoising step, the last one repeated).
 
     The rest is what published baselines do. ``start`` is the share of the schedule that goes by before the window
     opens. ``decay`` is the share of ``rate`` squared that is left in the last step, falling evenly; with
@@ -35,7 +35,7 @@ class SteeringConfig:
     window: float = 0.5
     passes: int = 6
     total_passes: int = 30
-    rate: float = 0.04
+    rate: float | None = 0.04
     normalised: bool = True
     keep_norm: bool = False
     pick: Literal["worst", "round-robin", "sum"] = "worst"
@@ -76,6 +76,8 @@ class SteeringConfig:
 
     def rate_at(self, step: int, steps: int, level: float) -> float:
         """The rate in denoising step ``step`` of ``steps``, at a noise level in [0, 1]."""
+        if self.rate is None:
+            raise ValueError("the rate is settled when the steering is put on a pipeline")
         rate = self.rate
         if self.decay != 1.0:
             rate *= math.sqrt(1 - (1 - self.decay) * step / max(steps - 1, 1))
@@ -88,7 +90,7 @@ class SteeringConfig:
 
 
 def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
-    """The profile called ``name``; ``rate`` is the variant's step size for the official one.
+    """The profile called ``name``; ``rate`` is the official one's step size (None: of the pipeline).
 
     default: what the objective's ``schedule`` says: ours for the learned one, a baseline's as it was published.
     equal: ours for every objective, so that they are compared at equal passes.
@@ -104,7 +106,7 @@ def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | 
             profile="official",
             passes=16,
             total_passes=10_000,
-            rate=5.0 if rate is None else rate,
+            rate=rate,
             normalised=False,
             pick="round-robin",
             loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),

@@ -55,8 +55,11 @@ class Steerer:
         family = find(pipe)
         layout = family.layout(getattr(pipe, family.denoiser))
         self.objective.check(layout)
-        check_update(pipe, self.config)
-        return SteeredPipeline(pipe, family, self.objective, self.config)
+        config = self.config
+        if config.rate is None:
+            config = config.changed(rate=family.unnamed(pipe, "").rate)
+        check_update(pipe, config)
+        return SteeredPipeline(pipe, family, self.objective, config)
 
 
 class SteeredPipeline:
