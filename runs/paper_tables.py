@@ -17,10 +17,12 @@ import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from learn_to_steer import catalog, storage
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate, summarise
+from learn_to_steer.evaluation import EvaluateConfig, ScoreConfig, compared, evaluate, score, summarise
+from learn_to_steer.geometry import BASIC
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "results" / "tables"
@@ -30,37 +32,48 @@ FIELDS = (
     *("passes", "checks", "converged", "seconds"),
 )
 BASE = "none"
-# GenEval position of SD1.4 and FLUX.1-dev in the paper's Table 1, where it has them.
-PAPER = {BASE: ".05 / .20", "for-spatial": ".26 / .49", "storm-released": ".18 / -", "initno": ".12 / -"}
-PAPER |= {"for-unified": ".30 / - (both stages)", "learned": ".36 / .61"}
+PHRASED = ("multi-relation-3-2", "phrasing-and", "phrasing-same", "phrasing-dense")
+# GenEval position in the paper's Table 1, where it has it.
+PAPER = {BASE: "SD1.4 .05, dev .20", "for-spatial": "SD1.4 .26, dev .49", "storm-released": "SD1.4 .18"}
+PAPER |= {"initno": "SD1.4 .12", "for-unified verified": "SD1.4 .30", "learned": "SD1.4 .36, dev .61"}
+# Its Table 5: cosine similarity to the unsteered picture, DINO / CLIP.
+PAPER_ALIKE = {"learned": "SD1.4 .736 / .801, dev .863 / .877"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one benchmark."""
+    """One method on one benchmark; ``verifier`` adds FOR's second stage."""
 
     objective: str
     benchmark: str = "geneval-position"
     profile: str = "default"
+    verifier: str | None = None
+
+    @property
+    def method(self) -> str:
+        return f"{self.objective} verified" if self.verifier else self.objective
 
     @property
     def name(self) -> str:
-        return f"{self.benchmark}-{self.objective}-{self.profile}"
+        return f"{self.benchmark}-{self.method.replace(' ', '-')}-{self.profile}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """``plain`` tables have pictures without a relation: nothing may change there."""
+    """``plain`` tables have pictures without a relation: nothing may change there. ``view`` is what is shown."""
 
     title: str
     rows: tuple[Row, ...]
     plain: bool = False
     paper: dict[str, str] = field(default_factory=dict)
+    view: Literal["accuracy", "likeness", "relations"] = "accuracy"
 
 
 def tables() -> dict[str, Table]:
     handcrafted = [name for name in catalog.names("objectives") if name != "learned"]
     pairs = [Row(name, profile=profile) for name in handcrafted for profile in ("default", "equal")]
+    # FOR's second stage, checked by a detector that is not the one that scores.
+    pairs += [Row("for-unified", verifier="emoji-templates")]
     forms = [f"multi-relation-{kind}{form}" for kind in ("", "unseen-") for form in ("3-2", "4-2", "4-3", "5-3")]
     return {
         "1": Table(
@@ -68,6 +81,21 @@ def tables() -> dict[str, Table]:
         ),
         "2": Table("Unseen objects", tuple(Row(name, "unseen") for name in (BASE, "learned", "for-spatial"))),
         "3": Table("Several relations", tuple(Row(name, form) for form in forms for name in (BASE, "learned"))),
+        "5": Table(
+            "How alike a picture stays to the unsteered one, and what becomes of its background (Fig. 10)",
+            (Row("learned"), *pairs),
+            paper=PAPER_ALIKE,
+            view="likeness",
+        ),
+        "6": Table("Each relation apart", (Row(BASE), Row("learned"), *pairs), view="relations"),
+        "8": Table(
+            "Beside layout guidance, which is given the boxes",
+            (Row(BASE), Row("learned"), Row("layout-guidance"), Row("layout-guidance", profile="equal")),
+        ),
+        "phrasing": Table(
+            "The same relations in other words (paper, 4.3)",
+            tuple(Row(name, form) for form in PHRASED for name in (BASE, "learned")),
+        ),
         "7": Table(
             "Prompts without relations",
             tuple(Row(name, f"geneval-{task}") for task in ("counting", "two-object") for name in (BASE, "learned")),
@@ -82,6 +110,7 @@ def run(row: Row, options: argparse.Namespace, folder: Path) -> None:
         model=options.model,
         objective=row.objective,
         profile=row.profile,
+        verifier=row.verifier,
         benchmark=row.benchmark,
         images=options.images,
         limit=options.limit,
@@ -102,6 +131,11 @@ def run(row: Row, options: argparse.Namespace, folder: Path) -> None:
     if path.exists() and len(storage.read_jsonl(path)) > len(lines):
         raise SystemExit(f"{path} holds more pictures than this run ({len(lines)}): remove it, or ask for no fewer")
     storage.write_atomic(path, "\n".join(lines) + "\n")
+    base = folder.with_name(Row(BASE, row.benchmark).name)
+    if row.objective != BASE and row.benchmark == Row(BASE).benchmark and (base / "summary.json").is_file():
+        out = str(folder.with_name(f"{folder.name}-likeness"))
+        found = score(ScoreConfig(str(folder), against=str(base), similarity="emoji", out=out))["against"]
+        storage.write_json(likeness(options.model, row), found)
     print(f"right {summary['accuracy']:.3f}, passes {summary['passes_per_image']:.1f}", flush=True)
 
 
@@ -109,16 +143,26 @@ def kept(model: str, row: Row) -> Path:
     return KEPT / model.replace(":", "-") / f"{row.name}.jsonl"
 
 
+def likeness(model: str, row: Row) -> Path:
+    return KEPT / model.replace(":", "-") / f"{row.name}.likeness.json"
+
+
 def write(models: list[str]) -> None:
     """docs/tables.md, and one CSV a table beside the kept lines."""
     page = ["# Tables", "", "Made by `runs/paper_tables.py --write`; what a row lacks has not been measured.", ""]
     for number, table in tables().items():
         for model in models:
-            body = [line for row in table.rows if (line := measured(model, row, table)) is not None]
-            if not body:
+            view = VIEWS[table.view]
+            rows = [(row, cells) for row in table.rows if (cells := view(model, row)) is not None]
+            if not rows:
                 continue
-            head = ["benchmark", "method", "schedule", "images", "right [95 %]", "against unsteered", "all present"]
-            head += ["right where present", "passes", "s/image", *(["paper SD1.4 / dev"] if table.paper else [])]
+            head = ["benchmark", "method", "schedule", *HEADS[table.view], *(["paper"] if table.paper else [])]
+            body = []
+            for row, cells in rows:
+                # The paper ran every baseline at its own schedule.
+                paper = [table.paper.get(row.method, "") if row.profile == "default" else ""] if table.paper else []
+                empty = [""] * (len(HEADS[table.view]) - len(cells))
+                body.append([row.benchmark, row.method, row.profile, *cells, *empty, *paper])
             page += [f"## Table {number}: {table.title}, {model}", "", "| " + " | ".join(head) + " |"]
             page += ["|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in body), ""]
             with (KEPT / f"table-{number}-{model.replace(':', '-')}.csv").open("w", newline="") as file:
@@ -126,29 +170,60 @@ def write(models: list[str]) -> None:
     storage.write_atomic(PAGE, "\n".join(page))
 
 
-def measured(model: str, row: Row, table: Table) -> list[str] | None:
-    """The cells of a row; None when there is nothing."""
-    path = kept(model, row)
-    if not path.exists():
-        return None
-    lines = storage.read_jsonl(path)
-    label = [row.benchmark, row.objective, row.profile]
-    if "refused" in lines[0]:
-        return [*label, "-", f"cannot run: {lines[0]['refused']}", *[""] * (5 + bool(table.paper))]
+def accuracy(model: str, row: Row) -> list[str] | None:
+    """Cells of one method; None when there is nothing, one cell when the method cannot run on this model."""
+    lines = stored(model, row)
+    if not lines or "refused" in lines[0]:
+        return ["-", f"cannot run: {lines[0]['refused']}"] if lines else None
     found = summarise(lines)
     low, high = found["accuracy_interval"]
     against = ""
-    base = kept(model, Row(BASE, row.benchmark))
-    if row.objective != BASE and base.exists():
-        mean, least, most = compared(lines, storage.read_jsonl(base))["correct"]
+    base = stored(model, Row(BASE, row.benchmark))
+    if row.objective != BASE and base:
+        mean, least, most = compared(lines, base)["correct"]
         against = f"{mean:+.2f} [{least:+.2f}, {most:+.2f}]"
     where = found["accuracy_where_present"]
-    # The paper ran every baseline at its own schedule.
-    paper = table.paper.get(row.objective, "") if row.profile == "default" else ""
     cells = [str(found["images"]), f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]", against]
     cells += [f"{found['both_present']:.2f}", "-" if where is None else f"{where:.2f}"]
-    cells += [f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
-    return [*label, *cells, *([paper] if table.paper else [])]
+    return [*cells, f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
+
+
+def alike(model: str, row: Row) -> list[str] | None:
+    """Similarity to the unsteered pictures and to those of other prompts; change of the background's deviation."""
+    path = likeness(model, row)
+    if not path.exists():
+        return None
+    found = storage.read_json(path)
+    mean, low, high = found["similarity"]
+    cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]", f"{found['similarity_to_strangers']:.3f}"]
+    if "background" in found:
+        mean, low, high = found["background"]["deviation"]
+        cells += [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", f"{found['background']['deviation_there']:.4f}"]
+    return cells
+
+
+def relations(model: str, row: Row) -> list[str] | None:
+    """Share of right pictures under each of the four relations."""
+    lines = stored(model, row)
+    if not lines or "refused" in lines[0]:
+        return None
+    found = summarise(lines)["per_relation"]
+    return [f"{found[name]['accuracy']:.2f}" if name in found else "" for name in BASIC]
+
+
+def stored(model: str, row: Row) -> list[dict]:
+    path = kept(model, row)
+    return storage.read_jsonl(path) if path.exists() else []
+
+
+VIEWS = {"accuracy": accuracy, "likeness": alike, "relations": relations}
+HEADS = {
+    "accuracy": (
+        *("images", "right [95 %]", "against unsteered", "all present", "right where present", "passes", "s/image"),
+    ),
+    "likeness": ("similarity [95 %]", "to other prompts' pictures", "background, deviation [95 %]", "unsteered"),
+    "relations": BASIC,
+}
 
 
 def require_identical(row: Row, folder: Path) -> None:

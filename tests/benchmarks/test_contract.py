@@ -69,6 +69,9 @@ PINNED = {
     "multi-relation-ood-4-3": "0d4227cae9707980",
     "multi-relation-ood-5-3": "985a61d2cdccd99a",
     "ood": "a5f5e9078409b3b7",
+    "phrasing-and": "49da7c5e25c047a1",
+    "phrasing-same": "6cc3cfe3b9f05ad7",
+    "phrasing-dense": "27771a522ddc0212",
     "unseen": "4387c8c91b6f5f91",
     "visor": "52ae8ad8fd8183f3",
     "visor-1000": "ada5e98c3365398b",
@@ -119,7 +122,9 @@ def test_the_promised_names_are_there_once() -> None:
     multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-") for form in forms}
     tasks = {f"geneval-{task}" for task in ("single-object", "two-object", "counting", "colors", "color-attr")}
     position = {"geneval-position", "geneval-position-val"}
-    assert {"geneval", *tasks, *position, "unseen", "ood", "diagonals", "visor", "visor-1000", *multi} == set(NAMES)
+    phrasing = {f"phrasing-{form}" for form in ("and", "same", "dense")}
+    single = {"unseen", "ood", "diagonals", "visor", "visor-1000"}
+    assert {"geneval", *tasks, *position, *single, *phrasing, *multi} == set(NAMES)
     assert READING == ["t2i-compbench-spatial", "t2i-compbench-four-relations"]
     declared = [n for file in catalog.names("benchmarks") for n in catalog.load("benchmarks", file).NAMES]
     assert declared == benchmarks.benchmark_names()

@@ -12,7 +12,7 @@ from PIL import Image
     [
         (["--source", "gqa"], "--data"),
         (["--source", "folder", "--data", "nothing.jsonl"], "nothing.jsonl does not exist"),
-        (["--data", "mine.jsonl"], "reads no data"),
+        (["--data", "mine.jsonl"], "read no data"),
         (["--exclude-benchmarks"], "real pictures"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.objectives import _columns, _places, _storm
+from learn_to_steer.objectives._for_repair import ForRepair
 from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.objectives.conform import nt_xent
 from learn_to_steer.objectives.divide_and_bind import total_variation
 from learn_to_steer.objectives.for_logistic import ForLogistic
 from learn_to_steer.objectives.for_spatial import ForSpatial
-from learn_to_steer.objectives.for_unified import missing, overlap
+from learn_to_steer.objectives.for_unified import ForUnified, missing, overlap
 from learn_to_steer.objectives.infsplign import spatial
 from learn_to_steer.objectives.initno import clean, conflict, otsu, response
 from learn_to_steer.objectives.layout_guidance import energy
@@ -162,3 +164,25 @@ def test_the_second_softmax_runs_over_the_right_columns(words_only: bool) -> Non
     expected = (100 * kept.mean(1)).softmax(0)[:2].mean(0)
     found = _columns.object_maps(maps, smooth=False, words_only=words_only)
     torch.testing.assert_close(found[0, 0], expected)
+
+
+def test_for_repair_sets_a_missing_object_apart_and_the_next_from_it() -> None:
+    """Object 1 lies where object 0 does; once it is mended it is good, and 2 is set apart from both."""
+    empty = torch.zeros(16, 16)
+    shown = torch.stack([empty, A, A, B, empty])
+    words = torch.tensor([[False, True, True, True, False]])
+    maps = AttentionMaps((shown[None, :, None],), torch.eye(5)[None, 1:4], words, memory=(None,))
+    pairs = [[Pair(0, "left of", 1), Pair(1, "left of", 2)]]
+    objective = ForRepair([1, 2])
+    first = objective(maps, pairs, Clock(0.9, 0))
+    second = objective(replace(maps, memory=first.memory), pairs, Clock(0.9, 0))
+    done = objective(replace(maps, memory=second.memory), pairs, Clock(0.9, 0))
+    assert (first.memory, second.memory, done.refinement) == ((1,), (2,), None)
+    assert first.refinement is not None and second.refinement is not None
+    plain = _columns.object_maps(maps, sharpness=1.0, smooth=False)[0]
+    spatial_terms = ForSpatial(unet=True)(maps, pairs, Clock(0.9, 0)).loss[0]
+    # Nothing sets 1 apart from 0, and they have no order; the terms of both its relations are added.
+    near(spatial_terms[0], 0.5)
+    near(first.refinement[0, 0], float(1 + overlap(plain[0], plain[0]) + spatial_terms.sum()), 1e-4)
+    assert float(overlap(plain[2], plain[0])) < 0.3 and second.refinement[0, 0] < first.refinement[0, 0]
+    torch.testing.assert_close(done.loss, ForUnified()(maps, pairs, Clock(0.9, 0)).loss)

@@ -28,6 +28,15 @@ def evaluate(
     data: options.Data = None,
     objective: options.Objective = "learned",
     detector: options.Detector = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(
+            help="For the objective for-unified: a detector that looks at each picture before it is drawn a second "
+            "time, what was missing mended, and keeps the better of the two.",
+            metavar="NAME[:SOURCE]",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
         int | None,
@@ -58,6 +67,7 @@ def evaluate(
         data=data,
         objective=objective,
         detector=detector,
+        verifier=verifier,
         images=images,
         limit=limit,
         seed=seed,

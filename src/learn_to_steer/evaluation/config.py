@@ -17,14 +17,16 @@ class EvaluateConfig(ModelConfig):
     """A model on a benchmark, or on the prompts of a JSON-lines file ``prompts``.
 
     ``data`` is the file of a benchmark that reads one. ``images`` a prompt, of a seeded, stratified subset of
-    ``limit`` prompts. ``detector`` None is the emoji world's own, for models that the package carries. ``out`` is the
-    folder of the results, ``batch`` the number of images of one pipeline call.
+    ``limit`` prompts. ``detector`` None is the emoji world's own, for models that the package carries;
+    ``verifier`` is the one that FOR's second stage asks (``noise_refinement``), None leaves that stage out. ``out`` is
+    the folder of the results, ``batch`` the number of images of one pipeline call.
     """
 
     benchmark: str | None = None
     prompts: str | None = None
     data: str | None = None
     detector: str | None = None
+    verifier: str | None = None
     images: int = 4
     limit: int | None = None
     seed: int = 0

@@ -22,6 +22,7 @@ from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.evaluation.noise_refinement import draw_refined
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import summarise
 
@@ -42,6 +43,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     # Cheap mistakes are found before any weights are loaded.
     every(config, None)
     detector = find_detector(config.detector or "", "cpu")
+    verifier = find_detector(config.verifier, "cpu") if config.verifier else None
     chosen = judged(config, detector)
     rule = benchmarks.rule(config.benchmark)
     model = open_model(config)
@@ -49,6 +51,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
         "sampling": model.sampling,
         "fingerprints": model.fingerprints,
         "judged_by": dict(detector.detector.identity),
+        **({"verified_by": dict(verifier.detector.identity)} if verifier else {}),
     }
     _claim(out, config, resolved)
     wanted = [(prompt, sample) for prompt in chosen for sample in range(config.images)]
@@ -58,7 +61,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     for start in range(0, len(missing), config.batch):
         if on_progress:
             on_progress(len(wanted) - len(missing) + start, len(wanted))
-        _make(model, detector, rule, missing[start : start + config.batch], config, out)
+        _make(model, detector, verifier, rule, missing[start : start + config.batch], config, out)
     if on_progress:
         on_progress(len(wanted), len(wanted))
     rows = _listed(out)
@@ -108,13 +111,18 @@ def _same_prompts(out: Path, wanted: Sequence[tuple[BenchmarkPrompt, int]], rows
 def _make(
     model: Model,
     detector: Judge,
+    verifier: Judge | None,
     rule: Rule,
     batch: Sequence[tuple[BenchmarkPrompt, int]],
     config: EvaluateConfig,
     out: Path,
 ) -> None:
     """Generate, save, judge and list one batch; the row comes last, so that a listed image is whole."""
-    pictures = draw(model, [Job(p.prompt, p.relations, k) for p, k in batch], config.seed, steer=True)
+    jobs = [Job(p.prompt, p.relations, k) for p, k in batch]
+    if verifier is None:
+        pictures = draw(model, jobs, config.seed, steer=True)
+    else:
+        pictures = draw_refined(model, verifier, jobs, config.seed)
     found = detector.look([picture.image for picture in pictures], [prompt for prompt, _ in batch])
     for (prompt, sample), picture, boxes in zip(batch, pictures, found, strict=True):
         path = image_path(out, prompt.index, sample)

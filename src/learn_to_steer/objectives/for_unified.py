@@ -2,8 +2,8 @@
 
 *Source:* FOR, arXiv 2503.06506, unified loss; constants as published with it: all
 weights one, the schedule of ``for_spatial``. Spatial term on the second softmax with factor 100, the others with 1.
-*Differs:* no attribute term, since relations carry no adjectives. Stage 2 (questions to a VQA model, a restart from
-the same noise) is not here: it needs two further models. An object of several sub-words is the mean of its columns.
+*Differs:* no attribute term, since relations carry no adjectives. Stage 2, a restart from the
+same noise after a look at the picture, is ``_for_repair``. An object of several sub-words is the mean of its columns.
 """
 
 from __future__ import annotations

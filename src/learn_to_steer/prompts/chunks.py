@@ -105,6 +105,8 @@ class _Chunker:
             if self.units:
                 self._close(Kind.DETERMINER)
             self.determiners.append(word)
+        elif word in lexicon.BESIDE and self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units:
+            self.units.append(_Unit(index, index + 1, noun=False))  # "a close view", "the next table"
         elif kind in (Kind.NOUN, Kind.ADJECTIVE):
             named = kind is Kind.NOUN or (has_noun and word in lexicon.NOUNS_TOO)  # "a river stone"
             self.units.append(_Unit(index, index + 1, named))

@@ -96,7 +96,8 @@ def _climb(items: list[Item], noun: int, links: Links, reading: _Reading) -> int
 
 def _is_worn_too(items: list[Item], name: int, place: int) -> bool:
     worn = nouns.WORN | nouns.BODY
-    return items[name].text in worn and place > 1 and items[place - 2].text in worn
+    placed = place > 2 and items[place - 3].kind is Kind.RELATION  # "left of a tie and the tie is above"
+    return items[name].text in worn and place > 1 and items[place - 2].text in worn and not placed
 
 
 def _says_without(items: list[Item], at: int) -> bool:

@@ -1,0 +1,68 @@
+"""The chained prompts of ``multi-relation-3-2`` in other words (paper, section 4.3), and as dense prompts.
+
+The prompt numbered n asks for the same layout as there, so that forms are compared pairwise: ``phrasing-and`` joins the
+two relations by "and", ``phrasing-same`` says "and the same X". ``phrasing-dense`` is the first relation alone, between
+objects with colours, in a place, in a sentence as people write them. All are written by us and read by the package's
+own parser, as a user's prompt is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from learn_to_steer.benchmarks import multi_relation
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, geneval_line, runnable
+from learn_to_steer.prompts import Relation, article, parse, phrase
+
+SOURCE = "multi-relation-3-2"
+SEED = 41
+COLORS = ("red", "blue", "green", "yellow", "purple", "orange")
+PLACES = ("on the beach", "in the snow", "at night", "on the grass", "in the desert", "on a wooden table")
+MANNERS = ("a bright photo", "a detailed illustration", "a quiet scene", "a close view")
+
+
+def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
+    """200 prompts of the form ``name``; see ``learn_to_steer.benchmarks.prompts``."""
+    write = _FORMS[name]
+    found = []
+    for prompt in multi_relation.prompts(SOURCE):
+        text = write(prompt.relations, np.random.default_rng([SEED, prompt.index]))
+        relations = parse(text)
+        found.append(BenchmarkPrompt(prompt.index, text, relations, geneval_line(text, relations)))
+    return runnable(found, vocabulary)
+
+
+def _and(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
+    first, second = relations
+    return f"a photo of {_said(first)} and the {second.subject} is {_of(second)} {_a(second.object)}"
+
+
+def _same(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
+    first, second = relations
+    return f"a photo of {_said(first)}; and the same {second.subject} {_of(second)} {_a(second.object)}"
+
+
+def _dense(relations: tuple[Relation, ...], rng: np.random.Generator) -> str:
+    relation = relations[0]
+    first, second = (COLORS[i] for i in rng.choice(len(COLORS), size=2, replace=False))
+    manner, place = MANNERS[rng.integers(len(MANNERS))], PLACES[rng.integers(len(PLACES))]
+    subject, reference = f"{first} {relation.subject}", f"{second} {relation.object}"
+    return f"{manner} of {_a(subject)} {_of(relation)} {_a(reference)} {place}, soft light, nobody around"
+
+
+def _a(noun: str) -> str:
+    return f"{article(noun)} {noun}"
+
+
+def _said(relation: Relation) -> str:
+    return f"{_a(relation.subject)} {_of(relation)} {_a(relation.object)}"
+
+
+def _of(relation: Relation) -> str:
+    return phrase(relation.predicate)
+
+
+_FORMS = {"phrasing-and": _and, "phrasing-same": _same, "phrasing-dense": _dense}
+NAMES = tuple(_FORMS)

@@ -1,0 +1,65 @@
+"""FOR-like noise refinement: look at the finished picture, mend what is missing from the same noise, keep the better.
+
+*Source:* FOR, arXiv 2503.06506, stage 2. *Differs:* any detector answers in place of a VQA model and of questions
+written by a language model: an object's "yes" is its best score, a relation's whether its boxes hold it. Where the
+verifier is also the detector that scores, the score is the better of two tries by the scorer's own eye: name another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from learn_to_steer.benchmarks import BenchmarkPrompt, found_as
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.evaluation.generate import Job, Picture, draw
+from learn_to_steer.evaluation.model import Model
+from learn_to_steer.evaluation.score import Judge, judge
+from learn_to_steer.geometry import Detection
+from learn_to_steer.objectives._for_repair import ForRepair
+from learn_to_steer.objectives.for_unified import ForUnified
+from learn_to_steer.steering import Steerer
+
+DOUBT = 0.5  # an object whose "yes" is below this is mended
+
+
+def draw_refined(model: Model, verifier: Judge, jobs: Sequence[Job], seed: int) -> list[Picture]:
+    """As ``draw`` (steered), each picture or its second try, whichever ``verifier`` says yes to more.
+
+    Seconds and passes are those of both. Raises UnsupportedError unless the model is steered by FOR's unified loss.
+    """
+    if model.steered is None or not isinstance(model.steered.objective, ForUnified):
+        raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
+    first = draw(model, jobs, seed, steer=True)
+    kept = []
+    for job, picture in zip(jobs, first, strict=True):
+        if not job.relations:
+            kept.append(picture)
+            continue
+        answers, sure = _asked(verifier, job, picture)
+        doubted = [n for n, answer in enumerate(answers) if answer < DOUBT] or [answers.index(min(answers))]
+        steered = Steerer(ForRepair(doubted)).on(model.pipe)
+        second = draw(replace(model, steered=steered), [job], seed, steer=True)[0]
+        better = second if _asked(verifier, job, second)[1] > sure else picture
+        kept.append(_with_cost(better, picture, second))
+    return kept
+
+
+def _asked(verifier: Judge, job: Job, picture: Picture) -> tuple[list[float], float]:
+    """The "yes" of each object, and the mean over objects and relations."""
+    prompt = BenchmarkPrompt(0, job.prompt, job.relations, {})
+    boxes: list[Detection] = verifier.look([picture.image], [prompt])[0]
+    names = dict.fromkeys(name for relation in job.relations for name in (relation.subject, relation.object))
+    best = [next(iter(found_as(name, boxes, verifier.vocabulary)), None) for name in names]
+    answers = [0.0 if one is None else one.score for one in best]
+    held = judge(prompt, boxes, verifier.vocabulary)["held"]
+    return answers, sum([*answers, *map(float, held)]) / (len(answers) + len(held))
+
+
+def _with_cost(kept: Picture, first: Picture, second: Picture) -> Picture:
+    """``kept`` with what both tries cost."""
+    assert first.report is not None and second.report is not None and kept.report is not None
+    other = second if kept is first else first
+    assert other.report is not None
+    steps = [*other.report.steps, *kept.report.steps]
+    return Picture(kept.image, replace(kept.report, steps=steps), first.seconds + second.seconds)
