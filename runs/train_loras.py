@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from lora import fit
 from PIL import Image
 
 from learn_to_steer import storage
@@ -75,26 +71,12 @@ def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> No
     pictures, captions = examples(kind, 384, seed)
     with torch.no_grad():
         clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
-        text = torch.cat([pipe.encode_prompt(captions[i : i + 32], "cpu", 1, False)[0] for i in range(0, 384, 32)])
-    pipe.unet.requires_grad_(False)
-    pipe.unet.add_adapter(LoraConfig(r=8, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
-    weights = [p for p in pipe.unet.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.01)
-    began = time.monotonic()
-    for step in range(steps):
-        torch.manual_seed(seed * 10_000 + step)
-        rows = torch.randint(len(clean), (batch,))
-        noise, times = torch.randn_like(clean[rows]), torch.randint(1000, (batch,))
-        noisy = pipe.scheduler.add_noise(clean[rows], noise, times)
-        loss = (pipe.unet(noisy, times, text[rows]).sample - noise).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if (step + 1) % 25 == 0:
-            left = (time.monotonic() - began) / (step + 1) * (steps - step - 1)
-            print(f"{kind} {step + 1}/{steps}  loss {loss.item():.4f}  {left / 60:.0f} min left", flush=True)
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
+        rows = rng.integers(len(clean), size=count)
+        return clean[rows], [captions[row] for row in rows]
+
+    fit(pipe, draw, folder, steps=steps, batch=batch, rate=1e-3, rank=8, seed=seed)
 
 
 def subject_prompts(path: Path, count: int, seed: int) -> None:

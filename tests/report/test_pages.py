@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from learn_to_steer.report import ObjectMaps, Shown, compare, draw_maps, sheet
+from learn_to_steer.report import ObjectMaps, Shown, compare, draw_maps, grid, sheet
 from learn_to_steer.report.page import INK, PAPER, RIGHT, UNKNOWN, WRONG, text
 
 
@@ -75,3 +75,12 @@ def test_maps_share_one_scale(picture):
     # It lies in the second object's row and the second step's column.
     assert rows[spot].min() > page.height / 2
     assert columns[spot].min() > 24 + 130 + 96
+
+
+def test_a_grid_has_a_picture_under_every_head(picture):
+    rows = [("a dog left of a cat", [Shown(picture, False), Shown(picture, True)]), ("a bee", [Shown(picture)] * 2)]
+    page = grid(["unsteered", "steered"], rows)
+    assert count(page, RIGHT) == count(page, WRONG) > 500 and count(page, UNKNOWN) > 1000
+    assert count(page, INK) > 50
+    with pytest.raises(ValueError, match="2 pictures"):
+        grid(["unsteered", "steered"], [("a dog", [Shown(picture)])])

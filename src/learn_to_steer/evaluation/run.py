@@ -30,13 +30,16 @@ LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "p
 Key = tuple[int, int]
 
 
-def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig, on_progress: Callable[[int, int], None] | None = None, model: Model | None = None
+) -> dict[str, Any]:
     """Run ``config`` and return the summary, which is also written to ``<out>/summary.json``.
 
     Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``samples/<k>.png`` (GenEval's layout) and
     ``results.jsonl``, one line an image. Images that are there and listed are kept. ``on_progress`` is told how
-    many images are done, of how many. Raises DataError when the folder holds another evaluation, and the errors
-    of the parts.
+    many images are done, of how many. ``model`` is one that is open already, changed in ways that ``config`` has no
+    words for; its ``fingerprints`` should tell so. Raises DataError when the folder holds another evaluation, and the
+    errors of the parts.
     """
     out = Path(config.out)
     config = replace(config, detector=config.detector or usual_detector(config.model))
@@ -46,7 +49,7 @@ def evaluate(config: EvaluateConfig, on_progress: Callable[[int, int], None] | N
     verifier = find_detector(config.verifier, "cpu") if config.verifier else None
     chosen = judged(config, detector)
     rule = benchmarks.rule(config.benchmark)
-    model = open_model(config)
+    model = model or open_model(config)
     resolved = {
         "sampling": model.sampling,
         "fingerprints": model.fingerprints,

@@ -1,0 +1,120 @@
+"""The pictures of the docs, made anew: docs/figures/*.png.
+
+    python runs/figures.py                       # all of them, a few minutes
+    python runs/figures.py --only orientations
+
+``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: one seed,
+every row a prompt, every column a method (handcrafted losses at their published schedule). ``steps``: attention over
+the denoising steps, base and steered (Fig. 5). ``failures``: what went wrong in steered pictures of emoji_results.py,
+the first ones of each kind (Fig. 13). Nothing is chosen by its looks: the seed is the first one, prompts stand here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from learn_to_steer import storage
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
+from learn_to_steer.evaluation import Job, ModelConfig, draw, find_detector, judge, open_model
+from learn_to_steer.evaluation.score import Judge
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.prompts import parse, relation_prompt
+from learn_to_steer.report import Shown, grid
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "docs" / "figures"
+PAIRS = (("horse", "laptop"), ("pizza", "bus"))
+PROMPTS = (
+    "a dog to the left of a suitcase",
+    "a photo of a cow above a vase",
+    "a banana below a cat",
+    "an airplane to the right of a clock",
+    "a chair above a sheep",
+    "a robot to the left of a turtle",
+)
+METHODS = ("none", "attend-and-excite", "for-spatial", "storm-fixed", "layout-guidance", "learned")
+KINDS = ("missing", "wrong side", "ambiguous", "fused")
+
+
+def shown(model: object, judge_: Judge, prompts: list[str], seed: int) -> list[Shown]:
+    """The first picture of each prompt, steered if the model is, framed by the verdict."""
+    jobs = [Job(prompt, parse(prompt), 0) for prompt in prompts]
+    pictures = draw(model, jobs, seed, steer=True)
+    asked = [BenchmarkPrompt(0, job.prompt, job.relations, {}) for job in jobs]
+    found = judge_.look([picture.image for picture in pictures], asked)
+    return [
+        Shown(picture.image, judge(prompt, boxes, judge_.vocabulary)["correct"])
+        for prompt, picture, boxes in zip(asked, pictures, found, strict=True)
+    ]
+
+
+def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    models = {name: open_model(ModelConfig(model=options.model, objective=name)) for name in ("none", "learned")}
+    rows = []
+    for a, b in PAIRS:
+        prompts = [relation_prompt(a, relation, b) for relation in BASIC]
+        for name, label in (("none", "unsteered"), ("learned", "steered")):
+            rows.append((f"{a}, {b}: {label}", shown(models[name], eye, prompts, options.seed)))
+    return grid(BASIC, rows)
+
+
+def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    columns = []
+    for name in METHODS:
+        model = open_model(ModelConfig(model=options.model, objective=name))
+        columns.append(shown(model, eye, list(PROMPTS), options.seed))
+    rows = [(prompt, [column[n] for column in columns]) for n, prompt in enumerate(PROMPTS)]
+    return grid(["unsteered", *METHODS[1:]], rows)
+
+
+def steps(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    out = options.out / "steps"
+    config = GenerateConfig(model=options.model, prompts=PROMPTS[:1], seed=options.seed, out=str(out))
+    make_pictures(config, lambda done, of: None)
+    return Image.open(out / "maps.png")
+
+
+def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
+    folder = ROOT / "out" / "results" / options.model.replace(":", "-") / "seen-steered"
+    if not (folder / "results.jsonl").is_file():
+        print("failures: run emoji_results.py --only seen first", flush=True)
+        return None
+    rows = []
+    listed = storage.read_jsonl(folder / "results.jsonl")
+    for kind in KINDS:
+        wrong = [r for r in listed if r["reason"].startswith(kind)][:5]
+        images = [folder / f"images/{r['index']:05d}/samples/{r['sample']:04d}.png" for r in wrong]
+        cells = [
+            Shown(Image.open(path), False, r["prompt"].removeprefix("a photo of "))
+            for r, path in zip(wrong, images, strict=True)
+        ]
+        if len(cells) == 5:
+            rows.append((f"{kind} ({sum(r['reason'].startswith(kind) for r in listed)} of {len(listed)})", cells))
+    return grid([""] * 5, rows) if rows else None
+
+
+FIGURE = {"orientations": orientations, "methods": methods, "steps": steps, "failures": failures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--only", choices=list(FIGURE), action="append", help="may be repeated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/figures"))
+    options = parser.parse_args()
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    eye = find_detector("emoji")
+    for name in options.only or FIGURE:
+        page = FIGURE[name](options, eye)
+        if page is not None:
+            page.save(FIGURES / f"{options.model.replace(':', '-')}-{name}.png")
+            print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
