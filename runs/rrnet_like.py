@@ -2,8 +2,8 @@
 
     python runs/rrnet_like.py --steps 150 --limit 25       # trains four networks on sd:emoji, then measures
 
-*Source of the idea:* RRNet (relation rectification), arXiv 2403.20249. Kept: one network a relation over the nodes A, B,
-the relation word, "a photo of A" and the sentence; two graph-attention layers, one attention an edge type; the loss
+*Source of the idea:* RRNet (relation rectification), arXiv 2403.20249. Kept: one network a relation over the nodes A,
+B, the relation word, "a photo of A" and the sentence; two graph-attention layers, one attention an edge type; the loss
 10 x error on the sentence's own picture - 2 x error on the swapped one; noisy times more often; the offset is added to
 the first end-of-text column, times a weight chosen on validation prompts. *Differs:* rendered scenes of many seen pairs
 in place of a few reference pictures, sizes cut to this model's. It is ours, not theirs. Sampled unsteered.
