@@ -68,7 +68,7 @@ def rows() -> list[Row]:
     return found
 
 
-def run(model: str, row: Row, seed: int, device: str) -> dict:
+def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict:
     folder = ROOT / "out" / "results" / model.replace(":", "-") / row.name
     began = time.monotonic()
 
@@ -86,6 +86,8 @@ def run(model: str, row: Row, seed: int, device: str) -> dict:
         seed=seed,
         out=str(folder),
         device=device,
+        dtype=dtype,
+        batch=16,
     )
     summary = evaluate(config, progress)
     print()
@@ -155,19 +157,23 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="at most so many prompts; a later run completes them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--tables", action="store_true")
     options = parser.parse_args()
     if not options.tables:
         path = DOCS / "results" / f"{options.model.replace(':', '-')}.json"
         machine = f"{torch.get_num_threads()} threads" if options.device == "cpu" else options.device
-        stored = storage.read_json(path) if path.exists() else {"model": options.model, "rows": {}}
-        stored["machine"] = f"torch {torch.__version__}, {machine}"
+        machine = f"torch {torch.__version__}, {machine}, {options.dtype or 'float32'}"
         for row in rows():
             if row.name.startswith(options.only or ""):
                 images = min(row.images, options.images or row.images)
                 limit = min(filter(None, (row.limit, options.limit)), default=None)
                 row = replace(row, images=images, limit=limit)
-                stored["rows"][row.name] = run(options.model, row, options.seed, options.device)
+                result = run(options.model, row, options.seed, options.device, options.dtype)
+                # Read again: another process may do other rows.
+                stored = storage.read_json(path) if path.exists() else {"model": options.model, "rows": {}}
+                stored["machine"] = machine
+                stored["rows"][row.name] = result
                 storage.write_json(path, stored)
     tables()
 

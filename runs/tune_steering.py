@@ -20,7 +20,7 @@ from learn_to_steer import catalog, storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHMARK = "geneval-position-val"
+BENCHMARKS = ("geneval-position-val", *(f"multi-relation-val-{form}" for form in ("3-2", "4-2", "4-3", "5-3")))
 BASE = "base"
 KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--objective", default="learned")
+    parser.add_argument("--benchmark", default=BENCHMARKS[0], choices=BENCHMARKS)
     parser.add_argument("--profile", default="default", help="what the rows change single settings of")
     parser.add_argument("--rates", type=float, nargs="+", default=[], help="a row for each of them and of --passes")
     parser.add_argument("--passes", type=int, nargs="+", default=[1])
@@ -53,6 +54,7 @@ def main() -> None:
     objective = catalog.normal(options.objective)
     label = options.model.replace(":", "-") + ("" if objective == "learned" else f"-{objective}")
     label += "" if options.profile == "default" else f"-{options.profile}"
+    label += "" if options.benchmark == BENCHMARKS[0] else f"-{options.benchmark}"
     path = ROOT / "docs" / "results" / "tuning" / f"{label}.json"
     stored = storage.read_json(path) if path.exists() else {}
     grid = [(f"rate {r:g}, {n} passes", {"rate": r, "passes": n}) for r in options.rates for n in options.passes]
@@ -62,7 +64,7 @@ def main() -> None:
             objective="none" if name == BASE else objective,
             profile=options.profile,
             classifier=None if name == BASE else options.classifier,
-            benchmark=BENCHMARK,
+            benchmark=options.benchmark,
             images=options.images,
             limit=options.limit,
             seed=options.seed,

@@ -68,6 +68,10 @@ PINNED = {
     "multi-relation-ood-4-2": "0854ebd98e09a47e",
     "multi-relation-ood-4-3": "0d4227cae9707980",
     "multi-relation-ood-5-3": "985a61d2cdccd99a",
+    "multi-relation-val-3-2": "41e83214f4fdca98",
+    "multi-relation-val-4-2": "8ddcfe17e380eb03",
+    "multi-relation-val-4-3": "2afdf4da53ddf59d",
+    "multi-relation-val-5-3": "6534003af3188f63",
     "ood": "a5f5e9078409b3b7",
     "phrasing-and": "49da7c5e25c047a1",
     "phrasing-same": "6cc3cfe3b9f05ad7",
@@ -119,7 +123,7 @@ def contents(prompt: BenchmarkPrompt, spoiled: bool = False) -> list[Detection]:
 
 def test_the_promised_names_are_there_once() -> None:
     forms = ("3-2", "4-2", "4-3", "5-3")
-    multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-") for form in forms}
+    multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-", "val-") for form in forms}
     tasks = {f"geneval-{task}" for task in ("single-object", "two-object", "counting", "colors", "color-attr")}
     position = {"geneval-position", "geneval-position-val"}
     phrasing = {f"phrasing-{form}" for form in ("and", "same", "dense")}
@@ -258,3 +262,9 @@ def test_what_can_be_held_out_of_training_leaves_something() -> None:
 def test_an_empty_subset_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         stratified(benchmarks.prompts("unseen"), 0, seed=0)
+
+
+@pytest.mark.parametrize("form", ["3-2", "4-2", "4-3", "5-3"])
+def test_prompts_to_tune_on_share_none_with_the_test_set(form: str) -> None:
+    tested = {prompt.prompt for prompt in prompts_of(f"multi-relation-{form}")}
+    assert not tested & {prompt.prompt for prompt in prompts_of(f"multi-relation-val-{form}")}

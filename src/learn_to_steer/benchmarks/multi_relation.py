@@ -2,7 +2,8 @@
 
 The paper's prompt files are not public; these are drawn by its rules, seeded, with proper articles.
 ``multi-relation-*`` has the paper's in-distribution objects, ``multi-relation-ood-*`` its out-of-distribution
-ones, and ``multi-relation-unseen-*`` those of the latter that the emoji world can draw.
+ones, and ``multi-relation-unseen-*`` those of the latter that the emoji world can draw. ``multi-relation-val-*`` are
+other prompts of the first kind, to tune on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ FORMS = {
     "4-3": ("relation", "relation", "relation"),
     "5-3": ("relation", "relation", "and", "relation"),
 }
-NAMES = tuple(f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-") for form in FORMS)
+# Each name's place is part of its seed: new kinds go to the end.
+NAMES = tuple(f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-", "val-") for form in FORMS)
 
 IN_DISTRIBUTION = (
     *("backpack", "bowl", "cat", "skateboard", "bottle", "cake", "tie", "vase"),
@@ -50,11 +52,13 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
     joins = FORMS[name[-3:]]
     rng = np.random.default_rng([SEED, NAMES.index(name)])
     found: dict[str, BenchmarkPrompt] = {}
+    tested = {prompt.prompt for prompt in prompts(name.replace("val-", ""))} if "val" in name else set()
     while len(found) < COUNT:
         nouns = [objects[i] for i in rng.choice(len(objects), size=len(joins) + 1, replace=False)]
         relations = iter([BASIC[i] for i in rng.choice(len(BASIC), size=joins.count("relation"), replace=False)])
         prompt = compose(len(found), nouns, [next(relations) if join == "relation" else None for join in joins])
-        found.setdefault(prompt.prompt, prompt)
+        if prompt.prompt not in tested:
+            found.setdefault(prompt.prompt, prompt)
     return runnable(found.values(), vocabulary)
 
 
