@@ -7,8 +7,9 @@
     python runs/ablations.py --write                   # docs/ablations.md from what is there
 
 Every row collects maps, trains a classifier and steers the same validation prompts from the same noise (the diagonals
-benchmark for ``diagonals``). Rows that differ in training only share their maps. What is done is not done again. Maps
-and pictures go to out/ablations, numbers to docs/results/ablations/MODEL.json.
+benchmark for ``diagonals``). Rows that differ in training only share their maps. Epochs are scaled so that all rows
+have the same number of optimiser steps at most, however many pictures their inversion let pass. What is done is not
+done again. Maps and pictures go to out/ablations, numbers to docs/results/ablations/MODEL.json.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """``share`` of ``--limit`` pictures are collected for each row."""
+    """``share`` of ``--pictures`` are collected for each row."""
 
     title: str
     rows: tuple[Row, ...]
@@ -89,15 +90,16 @@ def measure(name: str, options: argparse.Namespace) -> None:
     base = place / name / BASE
     found[BASE] = steered(options, base, ablation.benchmark, None)
     for row in ablation.rows:
-        folder = place / name / row.name
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
-        maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(row.maps.items()))])
+        changes = {key: value for key, value in row.maps.items() if getattr(CollectConfig, key) != value}
+        maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(changes.items()))])
         began = time.monotonic()
         quality = collected(options, maps, row, limit)
         spent = {"collecting": time.monotonic() - began}
         began = time.monotonic()
-        epochs = int(options.epochs * row.training.get("epochs", 1) / ablation.share)
+        epochs = round(options.epochs * row.training.get("epochs", 1) * options.pictures / quality["kept"])
+        folder = place / name / f"{row.name}, {limit} pictures, {epochs} epochs"
         if not (folder / "seconds.json").is_file():
             config = TrainConfig(**row.training | {"epochs": epochs, "seed": options.seed, "patience": epochs})
             train(maps, folder, config)
@@ -106,19 +108,20 @@ def measure(name: str, options: argparse.Namespace) -> None:
         metrics = storage.read_json(folder / "metrics.json")
         probe = metrics.get("test", metrics["val"])
         found[row.name] = summary | {
-            "held_out": probe["accuracy"],
-            "held_out_interval": probe["accuracy_interval"],
             "leakage": probe["leakage"]["both"],
+            "held_out_pictures": probe["pictures"],
             "inversion": quality,
             "against_base": against(folder / "steered", base),
             "seconds": storage.read_json(folder / "seconds.json"),
+            "options": {"pictures": limit, "epochs": epochs, "limit": options.limit, "seed": options.seed},
         }
-        print(f"{name}, {row.name}: held out {probe['accuracy']:.3f}, steered {summary['accuracy']:.3f}", flush=True)
+        held = probe["leakage"]["both"]["true_prompts"]
+        print(f"{name}, {row.name}: held out {held:.3f}, steered {summary['accuracy']:.3f}", flush=True)
         storage.write_json(path, stored)
 
 
 def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> dict[str, Any]:
-    """Collect what ``row`` asks for, and the mean quality of the inversion under true and wrong prompts."""
+    """Collect what ``row`` asks for: pictures kept, and the inversion's mean quality under true and wrong prompts."""
     if not (maps / "manifest.json").is_file() or not storage.read_json(maps / "manifest.json")["complete"]:
         pipe, variant = open_pipeline(ModelConfig(model=options.model))
         config = CollectConfig(
@@ -135,8 +138,8 @@ def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> 
         for line in storage.read_jsonl(path):
             if line["level"] == 0:
                 values[line["kind"]].append(line["quality"])
-    dropped = storage.read_json(maps / "manifest.json")["counts"]["dropped"]
-    return {kind: sum(v) / len(v) for kind, v in values.items()} | {"dropped": sum(dropped.values())}
+    kept = sum(storage.read_json(maps / "manifest.json")["counts"]["pictures"].values())
+    return {kind: sum(v) / len(v) for kind, v in values.items()} | {"kept": kept}
 
 
 def steered(options: argparse.Namespace, out: Path, benchmark: str, classifier: Path | None) -> dict[str, Any]:
@@ -161,7 +164,8 @@ def against(pictures: Path, base: Path) -> dict[str, Any]:
     """How alike steered pictures are to the unsteered ones, and what became of their backgrounds (paper, Fig. 10)."""
     out = pictures.with_name("against-base")
     found = score(ScoreConfig(str(pictures), against=str(base), similarity="emoji", out=str(out)))["against"]
-    return {key: found[key] for key in ("correct", "present", "similarity", "similarity_to_strangers", "background")}
+    wanted = ("correct", "present", "similarity", "similarity_to_strangers", "background")
+    return {key: found[key] for key in wanted if key in found}
 
 
 def write() -> None:
@@ -172,15 +176,17 @@ def write() -> None:
         for name, ablation in ABLATIONS.items():
             if name not in stored:
                 continue
-            head = ["", "held out", "wrong word", "names it", "inversion true / wrong", "steered right [95 %]"]
+            head = ["", "pictures", "true word", "wrong word", "names it", "inversion", "steered right [95 %]"]
             head += ["all present", "passes", "similarity", "background, deviation", "minutes of training"]
             page += [f"## {ablation.title}, {path.stem.replace('-', ':', 1)}", "", "| " + " | ".join(head) + " |"]
             page += ["|" + "---|" * len(head)]
             page += ["| " + " | ".join(cells(row, found)) + " |" for row, found in stored[name].items()]
             page += [""]
     page += [
-        "*held out*: right on held-out pictures, all noise levels; *wrong word*: the same under prompts with a wrong",
-        "relation word; *names it*: how often that word is the answer. *inversion*: its quality, in its own unit.",
+        "*true word*, *wrong word*: right on held-out pictures of the row's own source, all noise levels, under",
+        "prompts with the true relation and with a wrong one; *names it*: how often the wrong word is the answer.",
+        "*inversion*: its mean quality under true / wrong prompts; noise mixing: one-step error of the clean latent",
+        "(lower is better), fixed-point: PSNR in dB (higher is better; pictures below its limit are left out).",
         "*similarity* to the unsteered picture, by features of the package's detector; *background*: standard",
         "deviation outside the objects' boxes, steered minus unsteered.",
         "",
@@ -192,13 +198,14 @@ def cells(name: str, found: dict[str, Any]) -> list[str]:
     low, high = found["accuracy_interval"]
     right = [f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]", f"{found['both_present']:.2f}"]
     right += [f"{found['passes_per_image']:.1f}"]
-    if "held_out" not in found:
-        return [name, *[""] * 4, *right, *[""] * 3]
+    if "leakage" not in found:
+        return [name, *[""] * 5, *right, *[""] * 3]
     probe, quality, base = found["leakage"], found["inversion"], found["against_base"]
     background = base.get("background")
     return [
         name,
-        f"{found['held_out']:.2f}",
+        f"{quality['kept']} of {found['options']['pictures']}",
+        f"{probe['true_prompts']:.2f}",
         f"{probe['wrong_prompts']:.2f}",
         f"{probe['names_prompted_word']:.2f}",
         f"{quality['true']:.3g} / {quality['wrong']:.3g}",

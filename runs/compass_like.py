@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lora import fit
+from lora import adapted, fit
 from torch import Tensor, nn
 
 from learn_to_steer import storage
@@ -72,23 +72,25 @@ def aligned(count: int, seed: int) -> tuple[Tensor, list[Scene]]:
 
 
 def train_lora(folder: Path, options: argparse.Namespace) -> None:
-    pipe, _ = open_pipeline(ModelConfig())
+    pipe, _ = open_pipeline(ModelConfig(device="cpu"))
     pictures, scenes = aligned(SCENES, options.seed)
     with torch.no_grad():
         clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
-    add_order(pipe.unet)
+    adapted(pipe, rank=16)
+    add_order(pipe.unet)  # after the adapters, so that these are told too
 
     def draw(rng: np.random.Generator, batch: int) -> tuple[Tensor, list[str]]:
         rows = rng.integers(len(scenes), size=batch)
         return clean[rows], ["" if rng.random() < 0.1 else caption(scenes[row], rng, TRUTHFUL) for row in rows]
 
     settings = {"steps": options.steps, "batch": options.batch, "rate": options.rate, "seed": options.seed}
-    fit(pipe, draw, folder, rank=16, **settings)
+    fit(pipe, draw, folder, **settings)
+    storage.write_json(folder / "settings.json", settings)
 
 
 def opened(lora: Path | None) -> Model:
     """The unsteered model, fine-tuned or not."""
-    model = open_model(ModelConfig(objective="none", lora=() if lora is None else (str(lora),)))
+    model = open_model(ModelConfig(objective="none", device="cpu", lora=() if lora is None else (str(lora),)))
     if lora is None:
         return model
     add_order(model.pipe.unet)
@@ -107,9 +109,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/compass-like"))
     options = parser.parse_args()
     lora = options.out / "lora"
-    if not any(lora.glob("*.safetensors")):
+    if not (lora / "settings.json").is_file():
         train_lora(lora, options)
-    found: dict[str, Any] = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
+    found: dict[str, Any] = {"training": storage.read_json(lora / "settings.json"), "seed": options.seed}
     for what, model in (("base", opened(None)), ("compass-like", opened(lora))):
         for benchmark in BENCHMARKS:
             config = EvaluateConfig(

@@ -19,6 +19,7 @@ import torch
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate
+from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.report import sheet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,7 @@ def show(folder: Path, model: str) -> None:
     from PIL import Image
 
     listed = sorted(storage.read_jsonl(folder / "results.jsonl"), key=lambda r: (r["sample"], r["index"]))[:64]
-    images = [Image.open(folder / f"images/{r['index']:05d}/samples/{r['sample']:04d}.png") for r in listed]
+    images = [Image.open(image_path(folder, r["index"], r["sample"])) for r in listed]
     path = DOCS / "results" / f"{model.replace(':', '-')}-64.png"
     sheet(images, [bool(r["correct"]) for r in listed], 8).save(path)
 
@@ -116,10 +117,11 @@ def tables() -> None:
     lines = []
     for path in sorted((DOCS / "results").glob("*.json")):
         stored = storage.read_json(path)
+        machines = {result["machine"] for result in stored["rows"].values()}
         lines += [
             f"### {stored['model']}",
             "",
-            f"`emoji_results.py --model {stored['model']}`; {stored['machine']}.",
+            f"`emoji_results.py --model {stored['model']}`; {'; '.join(sorted(machines))}.",
             "",
         ]
         lines += [
@@ -172,8 +174,10 @@ def main() -> None:
                 result = run(options.model, row, options.seed, options.device, options.dtype)
                 # Read again: another process may do other rows.
                 stored = storage.read_json(path) if path.exists() else {"model": options.model, "rows": {}}
-                stored["machine"] = machine
-                stored["rows"][row.name] = result
+                before = stored["rows"].get(row.name, {"images": 0})["images"]
+                if result["images"] < before:
+                    raise SystemExit(f"{path} has {row.name} of {before} images: ask for no fewer, or take it out")
+                stored["rows"][row.name] = result | {"machine": machine}
                 storage.write_json(path, stored)
     tables()
 

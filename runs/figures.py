@@ -3,7 +3,7 @@
     python runs/figures.py                       # all of them, a few minutes
     python runs/figures.py --only orientations
 
-``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: one seed,
+``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: the same,
 every row a prompt, every column a method (handcrafted losses at their published schedule). ``steps``: attention over
 the denoising steps, base and steered (Fig. 5). ``failures``: what went wrong in steered pictures of emoji_results.py,
 the first ones of each kind (Fig. 13). Nothing is chosen by its looks: the seed is the first one, prompts stand here.
@@ -12,14 +12,17 @@ the first ones of each kind (Fig. 13). Nothing is chosen by its looks: the seed 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
-from learn_to_steer.evaluation import Job, ModelConfig, draw, find_detector, judge, open_model
+from learn_to_steer.evaluation import Model, ModelConfig, find_detector, judge, open_model
+from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.prompts import parse, relation_prompt
@@ -37,17 +40,19 @@ PROMPTS = (
     "a robot to the left of a turtle",
 )
 METHODS = ("none", "attend-and-excite", "for-spatial", "storm-fixed", "layout-guidance", "learned")
+ACROSS = 5
 KINDS = ("missing", "wrong side", "ambiguous", "fused")
 
 
-def shown(model: object, judge_: Judge, prompts: list[str], seed: int) -> list[Shown]:
-    """The first picture of each prompt, steered if the model is, framed by the verdict."""
-    jobs = [Job(prompt, parse(prompt), 0) for prompt in prompts]
-    pictures = draw(model, jobs, seed, steer=True)
-    asked = [BenchmarkPrompt(0, job.prompt, job.relations, {}) for job in jobs]
-    found = judge_.look([picture.image for picture in pictures], asked)
+def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int) -> list[Shown]:
+    """A picture of each prompt, all from the same noise, steered if the model is, framed by the verdict."""
+    generators = [torch.Generator().manual_seed(seed) for _ in prompts]
+    call = model.steered or model.pipe
+    pictures = call(list(prompts), generator=generators, **model.sampling).images
+    asked = [BenchmarkPrompt(0, prompt, parse(prompt), {}) for prompt in prompts]
+    found = eye.look(pictures, asked)
     return [
-        Shown(picture.image, judge(prompt, boxes, judge_.vocabulary)["correct"])
+        Shown(picture, judge(prompt, boxes, eye.vocabulary)["correct"])
         for prompt, picture, boxes in zip(asked, pictures, found, strict=True)
     ]
 
@@ -66,7 +71,7 @@ def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
     columns = []
     for name in METHODS:
         model = open_model(ModelConfig(model=options.model, objective=name))
-        columns.append(shown(model, eye, list(PROMPTS), options.seed))
+        columns.append(shown(model, eye, PROMPTS, options.seed))
     rows = [(prompt, [column[n] for column in columns]) for n, prompt in enumerate(PROMPTS)]
     return grid(["unsteered", *METHODS[1:]], rows)
 
@@ -85,16 +90,17 @@ def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
         return None
     rows = []
     listed = storage.read_jsonl(folder / "results.jsonl")
+    blank = Shown(Image.new("RGB", (128, 128), "white"))
     for kind in KINDS:
-        wrong = [r for r in listed if r["reason"].startswith(kind)][:5]
-        images = [folder / f"images/{r['index']:05d}/samples/{r['sample']:04d}.png" for r in wrong]
+        wrong = [row for row in listed if row["reason"].startswith(kind)]
+        first = list({row["index"]: row for row in reversed(wrong)}.values())[::-1][:ACROSS]  # one of a prompt
         cells = [
-            Shown(Image.open(path), False, r["prompt"].removeprefix("a photo of "))
-            for r, path in zip(wrong, images, strict=True)
+            Shown(Image.open(image_path(folder, row["index"], row["sample"])), False, row["prompt"].split(" of ", 1)[1])
+            for row in first
         ]
-        if len(cells) == 5:
-            rows.append((f"{kind} ({sum(r['reason'].startswith(kind) for r in listed)} of {len(listed)})", cells))
-    return grid([""] * 5, rows) if rows else None
+        if cells:
+            rows.append((f"{kind} ({len(wrong)} of {len(listed)})", [*cells, *[blank] * (ACROSS - len(cells))]))
+    return grid([""] * ACROSS, rows) if rows else None
 
 
 FIGURE = {"orientations": orientations, "methods": methods, "steps": steps, "failures": failures}

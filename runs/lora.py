@@ -18,6 +18,12 @@ from torch import Tensor
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
+def adapted(pipe: Any, rank: int) -> None:
+    """Freeze ``pipe.unet`` and put fresh adapters on all of its attention."""
+    pipe.unet.requires_grad_(False)
+    pipe.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
+
+
 def fit(
     pipe: Any,
     draw: Callable[[np.random.Generator, int], tuple[Tensor, list[str]]],
@@ -26,16 +32,13 @@ def fit(
     steps: int,
     batch: int,
     rate: float,
-    rank: int,
     seed: int,
 ) -> None:
-    """Train adapters of all attention of ``pipe.unet`` and save them to ``folder``.
+    """Train the adapters of ``pipe.unet`` on the CPU and save them to ``folder``.
 
     ``draw(rng, count)`` gives clean latents (count, ...) and their captions. The rate falls to nothing over the last
     quarter.
     """
-    pipe.unet.requires_grad_(False)
-    pipe.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
     optimizer = torch.optim.AdamW([p for p in pipe.unet.parameters() if p.requires_grad], lr=rate, weight_decay=0.01)
     rng, began = np.random.default_rng([seed, 1]), time.monotonic()
     for step in range(steps):

@@ -6,7 +6,8 @@
 B, the relation word, "a photo of A" and the sentence; two graph-attention layers, one attention an edge type; the loss
 10 x error on the sentence's own picture - 2 x error on the swapped one; noisy times more often; the offset is added to
 the first end-of-text column, times a weight chosen on validation prompts. *Differs:* rendered scenes of many seen pairs
-in place of a few reference pictures, sizes cut to this model's. It is ours, not theirs. Sampled unsteered.
+in place of a few reference pictures, sizes cut to this model's; a word is the mean of its pieces, since names share
+their first ones here. It is ours, not theirs. Sampled unsteered.
 """
 
 from __future__ import annotations
@@ -87,12 +88,15 @@ def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Te
         return pipe.text_encoder(ids)[0], (ids == end).int().argmax(dim=1)
 
     rows = pipe.text_encoder.get_input_embeddings().weight
-    words = [[r.subject, r.object, r.predicate.split()[0]] for r in relations]
-    tokens = [[pipe.tokenizer(word, add_special_tokens=False).input_ids[0] for word in three] for three in words]
+
+    def word(name: str) -> Tensor:
+        return rows[pipe.tokenizer(name, add_special_tokens=False).input_ids].mean(dim=0)
+
+    words = [torch.stack([word(name) for name in (r.subject, r.object, r.predicate)]) for r in relations]
     text, ends = embedded(texts)
     photo, photo_ends = embedded([f"this is a photo of {article(r.subject)} {r.subject}" for r in relations])
     many = torch.arange(len(texts))
-    parts = [*rows[torch.tensor(tokens)].unbind(1), photo[many, photo_ends], text[many, ends]]
+    parts = [*torch.stack(words).unbind(1), photo[many, photo_ends], text[many, ends]]
     return torch.stack(parts, dim=1), text, ends
 
 
@@ -111,7 +115,7 @@ def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
         texts = [relation_prompt(a, predicate, b) for a, b in pairs]
         with torch.no_grad():
             clean = FAMILY.encode(pipe, render([*own, *swapped], 128)[0])
-            nodes, text, ends = nodes_of(pipe, [parse(t)[0] for t in texts], texts)
+            nodes, text, ends = nodes_of(pipe, [Relation(a, predicate, b) for a, b in pairs], texts)
         bent = text.clone()
         bent[torch.arange(len(texts)), ends] = text[torch.arange(len(texts)), ends] + net(nodes)
         noise = torch.randn_like(clean[: len(texts)]).repeat(2, 1, 1, 1)
@@ -132,8 +136,9 @@ def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
     return net
 
 
-def bend(model: Model, nets: dict[str, Rectifier], weight: float) -> Model:
-    """``model`` whose prompts with one known relation have their end-of-text embedding moved."""
+def bend(nets: dict[str, Rectifier], weight: float, digest: str) -> Model:
+    """The unsteered model, whose prompts with one known relation have their end-of-text embedding moved."""
+    model = opened()
     pipe = model.pipe
     plain = type(pipe).encode_prompt
 
@@ -148,7 +153,11 @@ def bend(model: Model, nets: dict[str, Rectifier], weight: float) -> Model:
         return found, negative
 
     pipe.encode_prompt = encode
-    return replace(model, fingerprints=model.fingerprints | {"rrnet-like": f"{weight}"})
+    return replace(model, fingerprints=model.fingerprints | {"rrnet-like": f"{weight} of {digest}"})
+
+
+def opened() -> Model:
+    return open_model(ModelConfig(objective="none", device="cpu"))
 
 
 def main() -> None:
@@ -160,7 +169,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/rrnet-like"))
     options = parser.parse_args()
-    pipe, _ = open_pipeline(ModelConfig())
+    pipe, _ = open_pipeline(ModelConfig(device="cpu"))
     pipe.unet.requires_grad_(False)
     nets = {}
     for predicate in BASIC:
@@ -170,9 +179,11 @@ def main() -> None:
             net.load_state_dict(storage.load_tensors(path)[0])
         else:
             net = train(pipe, predicate, options)
-            storage.save_tensors(path, {k: v.contiguous() for k, v in net.state_dict().items()})
+            storage.save_tensors(path, net.state_dict(), {"steps": str(options.steps), "batch": str(options.batch)})
         nets[predicate] = net.eval()
-    found: dict[str, Any] = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
+    paths = [options.out / f"{predicate}.safetensors" for predicate in BASIC]
+    digest = " ".join(storage.sha256(path)[:12] for path in paths)
+    found: dict[str, Any] = {"training": [storage.load_tensors(path)[1] for path in paths], "seed": options.seed}
 
     def measure(what: str, model: Model, benchmark: str, images: int) -> float:
         config = EvaluateConfig(
@@ -190,14 +201,11 @@ def main() -> None:
         storage.write_json(DOCS / "sd-emoji.json", found)
         return float(summary["accuracy"])
 
-    tried = {
-        w: measure(f"{w}", bend(open_model(ModelConfig(objective="none")), nets, w), "geneval-position-val", 1)
-        for w in WEIGHTS
-    }
+    tried = {w: measure(f"{w}", bend(nets, w, digest), "geneval-position-val", 1) for w in WEIGHTS}
     best = max(tried, key=lambda w: tried[w])
     found["weight"] = best
-    measure("base", open_model(ModelConfig(objective="none")), "geneval-position", options.images)
-    measure("bent", bend(open_model(ModelConfig(objective="none")), nets, best), "geneval-position", options.images)
+    measure("base", opened(), "geneval-position", options.images)
+    measure("bent", bend(nets, best, digest), "geneval-position", options.images)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lora import fit
+from lora import adapted, fit
 from PIL import Image
 
 from learn_to_steer import storage
@@ -26,6 +26,7 @@ from learn_to_steer.emoji.scenes import Scene, render
 from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.emoji.world import random_scene
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
+from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.families._load import load_pipeline
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
@@ -76,7 +77,8 @@ def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> No
         rows = rng.integers(len(clean), size=count)
         return clean[rows], [captions[row] for row in rows]
 
-    fit(pipe, draw, folder, steps=steps, batch=batch, rate=1e-3, rank=8, seed=seed)
+    adapted(pipe, rank=8)
+    fit(pipe, draw, folder, steps=steps, batch=batch, rate=1e-3, seed=seed)
 
 
 def subject_prompts(path: Path, count: int, seed: int) -> None:
@@ -114,7 +116,7 @@ def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argp
         found[what] = {key: summary[key] for key in KEPT}
         print(f"{name:10}{what:9}right {summary['accuracy']:.3f}  present {summary['both_present']:.3f}", flush=True)
         rows = storage.read_jsonl(out / "results.jsonl")[:16]
-        pictures = [Image.open(out / f"images/{r['index']:05d}/samples/{r['sample']:04d}.png") for r in rows]
+        pictures = [Image.open(image_path(out, r["index"], r["sample"])) for r in rows]
         DOCS.mkdir(parents=True, exist_ok=True)
         sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
     return found

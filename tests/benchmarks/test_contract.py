@@ -26,6 +26,8 @@ COUNTS = {  # the others hold 200
     "geneval-colors": 94,
     "geneval-position": 100,
     "geneval-color-attr": 100,
+    "phrasing-plain": 191,
+    "phrasing-dense": 191,
     "visor": 25280,
     "visor-1000": 1000,
 }
@@ -75,7 +77,8 @@ PINNED = {
     "ood": "a5f5e9078409b3b7",
     "phrasing-and": "49da7c5e25c047a1",
     "phrasing-same": "6cc3cfe3b9f05ad7",
-    "phrasing-dense": "27771a522ddc0212",
+    "phrasing-plain": "8210e7e2a237a7e8",
+    "phrasing-dense": "beb985c49324825e",
     "unseen": "4387c8c91b6f5f91",
     "visor": "52ae8ad8fd8183f3",
     "visor-1000": "ada5e98c3365398b",
@@ -126,7 +129,7 @@ def test_the_promised_names_are_there_once() -> None:
     multi = {f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-", "val-") for form in forms}
     tasks = {f"geneval-{task}" for task in ("single-object", "two-object", "counting", "colors", "color-attr")}
     position = {"geneval-position", "geneval-position-val"}
-    phrasing = {f"phrasing-{form}" for form in ("and", "same", "dense")}
+    phrasing = {f"phrasing-{form}" for form in ("and", "same", "plain", "dense")}
     single = {"unseen", "ood", "diagonals", "visor", "visor-1000"}
     assert {"geneval", *tasks, *position, *single, *phrasing, *multi} == set(NAMES)
     assert READING == ["t2i-compbench-spatial", "t2i-compbench-four-relations"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.errors import UnknownNameError, UnsupportedError
 from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined
 from learn_to_steer.evaluation.score import Judge
@@ -80,7 +80,21 @@ def test_a_verifier_needs_the_unified_loss(saved_sd, left_dog, tmp_path, monkeyp
         model=str(saved_sd), objective="for-unified", prompts=str(prompts), detector="stub", verifier="stub"
     )
     config = replace(config, images=1, steps=2, out=str(tmp_path / "out"))
+    told = "learn_to_steer.evaluation.noise_refinement.find_detector"
+    monkeypatch.setattr(told, lambda name: Judge(left_dog, {"dog": "dog", "cat": "cat"}))
     assert evaluate(config)["passes_per_image"] == 3
     assert json.loads((tmp_path / "out" / "config.json").read_text())["verified_by"] == {"name": "stub"}
     with pytest.raises(UnsupportedError, match="for-unified"):
         evaluate(replace(config, objective="for-spatial", out=str(tmp_path / "other")))
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setattr(told, lambda name: Judge(left_dog, {"dog": "dog"}))
+    with pytest.raises(UnknownNameError, match="cat"):
+        evaluate(replace(config, out=str(tmp_path / "other")))
+
+
+def test_an_object_said_twice_is_mended_at_both_places(model, mended):
+    prompt = "a dog to the left of a cat and the dog is above a bird"
+    answers = [[CAT, Detection("bird", 0.9, (0, 50, 20, 60))]] * 2
+    vocabulary = {name: name for name in ("dog", "cat", "bird")}
+    draw_refined(model, Judge(Told(*answers), vocabulary), [Job(prompt, tuple(parse(prompt)), 0)], 3)
+    assert mended == [[0, 2]]  # dog, cat, the second dog, bird

@@ -1,9 +1,9 @@
 """The chained prompts of ``multi-relation-3-2`` in other words (paper, section 4.3), and as dense prompts.
 
-The prompt numbered n asks for the same layout as there, so that forms are compared pairwise: ``phrasing-and`` joins the
-two relations by "and", ``phrasing-same`` says "and the same X". ``phrasing-dense`` is the first relation alone, between
-objects with colours, in a place, in a sentence as people write them. All are written by us and read by the package's
-own parser, as a user's prompt is.
+The prompt numbered n asks for the same layout as there: ``phrasing-and`` joins the two relations by "and",
+``phrasing-same`` says "and the same X". ``phrasing-plain`` is the first relation alone, ``phrasing-dense`` the same one
+between objects with colours, in a place, in a sentence as people write them. All are written by us and read by the
+package's own parser, as a user's prompt is.
 """
 
 from __future__ import annotations
@@ -24,10 +24,18 @@ MANNERS = ("a bright photo", "a detailed illustration", "a quiet scene", "a clos
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 prompts of the form ``name``; see ``learn_to_steer.benchmarks.prompts``."""
-    write = _FORMS[name]
+    """200 prompts of the form ``name``, of one relation fewer: none is asked for twice.
+
+    See ``learn_to_steer.benchmarks.prompts``.
+    """
+    write, kept = _FORMS[name]
     found = []
+    layouts = set()
     for prompt in multi_relation.prompts(SOURCE):
+        layout = tuple(tuple(relation.as_list()) for relation in prompt.relations[:kept])
+        if layout in layouts:
+            continue
+        layouts.add(layout)
         text = write(prompt.relations, np.random.default_rng([SEED, prompt.index]))
         relations = parse(text)
         found.append(BenchmarkPrompt(prompt.index, text, relations, geneval_line(text, relations)))
@@ -42,6 +50,10 @@ def _and(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
 def _same(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
     first, second = relations
     return f"a photo of {_said(first)}; and the same {second.subject} {_of(second)} {_a(second.object)}"
+
+
+def _plain(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
+    return f"a photo of {_said(relations[0])}"
 
 
 def _dense(relations: tuple[Relation, ...], rng: np.random.Generator) -> str:
@@ -64,5 +76,11 @@ def _of(relation: Relation) -> str:
     return phrase(relation.predicate)
 
 
-_FORMS = {"phrasing-and": _and, "phrasing-same": _same, "phrasing-dense": _dense}
+# How a prompt is written, and how many of the source's two relations it has.
+_FORMS = {
+    "phrasing-and": (_and, 2),
+    "phrasing-same": (_same, 2),
+    "phrasing-plain": (_plain, 1),
+    "phrasing-dense": (_dense, 1),
+}
 NAMES = tuple(_FORMS)

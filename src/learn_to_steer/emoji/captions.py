@@ -1,6 +1,6 @@
 """Captions as the web writes them: objects named well, relations seldom and often wrongly.
 
-Of the captions of several objects about two fifths mention a relation, and of those only about one in seven
+Of the captions of several objects about two fifths mention a relation, and of those only about two in seven
 because it is true; the others are drawn at random. A model trained on them knows objects well and relation
 words badly, as real text-to-image models do (GenEval position 5-26 %).
 """

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.folders import Placed
 from learn_to_steer.evaluation.score import Judge, asked
-from learn_to_steer.geometry import Detection
+from learn_to_steer.geometry import Detection, iou
 
 BATCH = 16
 ENOUGH = 8  # pictures in which a working detector sees something at least once
@@ -78,18 +79,16 @@ def _require_same_twice(judge: Judge, item: Placed) -> None:
     picture = open_picture(item[2])
     alone = judge.look([picture], [item[0]])[0]
     for again in judge.look([picture, picture], [item[0]] * 2):
-        # By place: two scores that are nearly equal may change their order.
-        pairs = zip(sorted(alone, key=_place), sorted(again, key=_place), strict=False)
-        same = len(again) == len(alone) and all(a.name == b.name and abs(a.score - b.score) < 0.01 for a, b in pairs)
-        if not same:
+        if len(again) != len(alone) or not all(any(map(partial(_alike, one), again)) for one in alone):
             raise DataError(
                 f"the detector {judge.detector.name} contradicts itself on {item[2]}: {len(alone)} objects alone, "
                 f"{len(again)} in a batch; its installation is broken, so nothing is scored"
             )
 
 
-def _place(one: Detection) -> tuple[Any, ...]:
-    return one.name, *(round(float(edge)) for edge in one.box)
+def _alike(one: Detection, other: Detection) -> bool:
+    """Whether two detections are the same but for rounding, wherever they stand in their lists."""
+    return one.name == other.name and abs(one.score - other.score) < 0.01 and iou(one.box, other.box) > 0.9
 
 
 def _stored(one: Detection) -> dict[str, Any]:

@@ -10,26 +10,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from learn_to_steer import catalog
 from learn_to_steer.benchmarks import BenchmarkPrompt, found_as
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model
-from learn_to_steer.evaluation.score import Judge, judge
+from learn_to_steer.evaluation.score import Judge, find_detector, judge
 from learn_to_steer.geometry import Detection
 from learn_to_steer.objectives._for_repair import ForRepair
-from learn_to_steer.objectives.for_unified import ForUnified
 from learn_to_steer.steering import Steerer
 
 DOUBT = 0.5  # an object whose "yes" is below this is mended
 
 
+def find_verifier(name: str, objective: str, prompts: Sequence[BenchmarkPrompt]) -> Judge:
+    """The detector called ``name``, for the second stage of ``objective``.
+
+    Raises UnsupportedError for another objective than FOR's unified loss, UnknownNameError for an object of ``prompts``
+    that the detector cannot see.
+    """
+    if catalog.normal(objective) != "for-unified":
+        raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
+    verifier = find_detector(name)
+    for prompt in prompts:
+        judge(prompt, [], verifier.vocabulary)
+    return verifier
+
+
 def draw_refined(model: Model, verifier: Judge, jobs: Sequence[Job], seed: int) -> list[Picture]:
     """As ``draw`` (steered), each picture or its second try, whichever ``verifier`` says yes to more.
 
-    Seconds and passes are those of both. Raises UnsupportedError unless the model is steered by FOR's unified loss.
+    ``model`` is steered by FOR's unified loss. Seconds and passes are those of both.
     """
-    if model.steered is None or not isinstance(model.steered.objective, ForUnified):
-        raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
+    assert model.steered is not None
     first = draw(model, jobs, seed, steer=True)
     kept = []
     for job, picture in zip(jobs, first, strict=True):
@@ -38,7 +51,9 @@ def draw_refined(model: Model, verifier: Judge, jobs: Sequence[Job], seed: int) 
             continue
         answers, sure = _asked(verifier, job, picture)
         doubted = [n for n, answer in enumerate(answers) if answer < DOUBT] or [answers.index(min(answers))]
-        steered = Steerer(ForRepair(doubted)).on(model.pipe)
+        repair = ForRepair(doubted)
+        settings = model.steered.config.changed(profile="for-refinement", refinement=repair.schedule["refinement"])
+        steered = Steerer(repair, settings).on(model.pipe)
         second = draw(replace(model, steered=steered), [job], seed, steer=True)[0]
         better = second if _asked(verifier, job, second)[1] > sure else picture
         kept.append(_with_cost(better, picture, second))
@@ -46,11 +61,12 @@ def draw_refined(model: Model, verifier: Judge, jobs: Sequence[Job], seed: int) 
 
 
 def _asked(verifier: Judge, job: Job, picture: Picture) -> tuple[list[float], float]:
-    """The "yes" of each object, and the mean over objects and relations."""
+    """The "yes" of each object, in the order of their numbers, and the mean over objects and relations."""
     prompt = BenchmarkPrompt(0, job.prompt, job.relations, {})
     boxes: list[Detection] = verifier.look([picture.image], [prompt])[0]
-    names = dict.fromkeys(name for relation in job.relations for name in (relation.subject, relation.object))
-    best = [next(iter(found_as(name, boxes, verifier.vocabulary)), None) for name in names]
+    # An object said twice is two to steering, which tells them by their place in the prompt.
+    ends = [end for r in job.relations for end in ((r.subject, r.subject_span), (r.object, r.object_span))]
+    best = [next(iter(found_as(name, boxes, verifier.vocabulary)), None) for name, _ in dict.fromkeys(ends)]
     answers = [0.0 if one is None else one.score for one in best]
     held = judge(prompt, boxes, verifier.vocabulary)["held"]
     return answers, sum([*answers, *map(float, held)]) / (len(answers) + len(held))

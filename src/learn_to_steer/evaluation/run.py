@@ -22,7 +22,7 @@ from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model
-from learn_to_steer.evaluation.noise_refinement import draw_refined
+from learn_to_steer.evaluation.noise_refinement import draw_refined, find_verifier
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import summarise
 
@@ -42,13 +42,14 @@ def evaluate(
     errors of the parts.
     """
     out = Path(config.out)
-    config = replace(config, detector=config.detector or usual_detector(config.model))
+    name = config.detector or usual_detector(config.model)
+    config = replace(config, detector=name)
     # Cheap mistakes are found before any weights are loaded.
     every(config, None)
-    detector = find_detector(config.detector or "", "cpu")
-    verifier = find_detector(config.verifier, "cpu") if config.verifier else None
+    detector = find_detector(name, "cpu")
     chosen = judged(config, detector)
     rule = benchmarks.rule(config.benchmark)
+    verifier = find_verifier(config.verifier, config.objective, chosen) if config.verifier else None
     model = model or open_model(config)
     resolved = {
         "sampling": model.sampling,

@@ -70,7 +70,9 @@ class StableDiffusion:
     def unnamed(self, pipe: Any, model: str) -> Variant:
         config = pipe.unet.config
         kin = (v.rate for v in VARIANTS if v.architecture.get("cross_attention_dim") == config.cross_attention_dim)
-        return Variant(model, self.name, model, int(config.sample_size * self.cell(pipe)), 50, 7.5, next(kin, 5.0))
+        size = config.sample_size or 64  # None in a UNet for any size, a pair in one for pictures that are not square
+        side = (size if isinstance(size, int) else min(size)) * self.cell(pipe)
+        return Variant(model, self.name, model, side, 50, 7.5, next(kin, 5.0))
 
     def cell(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor)

@@ -2,7 +2,9 @@
 
 *Source:* FOR, arXiv 2503.06506, noise refinement: before the first step one update for every object that a verifier
 missed, then the unified loss as in the first stage. Maps, factor (100 in place of 1,000) and terms as published.
-*Differs:* no attribute term. Used by ``evaluation.noise_refinement``, for one picture at a time.
+*Differs:* no attribute term; the term against missing is the mean over all good objects, also where there is but one. A
+wrong relation alone makes no object faulty, but a faulty one's relations are mended with it. Used by
+``evaluation.noise_refinement``, for one picture at a time.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class _Chunker:
             if self.units:
                 self._close(Kind.DETERMINER)
             self.determiners.append(word)
-        elif word in lexicon.BESIDE and self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units:
+        elif word in lexicon.BESIDE and self._stands_before_noun(index):
             self.units.append(_Unit(index, index + 1, noun=False))  # "a close view", "the next table"
         elif kind in (Kind.NOUN, Kind.ADJECTIVE):
             named = kind is Kind.NOUN or (has_noun and word in lexicon.NOUNS_TOO)  # "a river stone"
@@ -226,6 +226,10 @@ class _Chunker:
             if self.words.kind(after) is not Kind.ADJECTIVE:
                 return self.words.kind(after) is Kind.NOUN or self.words.compound(after) > 0
         return False
+
+    def _stands_before_noun(self, index: int) -> bool:
+        article = self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units
+        return article and self.words.noun_follows(index)
 
     def _describes(self) -> bool:
         """Whether the phrase so far may be adjectives only: "a black", "a mossy"."""

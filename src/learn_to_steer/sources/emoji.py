@@ -17,7 +17,7 @@ from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
 from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Split
 
 NOTE = "scenes rendered from Noto Color Emoji sprites (SIL Open Font License 1.1); objects of the seen split only"
-CROWDED = 0.4  # as prompts of several relations have
+CROWDED = 0.4  # share of pictures with further objects, as prompts of several relations have
 EVEN = 15.0  # degrees off the exact diagonal within which neither axis is the clear one
 
 
