@@ -56,7 +56,6 @@ def main() -> None:
     label += "" if options.profile == "default" else f"-{options.profile}"
     label += "" if options.benchmark == BENCHMARKS[0] else f"-{options.benchmark}"
     path = ROOT / "docs" / "results" / "tuning" / f"{label}.json"
-    stored = storage.read_json(path) if path.exists() else {}
     grid = [(f"rate {r:g}, {n} passes", {"rate": r, "passes": n}) for r in options.rates for n in options.passes]
     for name, settings in [(BASE, {}), (options.profile, {}), *grid, *map(parsed, options.tries)]:
         config = EvaluateConfig(
@@ -80,6 +79,7 @@ def main() -> None:
         print(f"{name:24} {right}  present {summary['both_present']:.3f}  passes {passes:.1f}", flush=True)
         weights = " ".join(summary["fingerprints"].values())
         key = f"{name}, {options.limit} prompts, seed {options.seed}, weights {weights}"
+        stored = storage.read_json(path) if path.exists() else {}  # another process may try other settings
         stored[key] = {"settings": settings} | {k: summary[k] for k in KEPT}
         storage.write_json(path, stored)
 

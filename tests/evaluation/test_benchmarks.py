@@ -42,7 +42,9 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Any:
         detector = Blank(*found)
         room = "learn_to_steer.evaluation.run"
         monkeypatch.setattr(f"{room}.find_detector", lambda name, device: Judge(detector, canonical_names()))
-        monkeypatch.setattr(f"{room}.open_model", lambda config: SimpleNamespace(sampling={}, fingerprints={}))
+        monkeypatch.setattr(
+            f"{room}.open_model", lambda config: SimpleNamespace(sampling={}, fingerprints={}, steered=None)
+        )
         monkeypatch.setattr(f"{room}.draw", draw)
         return detector
 

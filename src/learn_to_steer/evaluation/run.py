@@ -7,7 +7,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, find_verifier
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import summarise
+from learn_to_steer.steering import SteeringConfig
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
 Key = tuple[int, int]
@@ -55,6 +56,7 @@ def evaluate(
         "sampling": model.sampling,
         "fingerprints": model.fingerprints,
         "judged_by": dict(detector.detector.identity),
+        **({"steering": _decisive(model.steered.config)} if model.steered else {}),
         **({"verified_by": dict(verifier.detector.identity)} if verifier else {}),
     }
     _claim(out, config, resolved)
@@ -83,6 +85,11 @@ def evaluate(
     }
     storage.write_json(out / "summary.json", summary)
     return summary
+
+
+def _decisive(steering: SteeringConfig) -> dict[str, Any]:
+    """The settings that a picture depends on: checkpointing changes none."""
+    return {name: value for name, value in asdict(steering).items() if name != "checkpointing"}
 
 
 def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:

@@ -28,5 +28,5 @@ def grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Shown]]]) -> I
         for one in shown:
             picture = framed(one.image, one.correct, shown_size(one.image, SIDE), BORDER)
             cells.append(column([picture, text(one.note, width, 12, SOFT, "center")], gap=2) if one.note else picture)
-        lines.append(row([text(label, LABEL, 14), *cells], gap=8, middle=True))
+        lines.append(row([text(label, LABEL, 14), row(cells, gap=8)], gap=8, middle=True))
     return margined(column(lines, gap=8))

@@ -33,13 +33,13 @@ class SteeringConfig:
 
     profile: str = "default"
     window: float = 0.5
-    passes: int = 6
+    passes: int = 2
     total_passes: int = 30
-    rate: float | None = 0.04
+    rate: float | None = 0.02
     normalised: bool = True
     keep_norm: bool = False
     pick: Literal["worst", "round-robin", "sum"] = "worst"
-    threshold: float = 0.85
+    threshold: float = 0.95
     loss_targets: tuple[float, ...] = ()
     by_step_index: bool = False
     checkpointing: bool = False
