@@ -128,7 +128,8 @@ def tables() -> None:
             "| prompts | | images | right [95 %] | all present | right where present | passes | s/image |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for name, result in stored["rows"].items():
+        ordered = [(row.name, stored["rows"][row.name]) for row in rows() if row.name in stored["rows"]]
+        for name, result in ordered:
             group, what = name.rsplit("-", 1)
             low, high = result["accuracy_interval"]
             where = result["accuracy_where_present"]
@@ -138,7 +139,7 @@ def tables() -> None:
                 f"| {result['passes_per_image']:.1f} | {result['seconds_per_image']:.1f} |"
             )
         lines.append("")
-        for name, result in stored["rows"].items():
+        for name, result in ordered:
             if "present_over_base" in result:
                 mean, low, high = result["present_over_base"]
                 lines.append(f"- {name}: all present, against the base: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
