@@ -105,3 +105,13 @@ def test_generators_differ_in_every_part():
     noises = [torch.randn(4, generator=generator(*key)) for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]]
     assert len({tuple(noise.tolist()) for noise in noises}) == 4
     assert torch.equal(noises[0], torch.randn(4, generator=generator(0, "a", 0)))
+
+
+def test_other_defaults_of_steering_are_another_evaluation(config, left_dog, tmp_path):
+    evaluate(replace(config, images=1))
+    path = tmp_path / "out" / "config.json"
+    stored = json.loads(path.read_text())
+    assert stored["steering"]["passes"] == 1 and "checkpointing" not in stored["steering"]
+    path.write_text(json.dumps(stored | {"steering": stored["steering"] | {"window": 0.4}}))
+    with pytest.raises(DataError, match="another evaluation \\(steering"):
+        evaluate(replace(config, images=1))

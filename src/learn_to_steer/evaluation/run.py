@@ -88,8 +88,10 @@ def evaluate(
 
 
 def _decisive(steering: SteeringConfig) -> dict[str, Any]:
-    """The settings that a picture depends on: checkpointing changes none."""
-    return {name: value for name, value in asdict(steering).items() if name != "checkpointing"}
+    """The settings that a picture depends on, as JSON has them: checkpointing changes none."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(steering)))
+    del settings["checkpointing"]
+    return settings
 
 
 def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:
