@@ -14,7 +14,7 @@ import numpy as np
 
 from learn_to_steer.benchmarks import multi_relation
 from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, geneval_line, runnable
-from learn_to_steer.prompts import Relation, article, parse, phrase
+from learn_to_steer.prompts import Relation, article, parse, phrase, relation_prompt
 
 SOURCE = "multi-relation-3-2"
 SEED = 41
@@ -44,12 +44,12 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 
 def _and(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
     first, second = relations
-    return f"a photo of {_said(first)} and the {second.subject} is {_of(second)} {_a(second.object)}"
+    return f"a photo of {_said(first)} and the {second.subject} is {_placed(second)}"
 
 
 def _same(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
     first, second = relations
-    return f"a photo of {_said(first)}; and the same {second.subject} {_of(second)} {_a(second.object)}"
+    return f"a photo of {_said(first)}; and the same {second.subject} {_placed(second)}"
 
 
 def _plain(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
@@ -60,20 +60,16 @@ def _dense(relations: tuple[Relation, ...], rng: np.random.Generator) -> str:
     relation = relations[0]
     first, second = (COLORS[i] for i in rng.choice(len(COLORS), size=2, replace=False))
     manner, place = MANNERS[rng.integers(len(MANNERS))], PLACES[rng.integers(len(PLACES))]
-    subject, reference = f"{first} {relation.subject}", f"{second} {relation.object}"
-    return f"{manner} of {_a(subject)} {_of(relation)} {_a(reference)} {place}, soft light, nobody around"
-
-
-def _a(noun: str) -> str:
-    return f"{article(noun)} {noun}"
+    said = relation_prompt(f"{first} {relation.subject}", relation.predicate, f"{second} {relation.object}")
+    return f"{manner} of {said} {place}, soft light, nobody around"
 
 
 def _said(relation: Relation) -> str:
-    return f"{_a(relation.subject)} {_of(relation)} {_a(relation.object)}"
+    return relation_prompt(relation.subject, relation.predicate, relation.object)
 
 
-def _of(relation: Relation) -> str:
-    return phrase(relation.predicate)
+def _placed(relation: Relation) -> str:
+    return f"{phrase(relation.predicate)} {article(relation.object)} {relation.object}"
 
 
 # How a prompt is written, and how many of the source's two relations it has.

@@ -60,7 +60,8 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
             raise DataError(f"--out {out} is where the pictures lie, and their results; choose another folder")
     others = _others(config.against) if config.against else []
     every(config, None)
-    detector = find_detector(config.detector or "", config.device)
+    assert config.detector is not None  # _completed has found one, or raised
+    detector = find_detector(config.detector, config.device)
     _require_same_judge(config, dict(detector.detector.identity))
     made = {(row["index"], row["sample"]): row for row in _made(Path(config.pictures))}
     chosen = judged(config, detector, {index for index, _ in made} or None)

@@ -30,6 +30,7 @@ def pictures(
     data: str | None = None,
     exclude: Pairs = frozenset(),
     skipped: Skipped | None = None,
+    crowded: float = CROWDED,
 ) -> Iterator[LabelledPicture]:
     """``limit`` pictures, ``side`` pixels square: the relations take turns, every tenth turn is val, another test.
 
@@ -37,22 +38,17 @@ def pictures(
     picture (a relation wants both, and steering must not buy it with an object); and, unless the four ``diagonals``
     are relations of their own, they stand exactly diagonally. Picture i depends on ``seed`` and i alone; none is
     skipped.
+    The share ``crowded`` of the pictures shows one to three further objects.
     Raises DataError at once when ``data`` or ``exclude`` are given.
     """
-    refuse(data, exclude)
-    return drawn(limit, seed, side, diagonals, CROWDED)
-
-
-def refuse(data: str | None, exclude: Pairs) -> None:
-    """Raise DataError for what drawn pictures cannot heed."""
     if data is not None:
         raise DataError(f"the emoji sources draw their pictures and read no data, got {data}; leave --data away")
     if exclude:
         raise DataError("the emoji sources have a fixed split of objects; --exclude-benchmarks is for real pictures")
+    return _drawn(limit, seed, side, diagonals, crowded)
 
 
-def drawn(limit: int, seed: int, side: int, diagonals: bool, crowded: float) -> Iterator[LabelledPicture]:
-    """The pictures, of which the share ``crowded`` shows one to three further objects."""
+def _drawn(limit: int, seed: int, side: int, diagonals: bool, crowded: float) -> Iterator[LabelledPicture]:
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
