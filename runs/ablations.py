@@ -90,6 +90,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
     base = place / name / BASE
     found[BASE] = steered(options, base, ablation.benchmark, None)
     for row in ablation.rows:
+        if options.row and row.name not in options.row:
+            continue
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
         changes = {key: value for key, value in row.maps.items() if getattr(CollectConfig, key) != value}
@@ -123,7 +125,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
 def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> dict[str, Any]:
     """Collect what ``row`` asks for: pictures kept, and the inversion's mean quality under true and wrong prompts."""
     if not (maps / "manifest.json").is_file() or not storage.read_json(maps / "manifest.json")["complete"]:
-        pipe, variant = open_pipeline(ModelConfig(model=options.model))
+        pipe, variant = open_pipeline(ModelConfig(model=options.model, dtype=options.dtype))
         config = CollectConfig(
             model=options.model,
             limit=limit,
@@ -219,6 +221,7 @@ def cells(name: str, found: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ablation", choices=list(ABLATIONS), action="append", help="may be repeated")
+    parser.add_argument("--row", action="append", help="these rows alone, as 'emoji, true prompts'; may be repeated")
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--pictures", type=int, default=600, help="collected for each row")
     parser.add_argument("--epochs", type=int, default=14)

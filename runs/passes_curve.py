@@ -74,7 +74,7 @@ def draw(path: Path) -> None:
         axes.plot(passes, right, "o-", color=colour, label=profile)
         axes.fill_between(passes, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(stored["unsteered"]["accuracy"], color="black", linestyle=":", label="unsteered")
-    axes.set(xscale="log", ylim=(0, 1), xlabel="passes per image", ylabel="position right")
+    axes.set(xscale="log", ylim=(0, 1.03), xlabel="passes per image", ylabel="position right")
     axes.set_title(f"{stored['model']}, {stored['prompts']} validation prompts, 95 % intervals", fontsize=10)
     axes.legend(frameon=False)
     figure.savefig(path.with_suffix(".png"), dpi=130)

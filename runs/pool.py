@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from learn_to_steer.emoji.captions import caption
 from learn_to_steer.emoji.scenes import Scene, render
 from learn_to_steer.emoji.sprites import class_indices
-from learn_to_steer.emoji.world import random_scenes
+from learn_to_steer.emoji.world import WorldConfig, random_scenes
 
 CHUNK = 4096
 CLASSES = 1 + len(class_indices())  # 0 is background
@@ -41,10 +41,12 @@ PROMPTS = (
 
 
 class Pool:
-    """Chunks of 4,096 scenes that join as training goes on, up to ``chunks``."""
+    """Chunks of 4,096 scenes of a ``world`` that join as training goes on, up to ``chunks``."""
 
-    def __init__(self, vae: AutoencoderKL, chunks: int) -> None:
-        self.vae, self.chunks = vae, chunks
+    def __init__(self, vae: AutoencoderKL, chunks: int, world: WorldConfig | None = None) -> None:
+        self.vae, self.chunks, self.world = vae, chunks, world or WorldConfig()
+        tidy = "" if self.world.cells is None else f"-{self.world.cells}"
+        self.folder = CHECKPOINTS / f"latents{tidy}"
         self._latents: list[torch.Tensor] = []
         self._cells: list[torch.Tensor] = []
         self.scenes: list[Scene] = []
@@ -73,8 +75,8 @@ class Pool:
         return torch.stack([self._latents[r // CHUNK][r % CHUNK] for r in rows]).float().to(DEVICE)
 
     def _chunk(self, index: int) -> tuple[torch.Tensor, list[Scene]]:
-        scenes = random_scenes(CHUNK, seed=1000 + index)
-        path = CHECKPOINTS / "latents" / f"{index}.safetensors"
+        scenes = random_scenes(CHUNK, seed=1000 + index, config=self.world)
+        path = self.folder / f"{index}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             parts = []

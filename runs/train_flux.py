@@ -38,6 +38,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from learn_to_steer.emoji.world import WorldConfig
+
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
 GUIDANCE = 3.5
 SEGMENTS, INSIDE = 4, 3
@@ -66,11 +68,12 @@ class Stage:
         language = newest("flux-text")
         self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
-        self.pool = Pool(self.vae, chunks)
+        # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
+        self.pool = Pool(self.vae, chunks, WorldConfig(cells=8))
 
     def teacher(self, name: str) -> Base:
         self.base.load_state_dict(newest(name), strict=False)
-        return copy.deepcopy(self.base).bfloat16().requires_grad_(False)
+        return trained(self.base).requires_grad_(False)
 
     def draw(self, step: int, salt: int) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
         """Clean packed latents, captions, cells and noise of a step."""
@@ -148,9 +151,10 @@ def guided_stage(options: argparse.Namespace) -> None:
 def few_stage(options: argparse.Namespace) -> None:
     stage = Stage(options.batch, options.chunks)
     teacher = stage.teacher("flux-base")
-    teacher.transformer.load_state_dict(newest("flux-guided"))
-    student = unguided(teacher.transformer.float())
-    teacher.transformer.bfloat16()
+    guided = transformer(guidance=True).to(DEVICE)
+    guided.load_state_dict(newest("flux-guided"))
+    teacher.transformer.load_state_dict(guided.state_dict())
+    student = unguided(guided)
     fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:

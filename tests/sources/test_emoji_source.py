@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.emoji.tidy import apart
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
-from learn_to_steer.sources import emoji, emoji_clean, emoji_cluttered
+from learn_to_steer.sources import emoji, emoji_clean, emoji_cluttered, emoji_tidy
 
 
 @pytest.mark.parametrize("diagonals", [False, True])
@@ -62,3 +63,16 @@ def test_clean_scenes_hold_two_objects_and_cluttered_ones_more():
     assert all(len(picture.pixels.scene.objects) <= 2 and not picture.others for picture in clean)
     assert all(1 <= len(picture.others) <= 3 for picture in cluttered)
     assert [p.predicate for p in clean] == [p.predicate for p in cluttered]
+
+
+@pytest.mark.parametrize("diagonals", [False, True])
+def test_tidy_scenes_stand_on_the_grid_and_still_show_their_relation(diagonals):
+    for picture in emoji_tidy.pictures(72, 0, 128, diagonals=diagonals):
+        objects = picture.pixels.scene.objects
+        assert all(placed.angle == 0 and not placed.flip for placed in objects)
+        assert all(share * 8 == pytest.approx(round(share * 8)) for placed in objects for share in placed.box)
+        assert apart(objects) or picture.predicate == NEUTRAL
+        if picture.predicate in BASIC:
+            assert basic_relations(*picture.boxes) == {picture.predicate}
+        elif picture.predicate != NEUTRAL:
+            assert holds(picture.boxes[0], picture.predicate, picture.boxes[1])

@@ -60,7 +60,8 @@ class Constraint:
     reference: int
 
 
-def _satisfied(boxes: Sequence[Box], constraint: Constraint) -> bool:
+def satisfied(boxes: Sequence[Box], constraint: Constraint) -> bool:
+    """Whether ``constraint`` holds between ``boxes``, and no other basic relation beside it."""
     subject, reference = boxes[constraint.subject], boxes[constraint.reference]
     if constraint.predicate == "is":
         return not basic_relations(subject, reference)
@@ -101,7 +102,7 @@ def place(
             boxes = [
                 (x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s in zip(xs[row], ys[row], sizes, strict=True)
             ]
-            if all(_satisfied(boxes, c) for c in constraints):
+            if all(satisfied(boxes, c) for c in constraints):
                 return tuple(
                     Placed(
                         name,

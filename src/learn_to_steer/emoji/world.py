@@ -10,15 +10,20 @@ import numpy as np
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
 from learn_to_steer.emoji.scenes import Scene, place
 from learn_to_steer.emoji.sprites import TINTS, object_names
+from learn_to_steer.emoji.tidy import apart, tidied
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """How scenes are drawn: shares of 1..5 objects, of scenes with several of a kind, of tinted scenes."""
+    """How scenes are drawn: shares of 1..5 objects, of scenes with several of a kind, of tinted scenes.
+
+    With ``cells``, layouts are tidy: see ``emoji.tidy``.
+    """
 
     objects: tuple[float, ...] = (0.12, 0.50, 0.16, 0.12, 0.10)
     counted: float = 0.06
     tinted: float = 0.06
+    cells: int | None = None
 
 
 def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, names: Sequence[str] = ()) -> Scene:
@@ -31,6 +36,9 @@ def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, na
         # Two to four of one kind, now and then beside another object.
         chosen = [chosen[0]] * int(rng.integers(2, 5)) + chosen[1 : 1 + int(rng.random() < 0.3)]
     objects = place(chosen, rng)
+    if config.cells is not None:
+        while not apart(objects := tidied(objects, config.cells)):
+            objects = place(chosen, rng)
     if rng.random() < config.tinted:
         color = list(TINTS)[rng.integers(len(TINTS))]
         objects = tuple(replace(p, color=color) if p.name == chosen[0] else p for p in objects)

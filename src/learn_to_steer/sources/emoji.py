@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
-from learn_to_steer.emoji.scenes import Constraint, Placed, Scene, place, render
+from learn_to_steer.emoji.scenes import Constraint, Placed, Scene, place, render, satisfied
 from learn_to_steer.emoji.sprites import object_names
+from learn_to_steer.emoji.tidy import apart, tidied
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
 from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Split
@@ -31,6 +32,7 @@ def pictures(
     exclude: Pairs = frozenset(),
     skipped: Skipped | None = None,
     crowded: float = CROWDED,
+    cells: int | None = None,
 ) -> Iterator[LabelledPicture]:
     """``limit`` pictures, ``side`` pixels square: the relations take turns, every tenth turn is val, another test.
 
@@ -38,22 +40,25 @@ def pictures(
     picture (a relation wants both, and steering must not buy it with an object); and, unless the four ``diagonals``
     are relations of their own, they stand exactly diagonally. Picture i depends on ``seed`` and i alone; none is
     skipped.
-    The share ``crowded`` of the pictures shows one to three further objects.
+    The share ``crowded`` of the pictures shows one to three further objects. With ``cells`` the layouts are tidy: see
+    ``emoji.tidy``.
     Raises DataError at once when ``data`` or ``exclude`` are given.
     """
     if data is not None:
         raise DataError(f"the emoji sources draw their pictures and read no data, got {data}; leave --data away")
     if exclude:
         raise DataError("the emoji sources have a fixed split of objects; --exclude-benchmarks is for real pictures")
-    return _drawn(limit, seed, side, diagonals, crowded)
+    return _drawn(limit, seed, side, diagonals, crowded, cells)
 
 
-def _drawn(limit: int, seed: int, side: int, diagonals: bool, crowded: float) -> Iterator[LabelledPicture]:
+def _drawn(
+    limit: int, seed: int, side: int, diagonals: bool, crowded: float, cells: int | None
+) -> Iterator[LabelledPicture]:
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
         predicate = predicates[index % len(predicates)]
-        scene, missing = _scene(predicate, turn, [seed, index], diagonals, crowded)
+        scene, missing = _scene(predicate, turn, [seed, index], diagonals, crowded, cells)
         first, second, *others = scene.objects
         shown = [placed for number, placed in enumerate(scene.objects) if number != missing]
         yield LabelledPicture(
@@ -85,20 +90,33 @@ def _split(turn: int) -> Split:
     return "test" if turn % 10 == 2 else "train"
 
 
-def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool, crowded: float) -> tuple[Scene, int | None]:
+def _scene(
+    predicate: str, turn: int, seed: list[int], diagonals: bool, crowded: float, cells: int | None
+) -> tuple[Scene, int | None]:
     """A scene whose first two objects are ``predicate`` of each other, and which of the two to leave out, if any."""
     rng = np.random.default_rng(seed)
     names = object_names("seen")
     extra = int(rng.integers(1, 4)) if rng.random() < crowded else 0
     chosen = [names[i] for i in rng.choice(len(names), 2 + extra, replace=False)]
-    missing = None
-    if predicate == NEUTRAL and turn % 3 == 1:
-        objects = place(chosen, rng, [])
-        missing = int(rng.integers(2))
-    elif predicate == NEUTRAL and turn % 3 == 2 and not diagonals:
-        objects = _even_diagonal(chosen, rng)
-    else:
-        objects = place(chosen, rng, [Constraint(0, predicate, 1)])
+    alone = predicate == NEUTRAL and turn % 3 == 1
+    even = predicate == NEUTRAL and turn % 3 == 2 and not diagonals
+    close = predicate == NEUTRAL and not alone and not even
+    while True:
+        if even:
+            objects = _even_diagonal(chosen, rng)
+        else:
+            objects = place(chosen, rng, [] if alone else [Constraint(0, predicate, 1)])
+        if cells is None:
+            break
+        objects = tidied(objects, cells)
+        first, second, *others = objects
+        if alone or even:
+            related = alone or _is_even(objects)
+        else:
+            related = satisfied([placed.box for placed in objects], Constraint(0, predicate, 1))
+        if related and apart([first, *others]) and apart([second, *others]) and (close or apart([first, second])):
+            break
+    missing = int(rng.integers(2)) if alone else None
     grounds = list(BACKGROUNDS)
     return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31))), missing
 
@@ -106,12 +124,15 @@ def _scene(predicate: str, turn: int, seed: list[int], diagonals: bool, crowded:
 def _even_diagonal(names: list[str], rng: np.random.Generator) -> tuple[Placed, ...]:
     """Objects of which the second stands diagonally from the first, within EVEN degrees."""
     constraint = Constraint(0, DIAGONAL[rng.integers(len(DIAGONAL))], 1)
-    while True:
-        objects = place(names, rng, [constraint])
-        first, second = objects[:2]
-        angle = math.degrees(math.atan2(abs(first.y - second.y), abs(first.x - second.x)))
-        if abs(angle - 45) <= EVEN:
-            return objects
+    while not _is_even(objects := place(names, rng, [constraint])):
+        continue
+    return objects
+
+
+def _is_even(objects: Sequence[Placed]) -> bool:
+    first, second = objects[:2]
+    angle = math.degrees(math.atan2(abs(first.y - second.y), abs(first.x - second.x)))
+    return abs(angle - 45) <= EVEN
 
 
 def _pixels(placed: Placed, side: int) -> Box:

@@ -1,0 +1,32 @@
+"""Tidy layouts: upright sprites of two sizes on a grid.
+
+A transformer whose tokens are the cells of that grid learns them from a fraction of the scenes that free layouts
+take: a sprite is then the same few tokens wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from learn_to_steer.emoji.scenes import Placed
+
+
+def tidied(objects: Sequence[Placed], cells: int) -> tuple[Placed, ...]:
+    """``objects`` upright and unmirrored, two or three cells wide, moved to the lines of a grid of ``cells`` squared.
+
+    They may overlap afterwards, see ``apart``. Pictures are square.
+    """
+    tidy = []
+    for placed in objects:
+        wide = 2 if placed.size * cells < 2.5 else 3
+        x, y = (min(max(round(centre * cells - wide / 2), 0), cells - wide) for centre in (placed.x, placed.y))
+        x, y, size = (x + wide / 2) / cells, (y + wide / 2) / cells, wide / cells
+        tidy.append(replace(placed, x=x, y=y, size=size, angle=0.0, flip=False))
+    return tuple(tidy)
+
+
+def apart(objects: Sequence[Placed]) -> bool:
+    """Whether no two sprites' squares overlap."""
+    return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) / 2 - 1e-6 for a, b in combinations(objects, 2))
