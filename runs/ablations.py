@@ -1,6 +1,6 @@
 """What the classifier owes to its data, its maps and its inversion: one change at a time, everything else equal.
 
-    python runs/ablations.py --ablation composition    # paper, Table 4: clean or cluttered pictures, leakage
+    python runs/ablations.py --ablation composition    # paper, Table 4: clean, cluttered or tidy pictures, leakage
     python runs/ablations.py --ablation aggregation    # paper, Table 9: all heads, layer means, one mean
     python runs/ablations.py --ablation inversion      # fixed-point against noise mixing
     python runs/ablations.py --ablation diagonals      # paper, C.6: eight relations
@@ -61,7 +61,7 @@ ABLATIONS = {
         "Data composition and leakage (paper, Table 4)",
         tuple(
             Row(f"{source}, {what}", {"source": source}, training)
-            for source in ("emoji-clean", "emoji-cluttered", "emoji")
+            for source in ("emoji-clean", "emoji-cluttered", "emoji", "emoji-tidy")
             for what, training in (("true prompts", TRUE), ("both prompts", BOTH))
         ),
     ),

@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50, help="validation position prompts")
     parser.add_argument("--images", type=int, default=2, help="images of each position prompt")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/ground"))
     options = parser.parse_args()
 
     pairs, jobs = and_jobs(options.pairs, np.random.default_rng(options.seed))
-    model = open_model(ModelConfig(model=options.model, objective="none"))
+    model = open_model(ModelConfig(model=options.model, objective="none", dtype=options.dtype))
     pictures = []
     for start in range(0, len(jobs), 20):
         pictures += [p.image for p in draw(model, jobs[start : start + 20], options.seed, steer=False)]
@@ -52,6 +53,7 @@ def main() -> None:
             images=options.images,
             limit=options.limit,
             seed=options.seed,
+            dtype=options.dtype,
             out=str(options.out / "position"),
             batch=20,
         )

@@ -72,6 +72,7 @@ class Stage:
         self.pool = Pool(self.vae, chunks, WorldConfig(cells=8))
 
     def teacher(self, name: str) -> Base:
+        self.pool.grow(600 * self.pool.chunks)  # all scenes that the stage before has seen
         self.base.load_state_dict(newest(name), strict=False)
         return trained(self.base).requires_grad_(False)
 
@@ -117,7 +118,7 @@ def base_stage(options: argparse.Namespace) -> None:
         stage.sheet("flux-base", step, stage.base.transformer, num_inference_steps=25, **guided)
 
     student = copy.deepcopy(stage.base)
-    train("flux-base", student, loss_of, **loop_settings(options), ema_decay=0.999, on_save=show, twin=fast)
+    train("flux-base", student, loss_of, **loop_settings(options), ema_decay=options.ema, on_save=show, twin=fast)
 
 
 def guided_stage(options: argparse.Namespace) -> None:
@@ -205,10 +206,14 @@ def write(_: argparse.Namespace) -> None:
     base.transformer.load_state_dict(newest("flux-guided"))
     parts = {name: getattr(base, name) for name in ("text_encoder", "text_encoder_2", "transformer")}
     export(FOLDER, parts)
+    print(f"exported to {FOLDER.name}")
+    if not (CHECKPOINTS / "flux-few").exists():
+        print("there is no checkpoint of flux-few yet")
+        return
     network = transformer(guidance=False)
     network.load_state_dict(newest("flux-few"))
     export(FEW, {"transformer": network})
-    print(f"exported to {FOLDER.name} and {FEW.name}")
+    print(f"exported to {FEW.name}")
 
 
 def main() -> None:
@@ -220,6 +225,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
     parser.add_argument("--chunks", type=int, default=10)
     parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
+    parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights of the first stage")
     options = parser.parse_args()
     torch.manual_seed(0)
     {"base": base_stage, "guided": guided_stage, "few": few_stage, "export": write}[options.stage](options)

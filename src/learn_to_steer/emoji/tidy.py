@@ -21,9 +21,9 @@ def tidied(objects: Sequence[Placed], cells: int) -> tuple[Placed, ...]:
     tidy = []
     for placed in objects:
         wide = 2 if placed.size * cells < 2.5 else 3
-        x, y = (min(max(round(centre * cells - wide / 2), 0), cells - wide) for centre in (placed.x, placed.y))
-        x, y, size = (x + wide / 2) / cells, (y + wide / 2) / cells, wide / cells
-        tidy.append(replace(placed, x=x, y=y, size=size, angle=0.0, flip=False))
+        corner = [min(max(round(centre * cells - wide / 2), 0), cells - wide) for centre in (placed.x, placed.y)]
+        x, y = ((line + wide / 2) / cells for line in corner)
+        tidy.append(replace(placed, x=x, y=y, size=wide / cells, angle=0.0, flip=False))
     return tuple(tidy)
 
 
