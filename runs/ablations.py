@@ -84,6 +84,9 @@ ABLATIONS = {
 
 def measure(name: str, options: argparse.Namespace) -> None:
     ablation, path = ABLATIONS[name], KEPT / f"{options.model.replace(':', '-')}.json"
+    unknown = set(options.row or []) - {row.name for row in ablation.rows}
+    if unknown:
+        raise SystemExit(f"{name} has no rows {sorted(unknown)}; there are {[row.name for row in ablation.rows]}")
     stored = storage.read_json(path) if path.exists() else {}
     found = stored.setdefault(name, {})
     place = options.out / options.model.replace(":", "-")
@@ -95,6 +98,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
         changes = {key: value for key, value in row.maps.items() if getattr(CollectConfig, key) != value}
+        changes |= {"dtype": options.dtype or "float32", "seed": options.seed}
         maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(changes.items()))])
         began = time.monotonic()
         quality = collected(options, maps, row, limit)
@@ -115,7 +119,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
             "inversion": quality,
             "against_base": against(folder / "steered", base),
             "seconds": storage.read_json(folder / "seconds.json"),
-            "options": {"pictures": limit, "epochs": epochs, "limit": options.limit, "seed": options.seed},
+            "options": {"pictures": limit, "epochs": epochs}
+            | {key: getattr(options, key) for key in ("limit", "seed", "dtype")},
         }
         held = probe["leakage"]["both"]["true_prompts"]
         print(f"{name}, {row.name}: held out {held:.3f}, steered {summary['accuracy']:.3f}", flush=True)

@@ -119,7 +119,7 @@ class Texts:
 
 
 def trained(network: nn.Module) -> nn.Module:
-    """A bf16 copy to compute with while ``network`` trains.
+    """A bf16 copy of ``network`` to compute with, while it trains or as a teacher.
 
     On a CPU with plain attention, since the fused one's backward is slow, and with compiled blocks, which halve a step
     (whole transformers do not compile there with torch 2.13).

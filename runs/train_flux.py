@@ -38,6 +38,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from learn_to_steer.emoji.tidy import CELLS
 from learn_to_steer.emoji.world import WorldConfig
 
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
@@ -69,10 +70,10 @@ class Stage:
         self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
-        self.pool = Pool(self.vae, chunks, WorldConfig(cells=8))
+        self.pool = Pool(self.vae, chunks, WorldConfig(cells=CELLS))
 
     def teacher(self, name: str) -> Base:
-        self.pool.grow(600 * self.pool.chunks)  # all scenes that the stage before has seen
+        self.pool.grow(600 * self.pool.chunks)  # no need to begin with few scenes
         self.base.load_state_dict(newest(name), strict=False)
         return trained(self.base).requires_grad_(False)
 
@@ -207,7 +208,7 @@ def write(_: argparse.Namespace) -> None:
     parts = {name: getattr(base, name) for name in ("text_encoder", "text_encoder_2", "transformer")}
     export(FOLDER, parts)
     print(f"exported to {FOLDER.name}")
-    if not (CHECKPOINTS / "flux-few").exists():
+    if not (CHECKPOINTS / "flux-few" / "state.json").exists():
         print("there is no checkpoint of flux-few yet")
         return
     network = transformer(guidance=False)

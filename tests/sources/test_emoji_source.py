@@ -7,6 +7,8 @@ import torch
 
 from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.emoji.tidy import apart
+from learn_to_steer.emoji.world import WorldConfig, random_scenes
+from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
 from learn_to_steer.sources import emoji, emoji_clean, emoji_cluttered, emoji_tidy
 
@@ -67,12 +69,37 @@ def test_clean_scenes_hold_two_objects_and_cluttered_ones_more():
 
 @pytest.mark.parametrize("diagonals", [False, True])
 def test_tidy_scenes_stand_on_the_grid_and_still_show_their_relation(diagonals):
-    for picture in emoji_tidy.pictures(72, 0, 128, diagonals=diagonals):
-        objects = picture.pixels.scene.objects
+    neutral = Counter()
+    for picture in emoji_tidy.pictures(135, 0, 128, diagonals=diagonals):
+        first, second, *others = objects = picture.pixels.scene.objects if picture.boxes else (None, None)
+        if first is None:  # one of the two is left out
+            neutral["alone"] += 1
+            continue
         assert all(placed.angle == 0 and not placed.flip for placed in objects)
         assert all(share * 8 == pytest.approx(round(share * 8)) for placed in objects for share in placed.box)
-        assert apart(objects) or picture.predicate == NEUTRAL
+        assert apart([first, *others])
+        assert apart([second, *others])
+        found = basic_relations(*picture.boxes)
         if picture.predicate in BASIC:
-            assert basic_relations(*picture.boxes) == {picture.predicate}
+            assert found == {picture.predicate}
+            assert apart(objects)
         elif picture.predicate != NEUTRAL:
             assert holds(picture.boxes[0], picture.predicate, picture.boxes[1])
+            assert apart(objects)
+        else:
+            neutral["even" if found else "close"] += 1
+            assert len(found) in (0, 2)
+            # Of two that overlap, neither lies within the other's square.
+            assert max(abs(first.x - second.x), abs(first.y - second.y)) >= 1 / 8
+    assert set(neutral) == ({"alone", "close"} if diagonals else {"alone", "close", "even"})
+
+
+def test_tidy_scenes_of_the_world_do_not_overlap():
+    scenes = random_scenes(100, 0, WorldConfig(cells=8))
+    assert all(apart(scene.objects) for scene in scenes)
+    assert {round(placed.size * 8) for scene in scenes for placed in scene.objects} == {2, 3}
+
+
+def test_a_grid_without_room_is_an_error():
+    with pytest.raises(DataError, match="grid of 3 cells"):
+        random_scenes(10, 0, WorldConfig(objects=(0, 0, 0, 0, 1), cells=3))

@@ -18,6 +18,7 @@ from learn_to_steer.geometry import Box, basic_relations, holds
 # Longest side of a sprite as a share of the picture, by the number of objects in it.
 SIZES = {1: (0.34, 0.52), 2: (0.30, 0.46), 3: (0.28, 0.38), 4: (0.26, 0.34), 5: (0.24, 0.30)}
 ROOM = 0.92  # centres keep at least this share of the mean size apart: sprites may touch, hardly cover
+CLOSE = 0.35  # the same for pairs that must have no clear axis
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Constraint:
 
 
 def satisfied(boxes: Sequence[Box], constraint: Constraint) -> bool:
-    """Whether ``constraint`` holds between ``boxes``, and no other basic relation beside it."""
+    """Whether ``constraint`` holds between ``boxes``; a basic relation must be the only one."""
     subject, reference = boxes[constraint.subject], boxes[constraint.reference]
     if constraint.predicate == "is":
         return not basic_relations(subject, reference)
@@ -95,7 +96,7 @@ def place(
         valid = np.ones(tries, dtype=bool)
         for i in range(count):
             for j in range(i):
-                room = 0.35 if frozenset((i, j)) in close else ROOM
+                room = CLOSE if frozenset((i, j)) in close else ROOM
                 distance = np.hypot(xs[:, i] - xs[:, j], ys[:, i] - ys[:, j])
                 valid &= distance >= room * (sizes[i] + sizes[j]) / 2
         for row in np.flatnonzero(valid):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
 from learn_to_steer.emoji.scenes import Scene, place
 from learn_to_steer.emoji.sprites import TINTS, object_names
-from learn_to_steer.emoji.tidy import apart, tidied
+from learn_to_steer.emoji.tidy import arranged
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,8 @@ def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, na
     if rng.random() < config.counted:
         # Two to four of one kind, now and then beside another object.
         chosen = [chosen[0]] * int(rng.integers(2, 5)) + chosen[1 : 1 + int(rng.random() < 0.3)]
-    objects = place(chosen, rng)
-    if config.cells is not None:
-        while not apart(objects := tidied(objects, config.cells)):
-            objects = place(chosen, rng)
+    drawn = partial(place, chosen, rng)
+    objects = drawn() if config.cells is None else arranged(drawn, config.cells)
     if rng.random() < config.tinted:
         color = list(TINTS)[rng.integers(len(TINTS))]
         objects = tuple(replace(p, color=color) if p.name == chosen[0] else p for p in objects)

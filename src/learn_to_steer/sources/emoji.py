@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
-from learn_to_steer.emoji.scenes import Constraint, Placed, Scene, place, render, satisfied
+from learn_to_steer.emoji.scenes import CLOSE, Constraint, Placed, Scene, place, render, satisfied
 from learn_to_steer.emoji.sprites import object_names
-from learn_to_steer.emoji.tidy import apart, tidied
+from learn_to_steer.emoji.tidy import apart, arranged
 from learn_to_steer.errors import DataError
-from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box, basic_relations
 from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Split
 
 NOTE = "scenes rendered from Noto Color Emoji sprites (SIL Open Font License 1.1); objects of the seen split only"
@@ -100,22 +101,19 @@ def _scene(
     chosen = [names[i] for i in rng.choice(len(names), 2 + extra, replace=False)]
     alone = predicate == NEUTRAL and turn % 3 == 1
     even = predicate == NEUTRAL and turn % 3 == 2 and not diagonals
-    close = predicate == NEUTRAL and not alone and not even
-    while True:
-        if even:
-            objects = _even_diagonal(chosen, rng)
-        else:
-            objects = place(chosen, rng, [] if alone else [Constraint(0, predicate, 1)])
-        if cells is None:
-            break
-        objects = tidied(objects, cells)
+    constraints = [] if alone else [Constraint(0, predicate, 1)]
+    drawn = partial(_even_diagonal, chosen, rng) if even else partial(place, chosen, rng, constraints)
+
+    def fits(objects: Sequence[Placed]) -> bool:
         first, second, *others = objects
+        if not apart([first, *others]) or not apart([second, *others]):
+            return False
         if alone or even:
-            related = alone or _is_even(objects)
-        else:
-            related = satisfied([placed.box for placed in objects], Constraint(0, predicate, 1))
-        if related and apart([first, *others]) and apart([second, *others]) and (close or apart([first, second])):
-            break
+            return apart([first, second]) and (alone or _is_even(objects))
+        near = apart([first, second]) or (predicate == NEUTRAL and _both_show(first, second))
+        return near and satisfied([placed.box for placed in objects], constraints[0])
+
+    objects = drawn() if cells is None else arranged(drawn, cells, fits)
     missing = int(rng.integers(2)) if alone else None
     grounds = list(BACKGROUNDS)
     return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31))), missing
@@ -130,9 +128,15 @@ def _even_diagonal(names: list[str], rng: np.random.Generator) -> tuple[Placed, 
 
 
 def _is_even(objects: Sequence[Placed]) -> bool:
+    """Whether the first two stand so diagonally that both axes claim them."""
     first, second = objects[:2]
     angle = math.degrees(math.atan2(abs(first.y - second.y), abs(first.x - second.x)))
-    return abs(angle - 45) <= EVEN
+    return abs(angle - 45) <= EVEN and len(basic_relations(first.box, second.box)) == 2
+
+
+def _both_show(first: Placed, second: Placed) -> bool:
+    """Whether neither of two sprites that may overlap hides the other."""
+    return math.hypot(first.x - second.x, first.y - second.y) >= CLOSE * (first.size + second.size) / 2
 
 
 def _pixels(placed: Placed, side: int) -> Box:

@@ -5,7 +5,8 @@ As the source ``emoji`` otherwise.
 
 from functools import partial
 
+from learn_to_steer.emoji.tidy import CELLS
 from learn_to_steer.sources import emoji
 
 NOTE = f"{emoji.NOTE}; upright, two sizes, on a grid"
-pictures = partial(emoji.pictures, cells=8)
+pictures = partial(emoji.pictures, cells=CELLS)
