@@ -51,9 +51,10 @@ class Pool:
         self._cells: list[torch.Tensor] = []
         self.scenes: list[Scene] = []
 
-    def grow(self, step: int) -> None:
-        """One more chunk every 600 steps."""
-        while len(self._latents) < min(self.chunks, 1 + step // 600):
+    def grow(self, step: int | None = None) -> None:
+        """One more chunk every 600 steps; all of them at once without a ``step``."""
+        wanted = self.chunks if step is None else min(self.chunks, 1 + step // 600)
+        while len(self._latents) < wanted:
             began = time.monotonic()
             latents, scenes = self._chunk(len(self._latents))
             self._latents.append(latents)

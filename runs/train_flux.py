@@ -73,7 +73,7 @@ class Stage:
         self.pool = Pool(self.vae, chunks, WorldConfig(cells=CELLS))
 
     def teacher(self, name: str) -> Base:
-        self.pool.grow(600 * self.pool.chunks)  # no need to begin with few scenes
+        self.pool.grow()  # no need to begin with few scenes
         self.base.load_state_dict(newest(name), strict=False)
         return trained(self.base).requires_grad_(False)
 

@@ -16,10 +16,8 @@ from learn_to_steer.errors import DataError
 CELLS = 8  # of flux:emoji: 128 pixels in tokens of 16
 TRIES = 2000
 
-Layout = tuple[Placed, ...]
 
-
-def tidied(objects: Sequence[Placed], cells: int) -> Layout:
+def tidied(objects: Sequence[Placed], cells: int) -> tuple[Placed, ...]:
     """``objects`` upright and unmirrored, two or three cells wide, moved to the lines of a grid of ``cells`` squared.
 
     They may overlap afterwards, see ``apart``. Pictures are square; ``cells`` is at least 3.
@@ -38,7 +36,9 @@ def apart(objects: Sequence[Placed]) -> bool:
     return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) / 2 - 1e-6 for a, b in combinations(objects, 2))
 
 
-def arranged(draw: Callable[[], Layout], cells: int, fits: Callable[[Layout], bool] = apart) -> Layout:
+def arranged(
+    draw: Callable[[], tuple[Placed, ...]], cells: int, fits: Callable[[tuple[Placed, ...]], bool] = apart
+) -> tuple[Placed, ...]:
     """The first layout of ``draw`` that ``fits`` once it is tidy. Raises DataError when there is none."""
     for _ in range(TRIES):
         objects = tidied(draw(), cells)

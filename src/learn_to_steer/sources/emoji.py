@@ -101,17 +101,17 @@ def _scene(
     chosen = [names[i] for i in rng.choice(len(names), 2 + extra, replace=False)]
     alone = predicate == NEUTRAL and turn % 3 == 1
     even = predicate == NEUTRAL and turn % 3 == 2 and not diagonals
+    close = predicate == NEUTRAL and not alone and not even
     constraints = [] if alone else [Constraint(0, predicate, 1)]
     drawn = partial(_even_diagonal, chosen, rng) if even else partial(place, chosen, rng, constraints)
 
     def fits(objects: Sequence[Placed]) -> bool:
         first, second, *others = objects
-        if not apart([first, *others]) or not apart([second, *others]):
+        room = _both_show(first, second) if close else apart([first, second])
+        if not (room and apart([first, *others]) and apart([second, *others])):
             return False
-        if alone or even:
-            return apart([first, second]) and (alone or _is_even(objects))
-        near = apart([first, second]) or (predicate == NEUTRAL and _both_show(first, second))
-        return near and satisfied([placed.box for placed in objects], constraints[0])
+        boxes = [placed.box for placed in objects]
+        return _is_even(objects) if even else all(satisfied(boxes, constraint) for constraint in constraints)
 
     objects = drawn() if cells is None else arranged(drawn, cells, fits)
     missing = int(rng.integers(2)) if alone else None
