@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from loop import DEVICE, MODELS
+from loop import DEVICE, MODELS, package
 from pool import CLASSES
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
@@ -174,7 +174,7 @@ def pipeline(base: Base, network: FluxTransformer2DModel, vae: AutoencoderKL, te
 def export(folder: Path, parts: dict[str, nn.Module]) -> None:
     """Write ``parts`` in half precision and the index of the pipeline; what is not among them is shared."""
     for name, part in parts.items():
-        part.half().save_pretrained(folder / name)
+        package(part, folder / name)
     scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "FluxPipeline",

@@ -218,3 +218,15 @@ def train(
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as they are packaged: fp16, contiguous, on the CPU."""
     return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state.items()}
+
+
+def package(part: nn.Module, folder: Path) -> None:
+    """Write ``part`` with fp16 weights, to be loaded in fp32.
+
+    transformers loads a model in the dtype that its config names, diffusers in fp32 unless told otherwise: a pipeline
+    loaded without a word about dtypes would have parts that do not fit together.
+    """
+    part.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    if "dtype" in config:
+        (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")

@@ -12,7 +12,7 @@ from loop import CHECKPOINTS, DEVICE, RANK, autocast
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from learn_to_steer.emoji.captions import caption
+from learn_to_steer.emoji.captions import CaptionStyle, caption
 from learn_to_steer.emoji.scenes import Scene, render
 from learn_to_steer.emoji.sprites import class_indices
 from learn_to_steer.emoji.world import WorldConfig, random_scenes
@@ -41,10 +41,12 @@ PROMPTS = (
 
 
 class Pool:
-    """Chunks of 4,096 scenes of a ``world`` that join as training goes on, up to ``chunks``."""
+    """Chunks of 4,096 scenes of a ``world`` that join as training goes on, up to ``chunks``; captions in ``style``."""
 
-    def __init__(self, vae: AutoencoderKL, chunks: int, world: WorldConfig | None = None) -> None:
-        self.vae, self.chunks, self.world = vae, chunks, world or WorldConfig()
+    def __init__(
+        self, vae: AutoencoderKL, chunks: int, world: WorldConfig | None = None, style: CaptionStyle | None = None
+    ) -> None:
+        self.vae, self.chunks, self.world, self.style = vae, chunks, world or WorldConfig(), style
         tidy = "" if self.world.cells is None else f"-{self.world.cells}"
         self.folder = CHECKPOINTS / f"latents{tidy}"
         self._latents: list[torch.Tensor] = []
@@ -67,7 +69,7 @@ class Pool:
         """Clean latents (count, 16, 16, 16), captions (one in ten empty), and the class of every latent cell."""
         rows = rng.integers(len(self.scenes), size=count)
         clean = self.latents(rows)
-        captions = ["" if rng.random() < 0.1 else caption(self.scenes[r], rng) for r in rows]
+        captions = ["" if rng.random() < 0.1 else caption(self.scenes[r], rng, self.style) for r in rows]
         cells = torch.stack([self._cells[r // CHUNK][r % CHUNK] for r in rows]).long().to(DEVICE)
         return clean, captions, cells
 

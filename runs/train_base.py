@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from loop import CHECKPOINTS, DEVICE, MODELS, RANK, WORLD, autocast, train
+from loop import CHECKPOINTS, DEVICE, MODELS, RANK, WORLD, autocast, package, train
 from pool import CLASSES, PROMPTS, Pool, class_weights, save_sheet
 from safetensors.torch import load_file
 from torch import nn
@@ -112,9 +112,8 @@ def main() -> None:
         step = json.loads((CHECKPOINTS / "base" / "state.json").read_text())["step"]
         stored = load_file(CHECKPOINTS / "base" / f"{step}.safetensors")
         base.load_state_dict({k[4:]: v for k, v in stored.items() if k.startswith("ema.")})
-        base.half()
         for part in ("unet", "text_encoder"):
-            getattr(base, part).save_pretrained(FOLDER / part)
+            package(getattr(base, part), FOLDER / part)
         scheduler().save_pretrained(FOLDER / "scheduler")
         parts = {
             "vae": ["diffusers", "AutoencoderKL"],

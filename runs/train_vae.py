@@ -14,7 +14,7 @@ import json
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from loop import CHECKPOINTS, DEVICE, MODELS, autocast, half, train
+from loop import CHECKPOINTS, DEVICE, MODELS, autocast, half, package, train
 from PIL import Image
 from torch.nn import functional
 
@@ -129,7 +129,7 @@ def main() -> None:
         latents = torch.cat([vae.encode(p.to(DEVICE) * 2 - 1).latent_dist.mode().cpu() for p in pictures.split(64)])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.load_state_dict(half(weights))
-    vae.half().save_pretrained(FOLDER)
+    package(vae, FOLDER)
     print(json.dumps({"scaling_factor": vae.config.scaling_factor, "latent_mean": latents.mean().item()}))
 
 

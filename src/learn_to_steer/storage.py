@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,16 @@ def sha256(path: StrPath) -> str:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
+def check_folder(path: StrPath) -> None:
+    """DataError when ``path`` cannot become a folder to write into; asked before long work, makes nothing."""
+    path = Path(path)
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise DataError(f"cannot write into {path}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK):
+        raise DataError(f"cannot write into {path}: {nearest} is not writable")
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder; what was written there takes ``path``'s place on leaving."""
@@ -139,7 +149,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above says more, when the folder is a file
+            temporary.unlink()
 
 
 def _read_bytes(path: StrPath) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from learn_to_steer.classifier import ClassifierConfig, RelationClassifier, load, read_official, save
 from learn_to_steer.errors import DataError, MismatchError
 from learn_to_steer.maps import Layout, MapLayer
-from learn_to_steer.storage import save_tensors
+from learn_to_steer.storage import load_tensors, save_tensors
 
 CLASSES = ("above", "below", "is", "left of", "right of")
 LAYOUT = Layout("sd", (MapLayer("a.attn2", 4, 0), MapLayer("b.attn2", 2, 1)))
@@ -82,6 +83,44 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"format": "something else"})
     with pytest.raises(DataError, match="something else"):
         load(tmp_path / "other.safetensors")
+
+
+def header_without(name: str) -> Any:
+    return lambda state, config: config.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda state, config: state.update({next(iter(state)): torch.zeros(9, 9)}), "size mismatch"),
+        (lambda state, config: config.update(colour="blue"), "colour"),
+        (lambda state, config: config.update(width=16), "size mismatch"),
+        (lambda state, config: config.update(classes=5), "TypeError"),
+        (header_without("classes"), "classes"),
+        (header_without("layout"), "layout"),
+        (lambda state, config: config.update(layout={}), "layout"),
+        (lambda state, config: next(iter(state.values())).view(-1)[0].fill_(float("nan")), "not finite"),
+    ],
+    ids=["shape", "unknown key", "other width", "classes", "no classes", "no layout", "empty layout", "not finite"],
+)
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, damage: Any, words: str) -> None:
+    path = save(small(), tmp_path)
+    state, header = load_tensors(path)
+    config = json.loads(header["config"])
+    damage(state, config)
+    save_tensors(path, state, header | {"config": json.dumps(config)})
+    with pytest.raises(DataError, match=words) as refusal:
+        load(tmp_path)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("header", [{}, {"config": "{"}, {"config": "[]"}], ids=["none", "no JSON", "a list"])
+def test_a_header_that_says_nothing_is_refused(tmp_path: Path, header: dict[str, str]) -> None:
+    path = save(small(), tmp_path)
+    state, whole = load_tensors(path)
+    save_tensors(path, state, {"format": whole["format"]} | header)
+    with pytest.raises(DataError, match="does not fit its own config"):
+        load(tmp_path)
 
 
 def test_an_official_file_is_read_in_its_own_order() -> None:

@@ -39,6 +39,14 @@ def assert_refused(outcome, *words: str) -> None:
         (["generate", DOG, "--set", "search=5"], ["search", "[5, 10, 50]"]),
         (["generate", DOG, "--set", "treshold=0.5"], ["treshold", "threshold"]),
         (["generate", DOG, "--set", "threshold"], ["name=value"]),
+        (["generate", DOG, "--set", "threshold=abc"], ["threshold", "'abc'", "number"]),
+        (["generate", DOG, "--set", "passes=-1"], ["passes", "-1", "greater than or equal to 0"]),
+        (["generate", DOG, "--set", "passes=1.5"], ["passes", "1.5", "integer"]),
+        (["generate", DOG, "--set", "rate=-1"], ["rate", "greater than or equal to 0"]),
+        (["generate", DOG, "--set", 'normalised="no"'], ["normalised", "'no'", "boolean"]),
+        (["generate", DOG, "--set", "search=[1, 2, 3.5]"], ["search[2]", "3.5"]),
+        (["generate", DOG, "--seed", "-1"], ["--seed", "greater than or equal to 0"]),
+        (["collect", "--seed", "-1", "--out", "maps"], ["--seed", "greater"]),
         (["generate", DOG, "--images", "0"], ["--images"]),
         (["generate", DOG, "--sed", "1"], ["--sed"]),
         (["generate", DOG, "--config", "missing.yaml"], ["missing.yaml"]),
@@ -86,11 +94,42 @@ def config(tmp_path: Path) -> Path:
         ("- seed\n", ["option: value"]),
         ("seed: [\n", ["YAML"]),
         ("seed: many\n", ["seed", "integer"]),
+        ("prompt: {a: b}\n", ["prompt", "list of values"]),
+        ("seed: [1, 2]\n", ["seed", "one value"]),
+        ("set: {treshold: 0.5}\n", ["treshold", "threshold"]),
+        ("setting: [passes=many]\n", ["passes", "'many'"]),
     ],
 )
 def test_bad_config_file(run, config, text, words):
     config.write_text(text)
     assert_refused(run("generate", DOG, "--config", config), *words)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["generate", DOG],
+        ["evaluate", "--benchmark", "unseen", "--limit", "1"],
+        ["collect", "--limit", "1"],
+        ["train", "--data", "maps"],
+        ["export-prompts", "--benchmark", "ood"],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_out_that_is_a_file(run, verb, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        assert_refused(run(*verb, "--out", out), "taken")
+    assert taken.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_relation_that_was_never_learned(run, model, tmp_path):
+    out = tmp_path / "out"
+    asked = ["generate", DOG, *model, "--relation", "dog | above left of | cat", "--out", out]
+    assert_refused(run(*asked), "'above left of'", "known: above, below, left of, right of")
+    assert not out.exists()
 
 
 def test_foreign_classifier(run, saved_sd, tmp_path):

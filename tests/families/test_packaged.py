@@ -1,11 +1,17 @@
 """The embedded models: what is packed draws what it is asked for."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from transformers import T5EncoderModel
 
+from learn_to_steer import emoji as emoji_data
 from learn_to_steer.detectors import emoji
 from learn_to_steer.families._load import load_pipeline
 
+DATA = Path(emoji_data.__file__).parent / "data"
 OBJECTS = ("dog", "teddy bear", "turtle", "banana")
 
 
@@ -24,3 +30,13 @@ def test_single_objects_are_found_in_its_pictures(model):
     ).images
     found = [{detection.name for detection in boxes} for boxes in emoji.load().detect(pictures)]
     assert sum(name in names for name, names in zip(OBJECTS, found, strict=True)) >= 3
+
+
+def test_plain_diffusers_draws_from_the_folder():
+    pipe = StableDiffusionPipeline.from_pretrained(DATA / "sd-emoji")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a dog", num_inference_steps=1, height=128, width=128).images[0].size == (128, 128)
+
+
+def test_plain_transformers_loads_an_encoder_that_fits_the_transformer():
+    assert T5EncoderModel.from_pretrained(DATA / "flux-emoji" / "text_encoder_2").dtype == torch.float32

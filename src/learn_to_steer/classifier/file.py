@@ -59,14 +59,22 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
     state, header = storage.load_tensors(path)
     if header.get("format") != FORMAT:
         raise DataError(f"{path} is not a relation classifier of this version (format {header.get('format')!r})")
-    raw: dict[str, Any] = json.loads(header["config"])
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    config = ClassifierConfig(**values)
-    model = RelationClassifier(config)
-    missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+    try:
+        raw: dict[str, Any] = json.loads(header["config"])
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        layout = values["layout"]
+        model = RelationClassifier(ClassifierConfig(**values))
+        missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} does not fit its own config ({type(error).__name__}: {reason})") from error
     lost = [key for key in missing if not key.endswith(".pe")]
-    if lost or unexpected:
-        raise DataError(f"{path} does not fit its own config (missing {lost[:2]}, unexpected {unexpected[:2]})")
+    if lost or unexpected or not layout:
+        what = f"missing {lost[:2]}, unexpected {unexpected[:2]}" if layout else "it names no layout of maps"
+        raise DataError(f"{path} does not fit its own config ({what})")
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise DataError(f"{path} is damaged ({broken[0]} holds numbers that are not finite); get or train it again")
     return model.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from learn_to_steer.cli.model_options import general, taking
 def audit(
     folder: Annotated[str, typer.Argument(help="What evaluate left.", metavar="DIR")],
     count: Annotated[int, typer.Option(min=1, help="Pictures on the page, drawn at random.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
     labels: Annotated[
         str | None,
         typer.Option(

@@ -29,7 +29,7 @@ def collect(
         typer.Option("--set", help="Change one setting of the inversion.", metavar="NAME=VALUE", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Same seed, same pictures and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures and noise.")] = 0,
     diagonals: Annotated[bool, typer.Option("--diagonals", help="The four diagonals are relations too.")] = False,
     quality: Annotated[
         float | None,
@@ -62,6 +62,7 @@ def collect(
     if reduce not in REDUCTIONS:
         raise catalog.unknown("reduce", reduce, REDUCTIONS)
     # Cheap mistakes are found before any model is loaded.
+    storage.check_folder(out)
     pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
     catalog.load("sources", source).pictures(limit, seed, 64, diagonals=diagonals, data=data, exclude=pairs)
     way = catalog.load("inversion", inversion).invert

@@ -46,7 +46,7 @@ def evaluate(
             show_default="all",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Noise depends on seed, prompt and image number only.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/evaluate",
     *,

@@ -14,7 +14,7 @@ from learn_to_steer.cli.model_options import general, placed, sampled, taking
 @taking(placed, sampled, general)
 def generate(
     prompt: options.Prompts = None,
-    seed: Annotated[int, typer.Option(help="Noise depends on seed, prompt and image number only.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Noise depends on seed, prompt and image number only.")] = 0,
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 1,
     out: Annotated[str, typer.Option(help="Folder of the pictures.", metavar="DIR")] = "out/generate",
     steer: Annotated[bool, typer.Option("--steer/--no-steer", help="Make the steered pictures too.")] = True,

@@ -15,18 +15,23 @@ from learn_to_steer.errors import DataError
 def list_names(
     kind: Annotated[
         str,
-        typer.Argument(help="models, benchmarks, objectives, detectors, sources or schedulers.", show_default=False),
+        typer.Argument(
+            help="models, benchmarks, objectives, profiles, detectors, sources, inversions or schedulers.",
+            show_default=False,
+        ),
     ],
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:
-    """List models, benchmarks, objectives, detectors, sources or schedulers."""
+    """List the names of one kind: models, benchmarks, objectives, ..."""
     kinds: dict[str, Callable[[], list[str]]] = {
         "models": _models,
         "benchmarks": _benchmarks,
         "objectives": lambda: ["none", *catalog.names("objectives")],
         "detectors": lambda: catalog.names("detectors"),
         "sources": lambda: catalog.names("sources"),
+        "inversions": lambda: catalog.names("inversion"),
+        "profiles": _profiles,
         "schedulers": _schedulers,
     }
     if catalog.normal(kind) not in kinds:
@@ -54,6 +59,12 @@ def _benchmarks() -> list[str]:
     from learn_to_steer.benchmarks import benchmark_names, reads
 
     return [f"{name:32}reads {reads(name)} (--data)" if reads(name) else name for name in benchmark_names()]
+
+
+def _profiles() -> list[str]:
+    from learn_to_steer.steering.config import PROFILES
+
+    return list(PROFILES)
 
 
 def _schedulers() -> list[str]:

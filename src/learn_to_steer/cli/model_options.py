@@ -104,7 +104,8 @@ def sampled(
     checkpointing: Annotated[
         str,
         typer.Option(
-            help="Trade time for memory in a steering pass: 'on', 'off', or when it would not fit.", metavar="WHEN"
+            help="Trade time for memory in a steering pass: 'on', 'off', or 'auto': when it would not fit.",
+            metavar="WHEN",
         ),
     ] = "auto",
     scheduler: options.Scheduler = None,

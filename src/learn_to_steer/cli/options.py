@@ -25,15 +25,24 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values or {}, dict):
         raise DataError(f"{path} must hold one 'option: value' a line")
+    values = values or {}
     known = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
-    given = {str(name).replace("-", "_"): value for name, value in values.items()}
-    for name in given:
-        if name not in known:
-            raise unknown(f"option in {path}", name, [n.replace("_", "-") for n in known])
-        if known[name].multiple or known[name].nargs == -1:
-            given[name] = given[name] if isinstance(given[name], list) else [given[name]]
+    # "--set" is the parameter "setting": both are understood.
+    written = {said.lstrip("-").replace("-", "_"): name for name, p in known.items() for said in (name, *p.opts)}
+    given = {}
+    for said, value in values.items():
+        name = written.get(str(said).replace("-", "_"), "")
+        if not name:
+            raise unknown(f"option in {path}", str(said), sorted(n.replace("_", "-") for n in written))
+        many = known[name].multiple or known[name].nargs == -1
+        if isinstance(value, dict) and name == "setting":  # a mapping reads better than a list of "name=value"
+            value = [f"{key}={json.dumps(part)}" for key, part in value.items()]
+        parts = value if many and isinstance(value, list) else [value]
+        if any(isinstance(part, (dict, list)) for part in parts):
+            raise DataError(f"{said} in {path} must be {'a value or a list of values' if many else 'one value'}")
+        given[name] = parts if many else value
     context.default_map = given
     return path
 

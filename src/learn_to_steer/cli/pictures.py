@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.families._load import PACKAGE
 from learn_to_steer.prompts import Relation, load_nlp, locate, parse
 from learn_to_steer.report import ObjectMaps, Shown, Trace, compare, draw_maps, object_maps
+from learn_to_steer.steering.request import check_predicates
 
 log = logging.getLogger(__name__)
 Relations = tuple[Relation, ...]
@@ -61,7 +63,10 @@ def make_pictures(config: GenerateConfig, on_progress: Callable[[int, int], None
     relations, and the errors of ``open_model``.
     """
     asked = _relations(config)
+    storage.check_folder(config.out)
     model = open_model(config)
+    if model.steered:
+        check_predicates(model.steered.objective, chain.from_iterable(asked))
     detector = _detector(model)
     out = Path(config.out)
     storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling})

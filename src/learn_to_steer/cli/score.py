@@ -35,7 +35,7 @@ def score(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many prompts, the subset of evaluate.", show_default="all")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of that subset.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of that subset.")] = 0,
     against: Annotated[
         str | None,
         typer.Option(

@@ -25,7 +25,7 @@ def train(
     augment: Annotated[bool, typer.Option(help="Swap objects and mirror maps, labels with them.")] = True,
     width: Annotated[int, typer.Option(min=4, help="Width of the network (the paper's: 256).")] = 96,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="Dropout (the paper's: 0.3).")] = 0.1,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights, the order and the dropout.")] = 0,
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:

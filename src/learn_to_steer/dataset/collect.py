@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import benchmarks, catalog, families
+from learn_to_steer import benchmarks, catalog, families, storage
 from learn_to_steer.dataset.config import CollectConfig
 from learn_to_steer.dataset.forwards import Collector, Numbered
 from learn_to_steer.dataset.levels import default_levels, kept_times
@@ -37,6 +37,7 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     UnknownNameError and UnsupportedError for names and pipelines that do not exist or fit.
     """
     out = Path(out)
+    storage.check_folder(out)
     if config.limit < 1 or config.batch < 1:
         raise DataError(f"limit and batch must be at least 1, got {config.limit} and {config.batch}")
     family = families.find(pipe)

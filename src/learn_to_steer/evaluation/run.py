@@ -46,6 +46,7 @@ def evaluate(
     name = config.detector or usual_detector(config.model)
     config = replace(config, detector=name)
     # Cheap mistakes are found before any weights are loaded.
+    storage.check_folder(out)
     every(config, None)
     detector = find_detector(name, "cpu")
     chosen = judged(config, detector)

@@ -79,7 +79,8 @@ MEASURES = words("foot feet meter meters metre metres inch inches bit little mil
 _COMPOUNDS = """
 traffic light, fire hydrant, stop sign, parking meter, sports ball, baseball bat, baseball glove, tennis racket,
 tennis racquet, wine glass, hot dog, potted plant, dining table, computer mouse, tv remote, remote control,
-computer keyboard, cell phone, mobile phone, hair drier, hair dryer, teddy bear, polar bear, tennis ball, soccer ball,
+computer keyboard, laptop computer, tablet computer, desktop computer, cell phone, mobile phone, hair drier,
+hair dryer, teddy bear, polar bear, tennis ball, soccer ball,
 street light, street sign, traffic cone, fire truck, fire extinguisher, washing machine, rolling pin, swimming pool,
 flying saucer, ice cream, french fries, christmas tree, guinea pig, sea lion, sea turtle, alarm clock, coffee maker,
 vacuum cleaner, sewing machine, rocking chair, rubber duck, tea set, chess set, tv set, trash can, watering can,

@@ -75,9 +75,9 @@ def match(words: Sequence[str], start: int) -> tuple[str, int] | None:
 
 def unknown_predicate(text: str) -> PromptError:
     """The error for a predicate that does not exist, with the nearest one that does."""
-    nearest = get_close_matches(text.lower().strip(), [" ".join(words) for words in _table()], n=1, cutoff=0.5)
-    hint = f"; did you mean {_table()[tuple(nearest[0].split())]!r}?" if nearest else ""
-    return PromptError(f"unknown predicate {text.strip()!r}{hint} Known: {', '.join(PREDICATES)}")
+    nearest = get_close_matches(text.lower().strip(), [" ".join(words) for words in _table()], n=1, cutoff=0.7)
+    hint = f"; did you mean {_table()[tuple(nearest[0].split())]!r}?" if nearest else ";"
+    return PromptError(f"unknown predicate {text.strip()!r}{hint} known: {', '.join(PREDICATES)}")
 
 
 @cache

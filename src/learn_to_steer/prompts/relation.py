@@ -100,7 +100,7 @@ def _find(prompt: str, noun: str, taken: Sequence[Span]) -> Span:
     count = len(noun.split())
     words = re.findall(r"\w+(?:['\u2019-]\w+)*", prompt)
     runs = [" ".join(words[i : i + count]) for i in range(len(words) - count + 1)]
-    nearest = get_close_matches(noun.lower(), [run.lower() for run in runs + words], n=1, cutoff=0.5)
+    nearest = get_close_matches(noun.lower(), [run.lower() for run in runs + words], n=1, cutoff=0.7)
     if noun.lower() in (run.lower() for run in runs):
         raise PromptError(
             f"{noun!r} does not occur a second time, apart from the other object, in the prompt {prompt!r}"

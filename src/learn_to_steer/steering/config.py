@@ -5,9 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from learn_to_steer.errors import UnknownNameError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Target = Annotated[float, Field(ge=0)]
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PROFILES = ("default", "equal", "official")
+EXAMPLES = {
+    "refinement": "rows of share of the schedule, passes and target, e.g. [[0.2, 20, 0.5]]",
+    "search": "rounds, passes and last passes, e.g. [5, 10, 50]",
+    "loss_targets": "one target a step, e.g. [1e-5, 3e-5]",
+}
 
 
 @dataclass(frozen=True)
@@ -32,39 +46,38 @@ class SteeringConfig:
     """
 
     profile: str = "default"
-    window: float = 0.5
-    passes: int = 2
-    total_passes: int = 30
-    rate: float | None = 0.02
+    window: Share = 0.5
+    passes: Count = 2
+    total_passes: Count = 30
+    rate: Size | None = 0.02
     normalised: bool = True
     keep_norm: bool = False
     pick: Literal["worst", "round-robin", "sum"] = "worst"
-    threshold: float = 0.95
-    loss_targets: tuple[float, ...] = ()
+    threshold: Target = 0.95
+    loss_targets: tuple[Target, ...] = ()
     by_step_index: bool = False
     checkpointing: bool = False
-    start: float = 0.0
-    decay: float = 1.0
+    start: Share = 0.0
+    decay: Share = 1.0
     by_variance: bool = False
-    clip: float | None = None
-    refinement: tuple[tuple[float, int, float], ...] = ()
-    search: tuple[int, int, int] | None = None
+    clip: Size | None = None
+    refinement: tuple[tuple[Share, Count, Target], ...] = ()
+    search: tuple[Count, Count, Count] | None = None
     update: Literal["latents", "prediction"] = "latents"
 
     def __post_init__(self) -> None:
-        if self.pick not in ("worst", "round-robin", "sum"):
-            raise UnknownNameError(f"pick is 'worst', 'round-robin' or 'sum', not {self.pick!r}")
-        if self.update not in ("latents", "prediction"):
-            raise UnknownNameError(f"update is 'latents' or 'prediction', not {self.update!r}")
-        if not 0 <= self.window <= 1:
-            raise UnknownNameError(f"window is a share of the schedule between 0 and 1, not {self.window}")
-        rows = self.refinement
-        if not isinstance(rows, tuple) or not all(isinstance(row, (tuple, list)) and len(row) == 3 for row in rows):
-            raise UnknownNameError(
-                f"refinement is rows of share of the schedule, passes and target, e.g. [[0.2, 20, 0.5]], not {rows!r}"
-            )
-        if self.search is not None and (not isinstance(self.search, (tuple, list)) or len(self.search) != 3):
-            raise UnknownNameError(f"search is rounds, passes and last passes, e.g. [5, 10, 50], not {self.search!r}")
+        for name, adapter in _adapters().items():
+            value = _as_tuples(getattr(self, name))
+            try:
+                object.__setattr__(self, name, adapter.validate_python(value, strict=True))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
+                message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+                hint = f"; it is {EXAMPLES[name]}" if name in EXAMPLES else ""
+                raise UnknownNameError(
+                    f"the steering setting {name}{where} cannot be {first['input']!r}: {message}{hint}"
+                ) from error
 
     def changed(self, **values: Any) -> SteeringConfig:
         """A copy with some settings changed; UnknownNameError for a setting that does not exist."""
@@ -87,6 +100,18 @@ class SteeringConfig:
         """Refinement passes before denoising step ``step`` of ``steps``, and the probability that ends them."""
         rows = [row for row in self.refinement if int(row[0] * steps + 0.5) == step]
         return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    """What each setting may be, by its type."""
+    hints = get_type_hints(SteeringConfig, include_extras=True)
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(SteeringConfig)}
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists, as JSON and YAML have them, as tuples, all the way down."""
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
 def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
@@ -112,4 +137,4 @@ def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | 
             loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
             by_step_index=True,
         )
-    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: default, equal, official")
+    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: {', '.join(PROFILES)}")

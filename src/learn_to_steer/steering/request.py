@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +92,9 @@ def _pairs(
     pipe: Any, family: Family, objective: Objective, relations: Sequence[Relation], spot: Spot
 ) -> tuple[tuple[Pair, ...], list[tuple[int, ...]]]:
     """A prompt's relations as pairs of object numbers, and every object's text columns."""
-    known = objective.predicates()
+    check_predicates(objective, relations)
     ends: list[tuple[str, tuple[int, int] | None]] = []
     for relation in relations:
-        if relation.predicate not in known:
-            raise PromptError(f"{relation.predicate!r} cannot be steered here; known: {', '.join(known)}")
         ends += [(relation.subject, relation.subject_span), (relation.object, relation.object_span)]
     objects = list(dict.fromkeys(ends))
     pairs = tuple(
@@ -110,6 +108,14 @@ def _pairs(
         if name not in spot:
             raise PromptError(f"columns name no {name!r}; they name {', '.join(spot)}")
     return pairs, [tuple(spot[name]) for name, _ in objects]
+
+
+def check_predicates(objective: Objective, relations: Iterable[Relation]) -> None:
+    """PromptError for a relation that ``objective`` has not learned."""
+    known = objective.predicates()
+    for relation in relations:
+        if relation.predicate not in known:
+            raise PromptError(f"{relation.predicate!r} cannot be steered here; known: {', '.join(known)}")
 
 
 def _relation(asked: Asked) -> Relation:

@@ -43,6 +43,7 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
     config, out = config or TrainConfig(), Path(out)
     if min(config.epochs, config.batch, config.patience) < 1:
         raise DataError("epochs, batch and patience must be at least 1")
+    storage.check_folder(out)
     manifest = Manifest.read(Path(data))
     rows, held_out = Rows.open(data, "train"), Rows.open(data, "val")
     run = _Run(config, manifest, rows, held_out, out)
