@@ -135,6 +135,7 @@ def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> 
             model=options.model,
             limit=limit,
             side=variant.side,
+            levels=variant.levels,
             seed=options.seed,
             arguments=variant.arguments,
             **row.maps,

@@ -25,6 +25,8 @@ def assert_refused(outcome, *words: str) -> None:
     [
         (["generate", DOG, "--model", "sd:emojy"], ["sd:emojy", "did you mean 'sd:emoji'"]),
         (["generate", DOG, "--model", "./no/such/folder"], ["./no/such/folder", "does not exist"]),
+        (["generate", DOG, "--model", ""], ["no model is named"]),
+        (["score", "missing"], ["missing", "does not exist"]),
         (["generate", ""], ["empty"]),
         (["generate"], ["no prompt"]),
         (["generate", DOG, "--relation", "dog | near | cat"], ["near", "unknown predicate"]),

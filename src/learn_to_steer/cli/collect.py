@@ -81,6 +81,7 @@ def collect(
         inversion_settings=given,
         limit=limit,
         side=variant.side,
+        levels=variant.levels,
         seed=seed,
         diagonals=diagonals,
         quality=quality,

@@ -99,6 +99,8 @@ def _completed(config: ScoreConfig) -> ScoreConfig:
 
     Raises DataError when no detector is named and none is known to fit.
     """
+    if not Path(config.pictures).exists():
+        raise DataError(f"{config.pictures} does not exist; name the folder of the pictures, or a manifest")
     path = Path(config.pictures) / "config.json"
     theirs: Any = storage.read_json(path) if path.is_file() else {}
     if theirs and config.benchmark is None and config.prompts is None:

@@ -165,6 +165,8 @@ def named_variant(model: str) -> Variant | None:
     known = families.variants()
     if model in known:
         return known[model]
+    if not model.strip():
+        raise DataError("no model is named; name a variant, a diffusers folder or a hub id")
     if Path(model).expanduser().is_dir():
         return None
     if model.startswith((".", "/", "~")) or model.count("/") > 1:

@@ -17,6 +17,8 @@ class Variant:
 
     ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
+    ``levels`` are the noise levels (0-1) at which maps are collected, unless they are the usual eight: a model of few
+    steps is steered in the noisiest, of which a noised picture shows nothing.
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
@@ -31,6 +33,7 @@ class Variant:
     guidance: float
     rate: float
     trained_steps: tuple[int, ...] = ()
+    levels: tuple[float, ...] | None = None
     classifier: str | None = None
     dtype: str = "float32"
     note: str = ""

@@ -18,6 +18,7 @@ from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
 
 _EMOJI: dict[str, Any] = {"side": 128, "rate": 5.0, "arguments": {"max_sequence_length": 48}}
+_FEW = (0.8, 0.65, 0.5)
 _SD, _DEV = "package:sd-emoji", "package:flux-emoji"
 VARIANTS = (
     Variant(
@@ -25,7 +26,7 @@ VARIANTS = (
         "flux",
         _DEV,
         steps=25,
-        guidance=3.5,
+        guidance=6.0,
         classifier="package:flux-emoji-classifier",
         shares={"vae": _SD, "tokenizer": _SD},
         **_EMOJI,
@@ -37,7 +38,8 @@ VARIANTS = (
         steps=4,
         guidance=0.0,
         classifier="package:flux-emoji-schnell-classifier",
-        steering={"window": 0.2},
+        levels=_FEW,
+        steering={"window": 0.2, "passes": 10},  # 2 as elsewhere are too few for one step, 30 lose objects (validation)
         shares={"vae": _SD, "tokenizer": _SD, **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _DEV)},
         **_EMOJI,
     ),
@@ -50,6 +52,7 @@ VARIANTS = (
         0.0,
         rate=5.0,
         trained_steps=(1, 3),
+        levels=_FEW,
         dtype="bfloat16",
         steering={"window": 0.2},  # of four steps the first alone: the initial noise
     ),
