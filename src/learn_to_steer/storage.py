@@ -129,10 +129,13 @@ def sha256(path: StrPath) -> str:
 def check_folder(path: StrPath) -> None:
     """DataError when ``path`` cannot become a folder to write into; asked before long work, makes nothing."""
     path = Path(path)
-    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise DataError(f"cannot write into {path}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK):
+    try:
+        nearest = next(place for place in (path, *path.absolute().parents) if place.is_symlink() or place.exists())
+        if not nearest.is_dir():
+            raise DataError(f"cannot write into {path}: {nearest} is not a folder; name one")
+    except (OSError, ValueError) as error:  # a folder above that may not be entered, a name that no disk takes
+        raise DataError(f"cannot write into {path}: {error}") from error
+    if not os.access(nearest, os.W_OK | os.X_OK):
         raise DataError(f"cannot write into {path}: {nearest} is not writable")
 
 

@@ -98,10 +98,23 @@ def header_without(name: str) -> Any:
         (lambda state, config: config.update(classes=5), "TypeError"),
         (header_without("classes"), "classes"),
         (header_without("layout"), "layout"),
-        (lambda state, config: config.update(layout={}), "layout"),
+        (lambda state, config: config.update(layout={}), "layers"),
+        (lambda state, config: config.update(layout="x"), "TypeError"),
+        (lambda state, config: config.update(heads=5), "divisible"),
         (lambda state, config: next(iter(state.values())).view(-1)[0].fill_(float("nan")), "not finite"),
     ],
-    ids=["shape", "unknown key", "other width", "classes", "no classes", "no layout", "empty layout", "not finite"],
+    ids=[
+        "shape",
+        "unknown key",
+        "other width",
+        "classes",
+        "no classes",
+        "no layout",
+        "empty layout",
+        "odd layout",
+        "heads",
+        "nan",
+    ],
 )
 def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, damage: Any, words: str) -> None:
     path = save(small(), tmp_path)

@@ -100,6 +100,8 @@ def config(tmp_path: Path) -> Path:
         ("seed: [1, 2]\n", ["seed", "one value"]),
         ("set: {treshold: 0.5}\n", ["treshold", "threshold"]),
         ("setting: [passes=many]\n", ["passes", "'many'"]),
+        ("set: {rate: 1e-3, loss_targets: [1e-5, 3e-5], passes: many}\n", ["passes", "'many'"]),
+        ("false\n", ["option: value"]),
     ],
 )
 def test_bad_config_file(run, config, text, words):
@@ -123,6 +125,7 @@ def test_out_that_is_a_file(run, verb, tmp_path):
     taken.write_text("mine")
     for out in (taken, taken / "below"):
         assert_refused(run(*verb, "--out", out), "taken")
+    assert_refused(run(*verb, "--out", tmp_path / ("long" * 80)), "cannot write")
     assert taken.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [taken]
 

@@ -32,16 +32,21 @@ def test_killed_and_started_again(saved_sd: Path, tmp_path: Path) -> None:
         return [sys.executable, "-c", RUN, *verb]
 
     killed, straight = tmp_path / "killed", tmp_path / "straight"
-    with subprocess.Popen(collecting(killed), stderr=subprocess.DEVNULL) as process:
+    process = subprocess.Popen(collecting(killed), stderr=subprocess.DEVNULL)
+    try:
         began = time.monotonic()
         while not list(killed.glob("shards/*.json")):
             assert process.poll() is None and time.monotonic() - began < PATIENCE
-            time.sleep(0.02)
+            time.sleep(0.01)
+    finally:
         process.kill()
+        process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in killed.glob("shards/*.json")}
     assert not json.loads((killed / "manifest.json").read_text())["complete"]
     for out in (killed, straight):
         subprocess.run(collecting(out), check=True, stdout=subprocess.DEVNULL)
     verify(killed)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     bytes_of = {
         out: {path.name: path.read_bytes() for path in (out / "shards").iterdir()} for out in (killed, straight)
     }

@@ -15,6 +15,7 @@ from learn_to_steer import storage
 from learn_to_steer.classifier.card import card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
+from learn_to_steer.maps import Layout
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
@@ -62,16 +63,15 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
     try:
         raw: dict[str, Any] = json.loads(header["config"])
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        layout = values["layout"]
+        Layout.from_dict(values["layout"])
         model = RelationClassifier(ClassifierConfig(**values))
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} does not fit its own config ({type(error).__name__}: {reason})") from error
     lost = [key for key in missing if not key.endswith(".pe")]
-    if lost or unexpected or not layout:
-        what = f"missing {lost[:2]}, unexpected {unexpected[:2]}" if layout else "it names no layout of maps"
-        raise DataError(f"{path} does not fit its own config ({what})")
+    if lost or unexpected:
+        raise DataError(f"{path} does not fit its own config (missing {lost[:2]}, unexpected {unexpected[:2]})")
     broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise DataError(f"{path} is damaged ({broken[0]} holds numbers that are not finite); get or train it again")

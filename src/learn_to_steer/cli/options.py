@@ -25,9 +25,9 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values or {}, dict):
+    values = {} if values is None else values
+    if not isinstance(values, dict):
         raise DataError(f"{path} must hold one 'option: value' a line")
-    values = values or {}
     known = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
     # "--set" is the parameter "setting": both are understood.
     written = {said.lstrip("-").replace("-", "_"): name for name, p in known.items() for said in (name, *p.opts)}
@@ -38,13 +38,23 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise unknown(f"option in {path}", str(said), sorted(n.replace("_", "-") for n in written))
         many = known[name].multiple or known[name].nargs == -1
         if isinstance(value, dict) and name == "setting":  # a mapping reads better than a list of "name=value"
-            value = [f"{key}={json.dumps(part)}" for key, part in value.items()]
+            value = [f"{key}={json.dumps(_numbers(part), default=str)}" for key, part in value.items()]
         parts = value if many and isinstance(value, list) else [value]
         if any(isinstance(part, (dict, list)) for part in parts):
             raise DataError(f"{said} in {path} must be {'a value or a list of values' if many else 'one value'}")
         given[name] = parts if many else value
     context.default_map = given
     return path
+
+
+def _numbers(value: Any) -> Any:
+    """YAML takes "1e-3" for a word: numbers among the words of a setting."""
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
 
 
 def _from_file(context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None) -> list[str] | None:

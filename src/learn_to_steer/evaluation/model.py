@@ -108,7 +108,8 @@ def open_model(config: ModelConfig) -> Model:
         return Model(pipe, variant, sampling, None, fingerprints)
     objective = _objective(pipe, variant, config)
     settings = profile(config.profile, variant.rate, objective.schedule)
-    settings = settings.changed(**{**variant.steering, **config.settings})
+    passes = {"passes": variant.passes} if variant.passes and settings.profile in ("default", "equal") else {}
+    settings = settings.changed(**{**variant.steering, **passes, **config.settings})
     check_pipeline(pipe, find(pipe))
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))

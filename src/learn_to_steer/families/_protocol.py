@@ -17,8 +17,10 @@ class Variant:
 
     ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
-    ``levels`` are the noise levels (0-1) at which maps are collected, unless they are the usual eight: a model of few
-    steps is steered in the noisiest, of which a noised picture shows nothing.
+    ``levels`` are the noise levels (0-1) at which maps are collected, None for the usual eight. A model of few
+    steps is steered while its latents are pure noise; a picture noised so far teaches nothing, so its classifier learns
+    from cleaner ones and reads the noise as the noisiest of them. ``passes`` a step are made where the profiles of our
+    own, default and equal, make two.
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
@@ -34,6 +36,7 @@ class Variant:
     rate: float
     trained_steps: tuple[int, ...] = ()
     levels: tuple[float, ...] | None = None
+    passes: int | None = None
     classifier: str | None = None
     dtype: str = "float32"
     note: str = ""

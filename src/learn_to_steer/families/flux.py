@@ -39,7 +39,8 @@ VARIANTS = (
         guidance=0.0,
         classifier="package:flux-emoji-schnell-classifier",
         levels=_FEW,
-        steering={"window": 0.2, "passes": 10},  # 2 as elsewhere are too few for one step, 30 lose objects (validation)
+        passes=10,  # two are too few for a single step, thirty lose objects (validation prompts)
+        steering={"window": 0.2},
         shares={"vae": _SD, "tokenizer": _SD, **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _DEV)},
         **_EMOJI,
     ),

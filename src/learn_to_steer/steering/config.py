@@ -72,7 +72,8 @@ class SteeringConfig:
                 object.__setattr__(self, name, adapter.validate_python(value, strict=True))
             except ValidationError as error:
                 first = error.errors()[0]
-                where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
+                place = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
+                where = "".join(f"[{part}]" for part in place if isinstance(part, int))
                 message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
                 hint = f"; it is {EXAMPLES[name]}" if name in EXAMPLES else ""
                 raise UnknownNameError(
