@@ -25,7 +25,7 @@ from learn_to_steer import storage
 from learn_to_steer.dataset import CollectConfig, collect
 from learn_to_steer.evaluation import EvaluateConfig, ModelConfig, ScoreConfig, evaluate, score
 from learn_to_steer.evaluation.model import open_pipeline
-from learn_to_steer.families import variants
+from learn_to_steer.families._load import named_variant
 from learn_to_steer.training import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
         changes = {key: value for key, value in row.maps.items() if getattr(CollectConfig, key) != value}
-        changes |= {"levels": variants()[options.model].levels} if variants()[options.model].levels else {}
+        variant = named_variant(options.model)
+        changes |= {"levels": variant.levels} if variant and variant.levels else {}
         changes |= {"dtype": options.dtype or "float32", "seed": options.seed}
         maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(changes.items()))])
         began = time.monotonic()

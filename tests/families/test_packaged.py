@@ -1,17 +1,13 @@
 """The embedded models: what is packed draws what it is asked for."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from transformers import T5EncoderModel
 
-from learn_to_steer import emoji as emoji_data
 from learn_to_steer.detectors import emoji
-from learn_to_steer.families._load import load_pipeline
+from learn_to_steer.families._load import load_pipeline, package_folder
 
-DATA = Path(emoji_data.__file__).parent / "data"
 OBJECTS = ("dog", "teddy bear", "turtle", "banana")
 
 
@@ -33,10 +29,12 @@ def test_single_objects_are_found_in_its_pictures(model):
 
 
 def test_plain_diffusers_draws_from_the_folder():
-    pipe = StableDiffusionPipeline.from_pretrained(DATA / "sd-emoji")
+    pipe = StableDiffusionPipeline.from_pretrained(package_folder("package:sd-emoji"))
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a dog", num_inference_steps=1, height=128, width=128).images[0].size == (128, 128)
 
 
 def test_plain_transformers_loads_an_encoder_that_fits_the_transformer():
-    assert T5EncoderModel.from_pretrained(DATA / "flux-emoji" / "text_encoder_2").dtype == torch.float32
+    assert (
+        T5EncoderModel.from_pretrained(package_folder("package:flux-emoji") / "text_encoder_2").dtype == torch.float32
+    )
