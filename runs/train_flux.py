@@ -69,17 +69,16 @@ def noise_levels(count: int) -> torch.Tensor:
 class Stage:
     """What the three stages share: texts, scenes, and a frozen teacher from the stage before."""
 
-    def __init__(self, batch: int, chunks: int) -> None:
-        self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), batch
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), options.batch
         self.base = Base(*tokenizers()).to(DEVICE)
         language = newest("flux-text")
         self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
-        # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them. Three in four
-        # relation words are true: with nearly half of them, after 4,000 steps none had any effect.
-        self.pool = Pool(
-            self.vae, chunks, WorldConfig(cells=CELLS), CaptionStyle(true_relation=0.30, random_relation=0.12)
-        )
+        # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
+        true, at_random = options.relations
+        style = CaptionStyle(true_relation=true, random_relation=at_random)
+        self.pool = Pool(self.vae, options.chunks, WorldConfig(cells=CELLS), style)
 
     def teacher(self, name: str) -> Base:
         self.pool.grow()  # no need to begin with few scenes
@@ -109,7 +108,7 @@ def mixed(clean: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch
 
 
 def base_stage(options: argparse.Namespace) -> None:
-    stage, weights = Stage(options.batch, options.chunks), class_weights()
+    stage, weights = Stage(options), class_weights()
     fast = trained(stage.base)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -132,7 +131,7 @@ def base_stage(options: argparse.Namespace) -> None:
 
 
 def guided_stage(options: argparse.Namespace) -> None:
-    stage = Stage(options.batch, options.chunks)
+    stage = Stage(options)
     teacher = stage.teacher("flux-base")
     student = copy.deepcopy(stage.base.transformer)
     fast = trained(student)
@@ -160,7 +159,7 @@ def guided_stage(options: argparse.Namespace) -> None:
 
 
 def few_stage(options: argparse.Namespace) -> None:
-    stage = Stage(options.batch, options.chunks)
+    stage = Stage(options)
     teacher = stage.teacher("flux-base")
     guided = transformer(guidance=True).to(DEVICE)
     guided.load_state_dict(newest("flux-guided"))
@@ -234,6 +233,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
     parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument(
+        "--relations",
+        type=float,
+        nargs=2,
+        metavar=("TRUE", "RANDOM"),
+        default=(0.30, 0.12),
+        help="shares of the captions of several objects with a relation that is true, and with any",
+    )
     parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights of the first stage")
     options = parser.parse_args()

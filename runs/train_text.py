@@ -3,9 +3,10 @@
     python runs/train_text.py --minutes 15      # resumable; run it before train_flux.py
 
 Words are masked and guessed, in captions and in descriptions that say a layout twice ("a dog left of a cat; the cat on
-the right"), so that one statement implies the other, as sentences of real text do. The last lines say how much of the
-*objects'* tokens the relation word makes, in this encoder and in one with random weights: the trace that a classifier
-can mistake for the layout (paper, section 3.2).
+the right"), so that one statement implies the other, as sentences of real text do. A head that reads from an object's
+own tokens on which side it is said to be makes the encoder bind side words to objects, which larger encoders do of
+themselves. The last lines say how much of the *objects'* tokens the relation word makes, in this encoder and in one
+with random weights: the trace that a classifier can mistake for the layout (paper, section 3.2).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from flux_emoji import COLUMNS, t5_encoder, tokenizers
 from loop import DEVICE, train
+from sides import SIDES, SideHead, described, marked
 from torch import nn
 from torch.nn import functional
 from transformers import T5TokenizerFast
@@ -24,11 +26,10 @@ from transformers import T5TokenizerFast
 from learn_to_steer.emoji.captions import PHRASES, caption
 from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.emoji.world import random_scenes
-from learn_to_steer.geometry import BASIC, OPPOSITE
+from learn_to_steer.geometry import BASIC
 from learn_to_steer.prompts import article, parse, token_columns
 
 MASK = 2  # <unk>, which no caption of the emoji world holds
-SIDES = {"left of": "on the left", "right of": "on the right", "above": "on the top", "below": "on the bottom"}
 DIRECTIONS = {word for texts in (*PHRASES.values(), SIDES.values()) for text in texts for word in text.split()}
 DIRECTIONS -= {"to", "the", "of", "on"}
 LONGEST = 80  # pieces of two statements
@@ -36,7 +37,7 @@ ORDINARY, STATED = 0.15, 0.7  # shares of words masked: of all, and of those tha
 
 
 class Speller(nn.Module):
-    """The encoder and a head that names every piece; the head is not packaged."""
+    """The encoder, a head that names every piece and one that says an object's side; the heads are not packaged."""
 
     def __init__(self, tokenizer: T5TokenizerFast) -> None:
         super().__init__()
@@ -44,35 +45,27 @@ class Speller(nn.Module):
         # Three layers add little to embeddings as large as T5's own; the 24 of the real one outgrow them.
         self.encoder.shared.weight.data.mul_(0.1)
         self.what = nn.Linear(self.encoder.config.d_model, len(tokenizer))
-
-
-def described(rng: np.random.Generator) -> tuple[str, str]:
-    """Two statements of one layout of two random objects; either implies the other's relation word."""
-    first, second = (object_names()[i] for i in rng.choice(len(object_names()), 2, replace=False))
-    predicate = str(rng.choice(BASIC))
-    statement = f"{article(first)} {first} {rng.choice(PHRASES[predicate])} {article(second)} {second}"
-    other = {
-        0: f"the {second} {rng.choice(PHRASES[OPPOSITE[predicate]])} the {first}",
-        1: f"the {first} {SIDES[predicate]}",
-        2: f"the {second} {SIDES[OPPOSITE[predicate]]}",
-    }[int(rng.integers(3))]
-    return statement, other
+        self.where = SideHead(self.encoder.config.d_model)
 
 
 def batch(
     tokenizer: T5TokenizerFast, captions: list[str], rng: np.random.Generator, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Piece ids (count, LONGEST) with some of them masked, and the true ones."""
-    texts, spots = [], []
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Piece ids (count, LONGEST) with some of them masked, the true ones, and each piece's side (or NOWHERE)."""
+    texts, spots, placed = [], [], []
     for number in range(count):
         if number % 3 == 0:
             texts.append(captions[rng.integers(len(captions))])
             spots.append((0, 0))
             continue
-        statement, other = described(rng)
-        texts.append(f"a photo of {statement}; {other}" if rng.random() < 0.3 else f"{statement}; {other}")
-        stated = statement if rng.random() < 0.5 else other
-        spots.append((texts[-1].index(stated), texts[-1].index(stated) + len(stated)))
+        layout = described(rng)
+        start = "a photo of " if rng.random() < 0.3 else ""
+        # One in two says it once, as prompts do: nothing implies its relation word, so that is not masked.
+        twice = number % 3 == 1
+        texts.append(f"{start}{layout.statement}; {layout.other}" if twice else f"{start}{layout.statement}")
+        stated = layout.statement if rng.random() < 0.5 else layout.other
+        spots.append((texts[-1].index(stated), texts[-1].index(stated) + len(stated)) if twice else (0, 0))
+        placed.append((number, [(a + len(start), b + len(start)) for a, b in layout.spans], layout.sides))
     encoded = tokenizer(texts, max_length=LONGEST, padding="max_length", truncation=True, return_tensors="pt")
     hidden = torch.from_numpy(rng.random((count, LONGEST)) < ORDINARY)
     for row, (text, (start, end)) in enumerate(zip(texts, spots, strict=True)):
@@ -80,8 +73,9 @@ def batch(
             spans = [span for span in _words(text) if start <= span[0] < end and text[slice(*span)] in DIRECTIONS]
             for columns in token_columns(tokenizer, text, spans, max_length=LONGEST):
                 hidden[row, list(columns)] = True
+    sides = marked(tokenizer, texts, placed, LONGEST)
     ids = encoded.input_ids
-    return torch.where(hidden & (ids > MASK), MASK, ids).to(DEVICE), ids.to(DEVICE)
+    return torch.where(hidden & (ids > MASK), MASK, ids).to(DEVICE), ids.to(DEVICE), sides.to(DEVICE)
 
 
 def _words(text: str) -> list[tuple[int, int]]:
@@ -128,15 +122,17 @@ def main() -> None:
     captions = [caption(scene, np.random.default_rng((8, n))) for n, scene in enumerate(scenes)]
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        masked, true = batch(tokenizer, captions, np.random.default_rng((7, step)), options.batch)
-        scores = fast.what(fast.encoder(masked)[0]).flatten(0, 1).float()
+        masked, true, sides = batch(tokenizer, captions, np.random.default_rng((7, step)), options.batch)
+        states = fast.encoder(masked)[0]
+        scores = fast.what(states).flatten(0, 1).float()
         hidden = (masked != true).flatten()
         guessed = functional.cross_entropy(scores[hidden], true.flatten()[hidden])
         kept = functional.cross_entropy(scores[~hidden], true.flatten()[~hidden])
         right = (scores[hidden].argmax(1) == true.flatten()[hidden]).float().mean()
-        return guessed + 0.1 * kept, {"guessed": guessed.item(), "right": right.item()}
+        side = fast.where.loss(states, sides)
+        return guessed + 0.1 * kept + side, {"guessed": guessed.item(), "right": right.item(), "side": side.item()}
 
-    edges = ("embed", "shared", "what", "relative_attention_bias")
+    edges = ("embed", "shared", "what", "where", "relative_attention_bias")
     settings = {"steps": options.steps, "rate": 2e-3, "minutes": options.minutes, "twin": fast}
     weights = train("flux-text", speller, loss_of, **settings, muon=True, edges=edges)
     trained = copy.deepcopy(speller)

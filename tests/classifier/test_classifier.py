@@ -101,6 +101,9 @@ def header_without(name: str) -> Any:
         (lambda state, config: config.update(layout={}), "layers"),
         (lambda state, config: config.update(layout="x"), "TypeError"),
         (lambda state, config: config.update(heads=5), "divisible"),
+        (lambda state, config: config.update(levels=["x"]), "levels"),
+        (lambda state, config: config.update(levels=[]), "levels nor the steps"),
+        (lambda state, config: config.update(inject="late"), "inject"),
         (lambda state, config: next(iter(state.values())).view(-1)[0].fill_(float("nan")), "not finite"),
     ],
     ids=[
@@ -113,6 +116,9 @@ def header_without(name: str) -> Any:
         "empty layout",
         "odd layout",
         "heads",
+        "levels",
+        "no levels",
+        "inject",
         "nan",
     ],
 )

@@ -117,6 +117,8 @@ def test_bad_config_file(run, config, text, words):
         ["collect", "--limit", "1"],
         ["train", "--data", "maps"],
         ["export-prompts", "--benchmark", "ood"],
+        ["score", "pictures", "--benchmark", "unseen", "--detector", "emoji"],
+        ["import-official", "foreign.pth", "--model", "flux:schnell"],
     ],
     ids=lambda verb: verb[0],
 )

@@ -64,7 +64,10 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
         raw: dict[str, Any] = json.loads(header["config"])
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         Layout.from_dict(values["layout"])
-        model = RelationClassifier(ClassifierConfig(**values))
+        config = ClassifierConfig(**values)
+        if not (config.levels or config.steps):
+            raise ValueError("neither the levels nor the steps that it was trained at are there")
+        model = RelationClassifier(config)
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from learn_to_steer.errors import MismatchError
 from learn_to_steer.maps import Layout
+
+Inject = Literal["mid", "pre", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,17 @@ class ClassifierConfig:
     time_width: int = 16
     fc_widths: tuple[int, int] = (256, 128)
     dropout: float = 0.3
-    inject: Literal["mid", "pre", "none"] = "mid"
+    inject: Inject = "mid"
     extractor: Literal["attention", "mean"] = "attention"
     layout: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a clock that cannot be read."""
+        if self.inject not in get_args(Inject):
+            raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
+        # Floats alone: a bool or a string among the levels would only be found where pictures are drawn.
+        if any(type(level) not in (int, float) or not 0 <= level <= 1 for level in self.levels):
+            raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
 
     def row(self, level: float, step: int) -> int:
         """Row of the time table for a noise level (nearest trained one), or for a loop index if imported.

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from learn_to_steer import storage
 from learn_to_steer.classifier.file import save
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
@@ -35,6 +36,7 @@ def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Pat
     Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
     (FLUX at 256 px). Raises DataError as ``read_official`` does, and when the checkpoint was made for fewer maps.
     """
+    storage.check_folder(folder)
     outer = _opened(path)
     model = _built(path, outer, layout)
     size = (outer.get("training_config") or {}).get("orig_map_size")

@@ -51,6 +51,7 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
     What was detected is kept in ``<out>/detections.jsonl`` and not looked for again. Raises DataError for pictures
     that are missing or unreadable and for a broken detector, and the errors of ``evaluate``.
     """
+    storage.check_folder(config.out)
     config = _completed(config)
     if config.similarity and not config.against:
         raise DataError("--similarity is to another evaluation's pictures: name it with --against")
