@@ -4,9 +4,9 @@
 
 Words are masked and guessed, in captions and in descriptions that say a layout twice ("a dog left of a cat; the cat on
 the right"), so that one statement implies the other, as sentences of real text do. A head that reads from an object's
-own tokens on which side it is said to be makes the encoder bind side words to objects, which larger encoders do of
-themselves. The last lines say how much of the *objects'* tokens the relation word makes, in this encoder and in one
-with random weights: the trace that a classifier can mistake for the layout (paper, section 3.2).
+own tokens on which side it is said to be makes this small encoder bind side words to objects; without it the trained
+model ignored relation words. The last lines say how much of the *objects'* tokens the relation word makes, in this
+encoder and in one with random weights: the trace that a classifier can mistake for the layout (paper, section 3.2).
 """
 
 from __future__ import annotations

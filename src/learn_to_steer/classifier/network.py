@@ -53,8 +53,8 @@ class ClassifierConfig:
         """Raises ValueError for a clock that cannot be read."""
         if self.inject not in get_args(Inject):
             raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
-        # Floats alone: a bool or a string among the levels would only be found where pictures are drawn.
-        if any(type(level) not in (int, float) or not 0 <= level <= 1 for level in self.levels):
+        # A string among the levels would only be found where pictures are drawn.
+        if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
             raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
 
     def row(self, level: float, step: int) -> int:
