@@ -1,4 +1,4 @@
-"""What the training of text encoders shares: layouts in words, and a head that reads a side off an object's tokens."""
+"""Sides in language: layouts in words, and a head that reads a side off an object's tokens (train_text.py)."""
 
 from __future__ import annotations
 
