@@ -19,6 +19,7 @@ from torch.nn import functional
 from learn_to_steer.errors import MismatchError, PromptError
 
 Softmax = Literal["text", "joint"]
+SOFTMAXES: tuple[Softmax, ...] = ("text", "joint")
 Text = Literal["only", "first", "last"]
 Reduce = Literal["none", "layer-mean", "mean"]
 REDUCTIONS: tuple[Reduce, ...] = ("none", "layer-mean", "mean")

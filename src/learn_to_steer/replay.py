@@ -87,11 +87,13 @@ def record(
     height: int,
     width: int,
     arguments: Mapping[str, Any] | None = None,
+    steps: int = 2,
 ) -> Recording:
     """Run ``pipe`` up to its first denoiser call and keep the arguments (conditional batch alone).
 
-    ``height`` and ``width`` in pixels; ``arguments`` are further ones of the pipeline call. Uses no random numbers,
-    shows no progress bar, and frees what the pipeline's offloading hooks loaded.
+    ``height`` and ``width`` in pixels; ``arguments`` are further ones of the pipeline call, whose scheduler is left
+    set to ``steps``. Uses no random numbers, shows no progress bar, and frees what the pipeline's offloading hooks
+    loaded.
     """
     denoiser: nn.Module = getattr(pipe, family.denoiser)
     caught: list[Call] = []
@@ -105,7 +107,7 @@ def record(
         with silenced(pipe), torch.no_grad():
             latents = family.empty_latents(pipe, len(prompts), height, width)
             given = dict(arguments or {}) | family.record_arguments(pipe)
-            given |= {"height": height, "width": width, "latents": latents, "num_inference_steps": 2}
+            given |= {"height": height, "width": width, "latents": latents, "num_inference_steps": steps}
             pipe(list(prompts), **given)
     except _Stop:
         pass

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode, _pop_mode
 
 from learn_to_steer.errors import CaptureError
@@ -24,6 +25,7 @@ from learn_to_steer.maps import AttentionMaps, MapSpec, TapPoint
 Method = Literal["auto", "explicit", "indicator", "logits"]
 # Up to this many query-key pairs the CPU's plain softmax attention beats the backward of its fused kernel
 # (1.6 times at 16 x 16); far beyond it, the fused kernel wins in time and by far in memory.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 EXPLICIT_LIMIT = 512 * 512
 
 
@@ -160,8 +162,10 @@ class _Reader(TorchFunctionMode):
             return func(*args, **kwargs)
         query, key, value, mask, scale, plain = _attention_arguments(*args, **kwargs)
         tokens = self._weights.shape[-1]
-        # An IP-Adapter attends to its own tokens in further calls; the text's are told by their number.
-        if self._point.text == "only" and key.shape[-2] != tokens:
+        # An IP-Adapter attends to its own tokens in further calls; the text's are told by their numbers.
+        places = self._height * self._width
+        joint = self._point.text != "only"
+        if key.shape[-2] < tokens + places if joint else key.shape[-2] != tokens:
             return func(*args, **kwargs)
         if plain and self._tap.method in ("auto", "explicit") and _wants_explicit(query, key):
             probabilities = _probabilities(query, key, mask, scale)
@@ -204,10 +208,12 @@ class _Reader(TorchFunctionMode):
         padded = -(-objects // width) * width
         values = query.new_zeros(*key.shape[:-1], padded)
         values[..., text, :objects] = weights.transpose(-2, -1)
-        parts = [
-            functional.scaled_dot_product_attention(query, key, part.contiguous(), attn_mask=mask, scale=scale)
-            for part in torch.split(values, width, dim=-1)
-        ]
+        # In fp32, which a backend that the model was set to (flash, cuDNN) may not take.
+        with sdpa_kernel(KERNELS):
+            parts = [
+                functional.scaled_dot_product_attention(query, key, part.contiguous(), attn_mask=mask, scale=scale)
+                for part in torch.split(values, width, dim=-1)
+            ]
         return torch.cat(parts, dim=-1)[..., :objects]
 
     def _selected(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice) -> Tensor:

@@ -24,7 +24,13 @@ SCORES = {
         "both": {"true_prompts": 0.7, "wrong_prompts": 0.5, "names_prompted_word": 0.25, "by_chance": 0.1},
     },
 }
-DATA = {"model": "owner/base", "source": "source gqa", "note": "CC BY 4.0", "pictures": "12 pictures"}
+DATA = {
+    "model": "owner/base",
+    "base_model": "owner/base",
+    "source": "source gqa",
+    "note": "CC BY 4.0",
+    "pictures": "12 pictures",
+}
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def test_to_the_hub_and_back(tiny_sd: Any, random_classifier: Callable[..., Any]
 def test_what_cannot_be_uploaded(
     tiny_sd: Any, random_classifier: Callable[..., Any], hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="is no folder"):
         push_to_hub(tmp_path / "nothing", "owner/name")
     save(random_classifier(tiny_sd), tmp_path / "mine")
     with pytest.raises(DataError, match="403"):

@@ -53,19 +53,21 @@ def test_swapping_the_objects_matters() -> None:
 
 def test_the_nearest_trained_level_is_used() -> None:
     config = small().config
-    assert [config.row(level, step=0) for level in (0.99, 0.93, 0.85, 0.1)] == [0, 1, 1, 2]
+    assert [config.row(level, step=0, steps=50) for level in (0.99, 0.93, 0.85, 0.1)] == [0, 1, 1, 2]
 
 
 def test_imported_indices_round_up() -> None:
     config = small(levels=(), steps=(5, 10, 15, 20, 25, 49), times=50).config
-    assert [config.row(0.5, step) for step in (0, 5, 6, 21, 26, 49, 60)] == [5, 5, 10, 25, 49, 49, 49]
+    assert [config.row(0.5, step, config.times) for step in (0, 5, 6, 21, 26, 49)] == [5, 5, 10, 25, 49, 49]
+    # With half as many steps the same noise is half as far in.
+    assert config.row(0.5, 10, config.times // 2) == config.row(0.5, 20, config.times)
 
 
 def test_a_file_gives_the_same_classifier(tmp_path: Path) -> None:
     model = small()
     save(model, tmp_path, {"accuracy": 0.5})
     again = load(tmp_path)
-    assert again.config.row(0.9, 0) == 1 and again.config.classes == CLASSES and again.layout == LAYOUT
+    assert again.config.row(0.9, 0, 50) == 1 and again.config.classes == CLASSES and again.layout == LAYOUT
     maps, row = torch.rand(3, 2, 6, 16, 16), torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(again(maps, row), model(maps, row), rtol=1e-2, atol=1e-2)  # fp16 weights
 

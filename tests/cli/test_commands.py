@@ -57,11 +57,14 @@ def test_evaluate_prints_the_benchmarks_own_numbers(run, monkeypatch):
         "both_present": 1.0,
         "accuracy_where_present": 0.5,
         "metrics": numbers,
+        "per_relation": {"above": {"accuracy": 1.0}, "below": {"accuracy": None}},
+        "failures": {"missing": 3, "wrong side": 1},
         "passes_per_image": 0.0,
         "seconds_per_image": 0.0,
     }
     monkeypatch.setattr("learn_to_steer.evaluation.evaluate", lambda config, progress: summary)
     told = run("evaluate", "--benchmark", "geneval").out
+    assert "\nabove 1.000, below -\nwrong: missing 3, wrong side 1\n" in told
     assert "\noverall 0.250\ntasks counting 0.500, colors -\nvisor 4 -\n" in told
 
 
@@ -208,6 +211,21 @@ def test_import_official_refuses_foreign_files(run, golden_model, tmp_path):
         told = run("import-official", tmp_path / name, "--model", golden_model, "--out", tmp_path / "out")
         assert told.code == 2 and word in told.err and len(told.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_import_official_refuses_files_of_other_models(run, tmp_path):
+    known = torch.load(GOLDEN / "sd_classifier.pth", weights_only=True)
+    broken = {
+        "steps": ({}, "sd:emoji", "but this model makes 25"),
+        "trained": ({"training_config": {"timesteps": [5, 500]}}, "sd:1.4", "are not of 50"),
+        "classes": ({"idx_to_rel_name": {0: "foo", 1: "bar", 2: "is", 3: "x", 4: "y"}}, "sd:1.4", "foo, bar"),
+        "tables": ({"rel_name_to_idx": dict.fromkeys(known["idx_to_rel_name"].values(), 0)}, "sd:1.4", "contradict"),
+    }
+    for name, (change, model, told) in broken.items():
+        torch.save(known | change, tmp_path / f"{name}.pth")
+        outcome = run("import-official", tmp_path / f"{name}.pth", "--model", model, "--out", tmp_path / "out")
+        assert outcome.code == 2 and told in outcome.err, name
+    assert not (tmp_path / "out" / "relation_classifier.safetensors").exists()
 
 
 def test_doctor_tries_a_pass(run, saved_sd):

@@ -17,6 +17,7 @@ class LeftDog:
 
     name = "stub"
     tells_colors = False
+    counting = None
     identity: ClassVar = {"name": "stub"}
 
     def __init__(self) -> None:

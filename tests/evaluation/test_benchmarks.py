@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from learn_to_steer.geometry import Detection
 class Blank:
     """Sees the same in every picture."""
 
-    name, tells_colors = "stub", False
+    name, tells_colors, counting = "stub", False, None
     identity: ClassVar = {"name": "stub"}
 
     def __init__(self, *found: Detection) -> None:
@@ -69,6 +70,14 @@ def test_counting(see: Any, tmp_path: Path) -> None:
     metadata = next((tmp_path / "images").iterdir()) / "metadata.jsonl"
     assert json.loads(metadata.read_text())["exclude"]
     assert evaluate(config)["metrics"] == summary["metrics"]
+
+
+def test_a_detector_says_when_its_objects_count(see: Any, tmp_path: Path) -> None:
+    detector = see(*(Detection("cup", 0.6, (20 * n, 0, 20 * n + 10, 10)) for n in range(3)))
+    config = EvaluateConfig(benchmark="geneval-counting", images=1, out=str(tmp_path / "sure"))
+    assert evaluate(config)["accuracy"] == 0  # GenEval's .9 is for Mask2Former
+    detector.counting = 0.5
+    assert evaluate(replace(config, out=str(tmp_path / "own")))["accuracy"] == pytest.approx(1 / 46)
 
 
 def test_colours_need_a_detector_that_tells_them(see: Any, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ DOG, CAT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20
 class Told:
     """Answers what it is told, picture after picture."""
 
-    name, tells_colors = "told", False
+    name, tells_colors, counting = "told", False, None
     identity: ClassVar = {"name": "told"}
 
     def __init__(self, *answers: list[Detection]) -> None:
@@ -81,13 +81,13 @@ def test_a_verifier_needs_the_unified_loss(saved_sd, left_dog, tmp_path, monkeyp
     )
     config = replace(config, images=1, steps=2, out=str(tmp_path / "out"))
     told = "learn_to_steer.evaluation.noise_refinement.find_detector"
-    monkeypatch.setattr(told, lambda name: Judge(left_dog, {"dog": "dog", "cat": "cat"}))
+    monkeypatch.setattr(told, lambda name, device: Judge(left_dog, {"dog": "dog", "cat": "cat"}))
     assert evaluate(config)["passes_per_image"] == 3
     assert json.loads((tmp_path / "out" / "config.json").read_text())["verified_by"] == {"name": "stub"}
     with pytest.raises(UnsupportedError, match="for-unified"):
         evaluate(replace(config, objective="for-spatial", out=str(tmp_path / "other")))
     assert not (tmp_path / "other").exists()
-    monkeypatch.setattr(told, lambda name: Judge(left_dog, {"dog": "dog"}))
+    monkeypatch.setattr(told, lambda name, device: Judge(left_dog, {"dog": "dog"}))
     with pytest.raises(UnknownNameError, match="cat"):
         evaluate(replace(config, out=str(tmp_path / "other")))
 

@@ -24,7 +24,7 @@ VOCABULARY = {"dog": "dog", "puppy": "dog", "cat": "cat"}
 class Painted:
     """Sees a dog left of a cat in red pictures and nothing in others."""
 
-    name, tells_colors = "stub", False
+    name, tells_colors, counting = "stub", False, None
     identity: ClassVar = {"name": "stub"}
 
     def __init__(self) -> None:

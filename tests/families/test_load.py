@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Variant, _load, flux, sd
@@ -100,3 +101,29 @@ def test_placements_that_cannot_be(saved_sd, monkeypatch):
 def test_weights_are_held_in_the_dtype_asked_for(saved_sd):
     pipe, _ = load_pipeline(str(saved_sd), placement=Placement(dtype="bfloat16"))
     assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.bfloat16}
+
+
+def test_a_variant_with_weights_from_elsewhere(saved_sd, monkeypatch):
+    pipe, variant = load_pipeline(f"sd:2.1={saved_sd}")
+    assert (variant.name, variant.trained_steps[-1], variant.side) == ("sd:2.1", 49, 512)
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler"
+    with pytest.raises(DataError, match=r"after sd:2\.1="):
+        load_pipeline("sd:2.1=./nowhere")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match=r"withdrew .* --model sd:2\.1=FOLDER"):
+        load_pipeline("sd:2.1")
+
+
+def test_schedulers_of_another_kind_are_refused(saved_sd):
+    with pytest.raises(UnsupportedError, match="cannot sample this model"):
+        load_pipeline(str(saved_sd), scheduler="FlowMatchEulerDiscreteScheduler")
+
+
+def test_loras_that_do_not_fit(saved_sd, tiny_sd, tmp_path):
+    _lora(tiny_sd, tmp_path / "one", 0.5)
+    with pytest.raises(DataError, match="must be a number"):
+        load_pipeline(str(saved_sd), placement=Placement(lora=(f"{tmp_path / 'one'}:nan",)))
+    path = next((tmp_path / "one").glob("*.safetensors"))
+    save_file({key: torch.zeros(3, 5) for key in load_file(path)}, path)
+    with pytest.raises(DataError, match="could not be loaded on this model"):
+        load_pipeline(str(saved_sd), placement=Placement(lora=(str(tmp_path / "one"),)))

@@ -6,7 +6,9 @@ from diffusers import StableDiffusionPipeline
 from transformers import T5EncoderModel
 
 from learn_to_steer.detectors import emoji
+from learn_to_steer.evaluation import ModelConfig, open_model
 from learn_to_steer.families._load import load_pipeline, package_folder
+from learn_to_steer.objectives._protocol import NEVER
 
 OBJECTS = ("dog", "teddy bear", "turtle", "banana")
 
@@ -38,3 +40,16 @@ def test_plain_transformers_loads_an_encoder_that_fits_the_transformer():
     assert (
         T5EncoderModel.from_pretrained(package_folder("package:flux-emoji") / "text_encoder_2").dtype == torch.float32
     )
+
+
+def test_settings_chosen_for_a_model_are_not_a_baselines():
+    """What was tuned for our loop on a model leaves published schedules alone; ``equal`` has no stop."""
+
+    def config(**settings):
+        return open_model(ModelConfig(model="flux:emoji-schnell", **settings)).steered.config
+
+    equal, published = config(profile="equal", objective="for-spatial"), config(objective="for-spatial")
+    assert config().passes == equal.passes == 10 and published.passes == 1
+    assert equal.threshold == NEVER and config().threshold < 1
+    assert {config().window, equal.window, published.window} == {0.2}  # the initial noise alone, whatever the loss
+    assert config(settings={"passes": 3}).passes == 3

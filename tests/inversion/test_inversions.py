@@ -109,3 +109,21 @@ def test_fixed_point_refuses_what_it_cannot_do(tiny_sd):
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UnknownNameError, match="fixed-point"):
         inversion.load("fixedpoint")
+
+
+@torch.no_grad()
+def test_fresh_noise_does_not_come_back(tiny_sd):
+    task = _task(tiny_sd)
+    seen = []
+
+    def observe(level, latents, time):
+        seen.append(latents)
+        return task.recording(latents, time).float()
+
+    way = inversion.load("fixed-point")
+    lost = way(task, observe, steps=10, start="noise")
+    torch.testing.assert_close(seen[0], task.recording.family.mix(tiny_sd, task.clean, task.noise(0), task.times[0]))
+    held = way(task, lambda level, latents, time: task.recording(latents, time).float(), steps=10)
+    assert (lost.value < held.value).all()
+    with pytest.raises(DataError, match="start"):
+        way(task, observe, start="nowhere")

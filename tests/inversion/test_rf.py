@@ -70,6 +70,15 @@ def test_the_closed_form_asks_the_network(tiny_flux):
     assert quality.good.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("time", [0.9, 0.5, 0.4])
+@torch.no_grad()
+def test_the_closed_form_rejects_a_network_that_knows_nothing(tiny_flux, time, size):
+    task = _task(tiny_flux, torch.tensor([time]))
+    answer = size * torch.randn(task.clean.shape, generator=torch.Generator().manual_seed(3))
+    assert not invert(task, lambda level, latents, time: answer).good.any()
+
+
 @pytest.mark.parametrize(
     ("steps", "shifting", "share"), [(4, False, 0.1128), (50, True, 0.00054)], ids=["schnell", "dev"]
 )

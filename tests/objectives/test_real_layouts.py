@@ -10,7 +10,6 @@ from learn_to_steer import catalog
 from learn_to_steer.families._load import skeleton
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.objectives import _columns
-from learn_to_steer.objectives.attend_and_excite import build
 from learn_to_steer.objectives.infsplign import two_coarsest_up
 from learn_to_steer.objectives.layout_guidance import middle_and_first_up
 
@@ -31,7 +30,8 @@ def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool)
     assert blocks(coarse) == COARSE and sum(layer.heads for layer in coarse) == maps
     assert blocks(two_coarsest_up(layout.layers, 64, 64)) == UP
     assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
-    assert build(layout).words_only == words_only
+    for name in ("attend-and-excite", "divide-and-bind", "initno", "storm-fixed", "storm-ot", "storm-released"):
+        assert catalog.load("objectives", name).build(layout).words_only == words_only
     assert {point.own for point in family.points(denoiser)} <= set(denoiser.modules())
 
 

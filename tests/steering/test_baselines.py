@@ -12,7 +12,7 @@ from learn_to_steer import catalog
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives._protocol import NEVER, Clock, Pair
 from learn_to_steer.prompts import parse, token_columns
 from learn_to_steer.steering import Steerer, SteeringConfig, profile
 from learn_to_steer.tap import Tap
@@ -182,7 +182,7 @@ def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:
     assert Steerer(objective).config == profile("default", schedule=objective.schedule)
     assert Steerer(objective).config.rate == 20 and not Steerer(objective).config.normalised
     equal = profile("equal", schedule=objective.schedule)
-    assert equal == SteeringConfig(profile="equal")
+    assert equal == SteeringConfig(profile="equal", threshold=NEVER)
 
 
 def test_the_search_of_the_noise_spends_what_it_is_given(tiny_sd: Any) -> None:

@@ -176,15 +176,30 @@ def test_a_sample_that_needs_no_move_keeps_its_bits(tiny_sd: Any, tiny_steerer: 
     assert torch.equal(call(tiny_steerer(threshold=0.0), PROMPT).images, call(tiny_sd, PROMPT).images)
 
 
-def test_compiled_denoisers_are_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
+@pytest.mark.parametrize("first", ["compiled", "steered"])
+def test_compiled_denoisers_run_eagerly(tiny_sd: Any, tiny_steerer: Any, first: str) -> None:
     eager, steered = tiny_sd.unet, tiny_steerer()
-    tiny_sd.unet = torch.compile(eager)
-    with pytest.raises(UnsupportedError, match="_orig_mod"):
-        Steerer(steered.objective).on(tiny_sd)
-    tiny_sd.unet = eager
-    eager.compile()
-    with pytest.raises(UnsupportedError, match="in place"):
-        call(steered, PROMPT)
+    expected = call(steered, PROMPT)
+    tiny_sd.unet = torch.compile(eager, backend="eager")
+    if first == "compiled":
+        steered = Steerer(steered.objective, steered.config).on(tiny_sd)
+    assert torch.equal(call(steered, PROMPT).images, expected.images)
+    assert tiny_sd.unet._orig_mod is eager
+
+
+def test_denoisers_compiled_in_place_run_eagerly(tiny_sd: Any, tiny_steerer: Any) -> None:
+    expected = call(tiny_steerer(), PROMPT)
+    tiny_sd.unet.compile(backend="eager")
+    compiled = tiny_sd.unet._compiled_call_impl
+    assert torch.equal(call(tiny_steerer(), PROMPT).images, expected.images)
+    assert tiny_sd.unet._compiled_call_impl is compiled
+
+
+def test_untried_pipelines_are_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
+    pipe = diffusers.StableDiffusionSAGPipeline(**tiny_sd.components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(UnsupportedError, match="has not been tried"):
+        tiny_steerer(pipe)(PROMPT)
 
 
 def test_without_guidance_one_row_a_sample_is_steered(tiny_sd: Any, tiny_steerer: Any) -> None:

@@ -15,7 +15,7 @@ from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.training import TrainConfig, train
 from learn_to_steer.training.augment import Augment
 from learn_to_steer.training.scores import scores
-from learn_to_steer.training.train import _Run
+from learn_to_steer.training.train import _Run, balance
 
 CLASSES = (*BASIC, NEUTRAL)
 LAYOUT = Layout("sd", (MapLayer("a.attn2", 2, 0), MapLayer("b.attn2", 2, 1)), side=8)
@@ -155,7 +155,10 @@ def test_augmented_maps_show_what_their_label_says():
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(5).repeat(40)
     maps = torch.stack([_blobs(int(one), generator) for one in label])
-    changed, relabelled = augment(maps, label, generator)
+    changed, relabelled, prompted = augment(maps, label, label, generator)
+    # Exchanged objects take their words along, mirrored ones do not.
+    assert {int(one) for one in prompted[label == 2]} == {2, 3}
+    assert not torch.equal(prompted, relabelled)
     assert {int(one) for one in relabelled[label == 0]} == {0, 1} and (relabelled[label == 4] == 4).all()
     ramp = torch.arange(8.0)
     centres = {axis: (changed.sum(3 if axis == "x" else 4) * ramp).sum(-1).mean(-1) for axis in "xy"}
@@ -164,6 +167,31 @@ def test_augmented_maps_show_what_their_label_says():
         for way, sign in zip("xy", OFFSETS[name], strict=True):
             if sign:
                 assert ((centres[way][rows, 0] - centres[way][rows, 1]) * sign > 0).all()
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_balanced_rows_say_nothing_by_their_word(augmented):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(5, (40_000,), generator=generator)
+    wrong = (label + torch.randint(1, 5, (40_000,), generator=generator)) % 5
+    prompted = torch.where(torch.rand(40_000, generator=generator) < 0.5, label, wrong)
+    augment = Augment(CLASSES) if augmented else None
+    weights = balance(label, prompted, 5, augment)
+    if augment:
+        _, label, prompted = augment(torch.zeros(40_000, 2, 1, 1, 1), label, prompted, generator)
+    share = torch.zeros(5, 5).index_put_((label, prompted), weights[label, prompted], accumulate=True) / 40_000
+    torch.testing.assert_close(share, torch.full((5, 5), 0.04), rtol=0.08, atol=0)
+    assert weights.max() > 1.2  # unweighted they are far from it
+
+
+def test_balanced_training_reads_no_word(tmp_path):
+    data = _collection(tmp_path / "data", leaky=True)
+    metrics = {}
+    for prompts in ("both", "balanced"):
+        train(data, tmp_path / prompts, replace(CONFIG, augment=False, prompts=prompts), progress=False)
+        metrics[prompts] = _metrics(tmp_path / prompts)["test"]["leakage"]["both"]
+    assert metrics["balanced"]["names_prompted_word"] <= metrics["both"]["names_prompted_word"] + 0.02
+    assert metrics["balanced"]["wrong_prompts"] > 0.85
 
 
 def test_augmentation_knows_the_diagonals():

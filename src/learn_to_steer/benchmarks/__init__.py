@@ -9,9 +9,9 @@ take as a third argument; and ``HELD_OUT = False`` when training data cannot do 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from learn_to_steer import catalog
 from learn_to_steer.benchmarks._export import export
@@ -74,10 +74,15 @@ def reads(name: str) -> str:
     return str(getattr(_find(name), "READS", ""))
 
 
-def rule(name: str | None) -> Rule:
-    """The rule of the benchmark ``name``; that of spatial relations for prompts of the user's own (None)."""
-    own: Rule = getattr(_find(name), "score", score_relations) if name is not None else score_relations
-    return own
+def rule(name: str | None, counting: float | None = None) -> Rule:
+    """The rule of the benchmark ``name``; that of spatial relations for prompts of the user's own (None).
+
+    ``counting`` is the score above which objects are counted, for a rule that counts; None: the benchmark's own.
+    """
+    module = _find(name) if name is not None else None
+    own: Rule = getattr(module, "score", score_relations)
+    counts = counting is not None and hasattr(module, "COUNTING_THRESHOLD")
+    return cast(Rule, partial(own, counting=counting)) if counts else own  # type: ignore[call-arg]
 
 
 def metrics(name: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

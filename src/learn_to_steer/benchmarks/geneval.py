@@ -66,13 +66,14 @@ def score(
     detections: Sequence[Detection],
     canonical: Mapping[str, str] | None = None,
     size: Size | None = None,
+    counting: float = COUNTING_THRESHOLD,
 ) -> Score:
-    """GenEval's verdict: detections above 0.3 count, above 0.9 where objects are counted; a ``Rule``.
+    """GenEval's verdict: detections above 0.3 count, above ``counting`` where objects are counted; a ``Rule``.
 
     GenEval also keeps no more than 16 detections a class, which no count it asks for comes near. The thresholds
     are for Mask2Former's scores; another detector's mean something else.
     """
-    threshold = COUNTING_THRESHOLD if prompt.metadata["tag"] == "counting" else THRESHOLD
+    threshold = counting if prompt.metadata["tag"] == "counting" else THRESHOLD
     sure = [one for one in detections if one.score > threshold]
     if prompt.relations:
         return score_relations(prompt, sure, canonical, size)

@@ -36,7 +36,7 @@ def card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str
             "---",
             "library_name: learn-to-steer",
             "tags: [text-to-image, spatial-relations, attention, steering]",
-            *([f"base_model: {data['model']}"] if "/" in str(data.get("model", "")) else []),
+            *([f"base_model: {data['base_model']}"] if data.get("base_model") else []),
             "---",
             "",
             "# Relation classifier",

@@ -91,6 +91,8 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name the folder of a classifier, as 'train' leaves it")
     load(folder)
     api = HfApi(token=token)
     try:

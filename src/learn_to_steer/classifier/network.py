@@ -57,13 +57,16 @@ class ClassifierConfig:
         if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
             raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
 
-    def row(self, level: float, step: int) -> int:
-        """Row of the time table for a noise level (nearest trained one), or for a loop index if imported.
+    def row(self, level: float, step: int, steps: int) -> int:
+        """Row of the time table for a noise level (nearest trained one), or for the loop index if imported.
 
-        Beyond the last trained index the authors fall back to row 0; the last one is used instead.
+        The index is of ``steps``, and counts as if there were as many as in training; the authors take it as it is,
+        which means another noise level. Beyond the last trained index they fall back to row 0; the last one is used
+        instead.
         """
         if self.steps:
-            return next((known for known in self.steps if known >= step), self.steps[-1])
+            meant = step * self.times / steps
+            return next((known for known in self.steps if known >= meant), self.steps[-1])
         return min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - level))
 
 

@@ -17,6 +17,7 @@ from learn_to_steer import storage
 from learn_to_steer.classifier.file import save
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
 
 NAMES = {
@@ -27,14 +28,18 @@ NAMES = {
     "below_left": "below left of",
     "below_right": "below right of",
 }
+REAL, FLUX_HIDDEN, FEW = 256, 512, 4  # sizes of the published ones; those for four steps have no family's size
 BUFFER = 1368  # what older files that lack input_channels were made with
 
 
-def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Path:
+def import_official(
+    path: str | Path, layout: Layout, folder: str | Path, steps: int | None = None, base: str = ""
+) -> Path:
     """Read ``path`` as a checkpoint for ``layout`` and write it to ``folder`` in our format (fp32); returns the file.
 
-    Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
-    (FLUX at 256 px). Raises DataError as ``read_official`` does, and when the checkpoint was made for fewer maps.
+    ``steps`` is the number of steps that the model ``base`` is sampled with (None: not known). Whether maps are
+    renormalised follows the authors: not where the model's only map size is the classifier's own (FLUX at 256 px).
+    Raises DataError as ``read_official`` does, and for a checkpoint of fewer maps or of another kind of model.
     """
     storage.check_folder(folder)
     outer = _opened(path)
@@ -47,8 +52,30 @@ def import_official(path: str | Path, layout: Layout, folder: str | Path) -> Pat
             f"{path} reads up to {model.config.channels} attention maps, but this model gives {layout.channels}; "
             "name the model that it was trained on"
         )
+    _require_kin(path, outer, model.config, layout.family, steps)
     model.config = replace(model.config, layout=kept.as_dict())
-    return save(model, folder, {"imported_from": Path(path).name}, half=False)
+    return save(model, folder, {"imported_from": Path(path).name}, half=False, data={"model": base})
+
+
+def _require_kin(path: str | Path, outer: Any, config: ClassifierConfig, family: str, steps: int | None) -> None:
+    """Raise DataError for a file that was made for another kind of model, or whose parts contradict each other."""
+    wrong = ""
+    if steps is not None and config.times != steps:
+        wrong = f"it was trained on {config.times} denoising steps, but this model makes {steps}"
+    elif config.width == REAL and (config.hidden == FLUX_HIDDEN) != (family == "flux") and config.times > FEW:
+        wrong = f"its network has the size of one for {'FLUX' if family != 'flux' else 'Stable Diffusion'}"
+    elif any(not isinstance(step, int) or not 0 <= step < config.times for step in config.steps):
+        wrong = f"its trained steps {config.steps} are not of {config.times}"
+    elif unknown := [name for name in config.classes if name not in (*BASIC, *DIAGONAL, NEUTRAL)]:
+        wrong = f"it knows relations that are none: {', '.join(unknown)}"
+    elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _named(outer)):
+        wrong = "its two tables of relations contradict each other"
+    if wrong:
+        raise DataError(f"{path} is not for this model: {wrong}; name the model that it was trained on with --model")
+
+
+def _named(outer: Any) -> list[tuple[str, Any]]:
+    return list((outer.get("rel_name_to_idx") or {}).items())
 
 
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:

@@ -39,6 +39,29 @@ def collect(
         str,
         typer.Option(help="Keep every head's map ('none'), or means: 'layer-mean', 'mean'.", metavar="HOW"),
     ] = "none",
+    softmax: Annotated[
+        str,
+        typer.Option(
+            help="'text' compares text columns alone, 'joint' also the picture's, where a model attends to both.",
+            metavar="HOW",
+        ),
+    ] = "text",
+    side: Annotated[
+        int | None,
+        typer.Option(min=8, help="Of the pictures, in pixels.", show_default="the model's own"),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise levels between 0 and 1, as '0.9,0.7', or 'official': those of the authors' training.",
+            metavar="LEVELS",
+            show_default="the model's own",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Of a model with guidance as an input, as FLUX.1-dev.", show_default="the model's own"),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     *,
     chosen: dict[str, Any],
@@ -57,10 +80,14 @@ def collect(
     from learn_to_steer import catalog, storage
     from learn_to_steer import dataset as room
     from learn_to_steer.evaluation.model import ModelConfig, open_pipeline
-    from learn_to_steer.maps import REDUCTIONS
+    from learn_to_steer.families import find
+    from learn_to_steer.maps import REDUCTIONS, SOFTMAXES
 
     if reduce not in REDUCTIONS:
         raise catalog.unknown("reduce", reduce, REDUCTIONS)
+    if softmax not in SOFTMAXES:
+        raise catalog.unknown("softmax", softmax, SOFTMAXES)
+    named = None if levels in (None, "official") else room.parsed(levels)
     # Cheap mistakes are found before any model is loaded.
     storage.check_folder(out)
     pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
@@ -72,6 +99,8 @@ def collect(
         if name not in known:
             raise catalog.unknown(f"setting of {inversion}", name, known)
     pipe, variant = open_pipeline(ModelConfig(**chosen))
+    if levels == "official":
+        named = room.trained_levels(pipe, find(pipe), variant)
     config = room.CollectConfig(
         model=chosen["model"],
         source=source,
@@ -80,14 +109,15 @@ def collect(
         inversion=inversion,
         inversion_settings=given,
         limit=limit,
-        side=variant.side,
-        levels=variant.levels,
+        side=side or variant.side,
+        levels=named or variant.levels,
         seed=seed,
         diagonals=diagonals,
         quality=quality,
         reduce=reduce,
         batch=batch,
-        arguments=variant.arguments,
+        softmax=softmax,
+        arguments={**variant.arguments, "guidance_scale": variant.guidance if guidance is None else guidance},
     )
     logging.getLogger("learn_to_steer.dataset").setLevel(logging.INFO)  # what it will take
     manifest = room.collect(pipe, out, config)

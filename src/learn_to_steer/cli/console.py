@@ -24,6 +24,7 @@ def set_up_logging() -> None:
     log = logging.getLogger("learn_to_steer")
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING)
+    logging.getLogger("learn_to_steer.evaluation.model").setLevel(logging.INFO)  # what a run will need
     log.propagate = False
 
 

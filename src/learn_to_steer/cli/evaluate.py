@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +48,8 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise depends on seed, prompt and image number only.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    against: options.Against = None,
+    similarity: options.Similarity = None,
     out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/evaluate",
     *,
     chosen: dict[str, Any],
@@ -72,6 +74,8 @@ def evaluate(
         limit=limit,
         seed=seed,
         batch=batch,
+        against=against,
+        similarity=similarity,
         out=out,
         **chosen,
     )
@@ -82,15 +86,38 @@ def evaluate(
 
 
 def show(summary: Mapping[str, Any]) -> None:
-    """Print what matters of a summary."""
+    """Print what matters of a summary, and of its difference from another one."""
     low, high = summary["accuracy_interval"]
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, right = summary["both_present"], _number(summary["accuracy_where_present"])
     print(f"all objects present {present:.3f}, of those right {right}")
+    if len(summary["per_relation"]) > 1:
+        print(", ".join(f"{name} {_number(found['accuracy'])}" for name, found in summary["per_relation"].items()))
+    if summary["failures"]:
+        print("wrong: " + ", ".join(f"{kind} {count}" for kind, count in summary["failures"].items()))
     for name, value in summary["metrics"].items():
         print(f"{name.replace('_', ' ')} {_metric(value)}")
     if summary["passes_per_image"] is not None:
         print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
+    if "against" in summary:
+        _show_difference(summary["against"])
+
+
+def _show_difference(found: Mapping[str, Any]) -> None:
+    for name in ("correct", "present"):
+        print(f"{name} against {found['folder']}: {_interval(found[name], signed=True)}")
+    if "similarity" in found:
+        strangers = _number(found["similarity_to_strangers"])
+        told = f"to pictures of other prompts {strangers}"
+        print(f"similarity ({found['embedder']}) {_interval(found['similarity'])}, {told}")
+    if "background" in found:
+        changed, deviation = found["background"]["difference"], found["background"]["deviation"]
+        print(f"background: changed by {_interval(changed)}, deviation {_interval(deviation, signed=True)}")
+
+
+def _interval(found: Sequence[float], signed: bool = False) -> str:
+    mean, low, high = (f"{value:+.3f}" if signed else f"{value:.3f}" for value in found)
+    return f"{mean} (95 %: {low} to {high})"
 
 
 def _metric(value: float | Mapping[str, float | None] | None) -> str:

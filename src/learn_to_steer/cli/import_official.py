@@ -23,10 +23,11 @@ def import_official(
     the result with --classifier DIR --profile official.
     """
     from learn_to_steer import classifier
-    from learn_to_steer.families._load import skeleton
+    from learn_to_steer.families._load import named_variant, skeleton
 
     family, denoiser = skeleton(model)
-    path = classifier.import_official(file, family.layout(denoiser), out)
+    variant = named_variant(model)
+    path = classifier.import_official(file, family.layout(denoiser), out, variant.steps if variant else None, model)
     found = classifier.load(path)
     print(f"Imported: {path}")
     print(f"Classes: {', '.join(found.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")

@@ -68,6 +68,7 @@ def _profiles() -> list[str]:
 
 
 def _schedulers() -> list[str]:
-    from learn_to_steer.steering.checks import SCHEDULERS
+    from learn_to_steer import catalog
 
-    return list(SCHEDULERS)
+    known = {name: catalog.load("families", name).FAMILY.schedulers for name in catalog.names("families")}
+    return [f"{scheduler:36}{name}" for name, schedulers in known.items() for scheduler in schedulers]

@@ -125,3 +125,19 @@ Detector = Annotated[
         show_default="emoji for the package's own models",
     ),
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="Another evaluation or scoring: report the difference on the same prompts.",
+        metavar="DIR",
+        show_default=False,
+    ),
+]
+Similarity = Annotated[
+    str | None,
+    typer.Option(
+        help="Also how alike the pictures of the two are: 'emoji', or a DINO or CLIP model (folder or hub id).",
+        metavar="NAME",
+        show_default=False,
+    ),
+]

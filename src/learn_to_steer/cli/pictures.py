@@ -43,6 +43,10 @@ class GenerateConfig(ModelConfig):
     images: int = 1
     out: str = "out/generate"
 
+    @property
+    def rows(self) -> int:
+        return self.images
+
 
 @dataclass(frozen=True)
 class _Drawn:

@@ -36,22 +36,8 @@ def score(
         int | None, typer.Option(min=1, help="Only so many prompts, the subset of evaluate.", show_default="all")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that subset.")] = 0,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Another evaluation or scoring: report the difference on the same prompts.",
-            metavar="DIR",
-            show_default=False,
-        ),
-    ] = None,
-    similarity: Annotated[
-        str | None,
-        typer.Option(
-            help="Also how alike the pictures of the two are: 'emoji', or a DINO or CLIP model (folder or hub id).",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
+    against: options.Against = None,
+    similarity: options.Similarity = None,
     out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/score",
     *,
     chosen: dict[str, Any],
@@ -71,13 +57,4 @@ def score(
     with progress("looking", "images") as advance:
         summary = run(config, advance)
     show(summary)
-    if "against" in summary:
-        for name in ("correct", "present"):
-            mean, low, high = summary["against"][name]
-            print(f"{name} against {against}: {mean:+.3f} (95 %: {low:+.3f} to {high:+.3f})")
-        if similarity is not None:
-            mean, low, high = summary["against"]["similarity"]
-            strangers = summary["against"]["similarity_to_strangers"]
-            told = f"to pictures of other prompts {'-' if strangers is None else f'{strangers:.3f}'}"
-            print(f"similarity ({similarity}) {mean:.3f} (95 %: {low:.3f} to {high:.3f}), {told}")
     print(f"Written to {out}")

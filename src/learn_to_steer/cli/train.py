@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from learn_to_steer.cli import options
 from learn_to_steer.errors import DataError
 
-PROMPTS = ("both", "true")
+PROMPTS = ("both", "true", "balanced")
 
 
 def train(
@@ -20,7 +20,12 @@ def train(
     rate: Annotated[float, typer.Option(min=0.0, help="Learning rate.")] = 1e-4,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without improvement before it stops.")] = 10,
     prompts: Annotated[
-        str, typer.Option(help="'true' leaves wrong-word prompts out (to measure leakage).", metavar="both|true")
+        str,
+        typer.Option(
+            help="'true' leaves wrong-word prompts out (to measure leakage); 'balanced' weighs both so that "
+            "the word says nothing about the relation.",
+            metavar="both|true|balanced",
+        ),
     ] = "both",
     augment: Annotated[bool, typer.Option(help="Swap objects and mirror maps, labels with them.")] = True,
     width: Annotated[int, typer.Option(min=4, help="Width of the network (the paper's: 256).")] = 96,
@@ -49,7 +54,7 @@ def train(
         batch=batch,
         rate=rate,
         patience=patience,
-        prompts="true" if prompts == "true" else "both",
+        prompts=cast(Any, prompts),
         augment=augment,
         width=width,
         dropout=dropout,

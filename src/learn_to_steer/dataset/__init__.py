@@ -10,7 +10,8 @@ A folder of collected maps::
 
 from learn_to_steer.dataset.collect import benchmark_pairs, collect
 from learn_to_steer.dataset.config import CollectConfig
+from learn_to_steer.dataset.levels import parsed, trained_levels
 from learn_to_steer.dataset.reader import Rows
 from learn_to_steer.dataset.verify import verify
 
-__all__ = ["CollectConfig", "Rows", "benchmark_pairs", "collect", "verify"]
+__all__ = ["CollectConfig", "Rows", "benchmark_pairs", "collect", "parsed", "trained_levels", "verify"]

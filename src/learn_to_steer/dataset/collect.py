@@ -41,6 +41,8 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     if config.limit < 1 or config.batch < 1:
         raise DataError(f"limit and batch must be at least 1, got {config.limit} and {config.batch}")
     family = families.find(pipe)
+    if config.side % family.cell(pipe):
+        raise DataError(f"the side must be a multiple of {family.cell(pipe)} pixels, not {config.side}")
     source: Source = catalog.load("sources", config.source)
     times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
     classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from learn_to_steer.maps import Reduce
+from learn_to_steer.maps import Reduce, Softmax
 from learn_to_steer.storage import sha256
 
 
@@ -18,7 +18,8 @@ class CollectConfig:
     ``exclude_benchmarks`` leaves out the pairs of objects that a benchmark's prompt names together; ``arguments`` are
     further ones of every pipeline call; ``side`` in pixels; ``levels`` are noise levels (default: eight over the
     noisier three fifths of the schedule); ``quality`` replaces the inversion's own limit; ``reduce`` keeps means over
-    heads instead of every head's map (``maps.Layout``), which takes a fraction of the disk.
+    heads instead of every head's map (``maps.Layout``), which takes a fraction of the disk; ``softmax`` "joint"
+    lets the text columns share it with the picture's, in models that attend to both at once.
     """
 
     model: str
@@ -35,6 +36,7 @@ class CollectConfig:
     map_side: int = 16
     quality: float | None = None
     reduce: Reduce = "none"
+    softmax: Softmax = "text"
     batch: int = 16
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,5 +51,7 @@ class CollectConfig:
             del kept["exclude_benchmarks"]  # as before there was such a setting
         if self.reduce == "none":
             del kept["reduce"]
+        if self.softmax == "text":
+            del kept["softmax"]
         kept["data"] = f"sha256:{sha256(self.data)}" if self.data is not None else None
         return kept | {"levels": list(self.levels) if self.levels else None}

@@ -17,7 +17,6 @@ from learn_to_steer.dataset.twins import Twin, twins
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.maps import MapSpec, columns_to_weights
-from learn_to_steer.prompts import token_columns
 from learn_to_steer.replay import record
 from learn_to_steer.sources import LabelledPicture
 from learn_to_steer.tap import Tap
@@ -41,7 +40,9 @@ class Collector:
         self.pipe, self.family, self.config = pipe, family, config
         self.times, self.levels, self.classes = times, tuple(levels), tuple(classes)
         self.denoiser: nn.Module = getattr(pipe, family.denoiser)
-        self.layout = replace(family.layout(self.denoiser, config.map_side), reduce=config.reduce)
+        self.layout = replace(
+            family.layout(self.denoiser, config.map_side), reduce=config.reduce, softmax=config.softmax
+        )
         self.invert = inversion.load(config.inversion)
         self._tap = Tap(family.points(self.denoiser), spec=MapSpec(self.layout.softmax))
 
@@ -107,11 +108,10 @@ class Collector:
         return self._sorted(batch, pairs, maps, quality)
 
     def _weights(self, flat: Sequence[Twin], tokens: int) -> Tensor:
-        tokenizer = self.family.tokenizer(self.pipe)
         columns = []
         for twin in flat:
             spans = [span for span in (twin.relation.subject_span, twin.relation.object_span) if span is not None]
-            columns.append(token_columns(tokenizer, twin.prompt, spans, max_length=tokens))
+            columns.append(self.family.columns(self.pipe, twin.prompt, spans, self.config.arguments))
         return columns_to_weights(columns, tokens)
 
     def _sorted(

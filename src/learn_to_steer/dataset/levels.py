@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.families import Family
+from learn_to_steer.families import Family, Variant
+from learn_to_steer.replay import record
 
 # Shares of the schedule that lie behind: for 1000 times 961, 881, ... 401, where steering does its work.
 ELAPSED = tuple(0.039 + 0.08 * index for index in range(8))
@@ -18,6 +19,26 @@ ELAPSED = tuple(0.039 + 0.08 * index for index in range(8))
 def default_levels(pipe: Any, family: Family) -> tuple[float, ...]:
     """Eight noise levels spread evenly over the noisier three fifths of the schedule, noisiest first."""
     return tuple(_level_at(pipe, family, elapsed) for elapsed in ELAPSED)
+
+
+def parsed(text: str) -> tuple[float, ...]:
+    """Noise levels from "0.9,0.7"; DataError when they are no numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise DataError(f"noise levels are numbers between 0 and 1, as '0.9,0.7', not {text!r}") from error
+
+
+def trained_levels(pipe: Any, family: Family, variant: Variant) -> tuple[float, ...]:
+    """The noise levels of the steps on which the authors' classifier for ``variant`` was trained, noisiest first.
+
+    DataError for a variant that they had no classifier for.
+    """
+    if not variant.trained_steps:
+        raise DataError(f"the authors trained no classifier for {variant.name}; name noise levels, or leave them out")
+    record(pipe, family, ["a"], variant.side, variant.side, variant.arguments, steps=variant.steps)
+    times = [family.fed(pipe.scheduler.timesteps[step]) for step in variant.trained_steps]
+    return tuple(family.noise_level(pipe, time) for time in times)
 
 
 def kept_times(pipe: Any, family: Family, levels: Sequence[float]) -> tuple[Tensor, tuple[float, ...]]:

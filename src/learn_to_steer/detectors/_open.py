@@ -21,6 +21,7 @@ class OpenDetector:
 
     name: str
     tells_colors = False
+    counting: float | None = None
 
     def __init__(self, model: Any, tokenizer: Any, weights: str, threshold: float) -> None:
         self.model = model

@@ -26,12 +26,14 @@ class Detector(Protocol):
 
     ``source`` is a folder or hub id of weights in place of the usual ones.
     ``tells_colors`` says whether its detections can carry their colours, as GenEval's colour tasks need; these are
-    red, orange, yellow, green, blue, purple, pink, brown, black and white. ``identity`` is everything that decides
-    what it finds (weights, thresholds), as JSON: results of two detectors are not mixed.
+    red, orange, yellow, green, blue, purple, pink, brown, black and white. ``counting`` is the score above which
+    objects are counted; None leaves it to the benchmark, whose number is for its own detector's scores. ``identity``
+    is everything that decides what it finds (weights, thresholds), as JSON: results of two detectors are not mixed.
     """
 
     name: str
     tells_colors: bool
+    counting: float | None
     identity: Mapping[str, Any]
 
     def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:

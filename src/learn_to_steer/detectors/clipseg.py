@@ -36,6 +36,7 @@ class ClipSegDetector:
 
     name = "clipseg"
     tells_colors = False
+    counting: float | None = None
 
     def __init__(self, model: Any, tokenizer: Any, weights: str = "", side: int = SIDE) -> None:
         self.model = model

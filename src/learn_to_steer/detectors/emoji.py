@@ -33,6 +33,7 @@ class EmojiDetector:
         self.net = net
         self.names = names
         self.threshold = threshold
+        self.counting: float | None = threshold
         self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "threshold": threshold}
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ class TemplateDetector:
 
     name = "emoji-templates"
     tells_colors = False
+    counting: float | None = None
     identity: Mapping[str, Any] = {"name": name, "threshold": judge.THRESHOLD}
 
     def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:

@@ -49,6 +49,7 @@ class Mask2FormerDetector:
 
     name = "mask2former"
     tells_colors = True
+    counting: float | None = None
 
     def __init__(self, model: Any, weights: str = "", colors: Callable[[], ColorTeller] = load_colors) -> None:
         self.model = model

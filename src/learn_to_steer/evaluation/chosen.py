@@ -55,7 +55,7 @@ def judged(choice: Choice, judge_: Judge, among: Collection[int] | None = None) 
     if not everything:
         raise PromptError(f"none of the pictures are of a prompt of {choice.benchmark or choice.prompts}")
     prompts = everything if choice.limit is None else benchmarks.stratified(everything, choice.limit, choice.seed)
-    rule = benchmarks.rule(choice.benchmark)
+    rule = benchmarks.rule(choice.benchmark, judge_.detector.counting)
     for prompt in prompts:
         judge(prompt, [], judge_.vocabulary, rule)
     if choice.benchmark is not None:

@@ -9,7 +9,7 @@ from learn_to_steer.evaluation.model import ModelConfig
 
 # They change neither a picture nor its verdict, so a folder may be completed with other ones. What a benchmark
 # reads is checked by its hash, wherever it lies.
-FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing")
+FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing", "against", "similarity")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class EvaluateConfig(ModelConfig):
     ``data`` is the file of a benchmark that reads one. ``images`` a prompt, of a seeded, stratified subset of
     ``limit`` prompts. ``detector`` None is the emoji world's own, for models that the package carries;
     ``verifier`` is the one that FOR's second stage asks (``noise_refinement``), None leaves that stage out. ``out`` is
-    the folder of the results, ``batch`` the number of images of one pipeline call.
+    the folder of the results, ``batch`` the number of images of one pipeline call. ``against`` is the folder of another
+    evaluation, whose difference is reported; with ``similarity`` (an embedder of ``likeness``) the pictures are
+    compared too.
     """
 
     benchmark: str | None = None
@@ -32,6 +34,12 @@ class EvaluateConfig(ModelConfig):
     seed: int = 0
     out: str = "out/evaluation"
     batch: int = 8
+    against: str | None = None
+    similarity: str | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.batch
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"lora": list(self.lora)}  # as JSON has it

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from learn_to_steer import storage
+from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.folders import Placed
 from learn_to_steer.evaluation.score import Judge, asked
@@ -34,7 +35,8 @@ def detect_all(
     known = {row["key"]: row for row in storage.read_jsonl(cache)} if cache.exists() else {}
     missing = [n for n, key in enumerate(keys) if key not in known]
     if missing:
-        _require_same_twice(judge, placed[missing[0]])
+        first = placed[missing[0]]
+        require_same_twice(judge, open_picture(first[2]), first[0], str(first[2]))
     for start in range(0, len(missing), BATCH):
         if on_progress:
             on_progress(len(placed) - len(missing) + start, len(placed))
@@ -42,17 +44,14 @@ def detect_all(
         pictures = [open_picture(placed[n][2]) for n in part]
         found = judge.look(pictures, [placed[n][0] for n in part])
         for n, picture, seen in zip(part, pictures, found, strict=True):
+            require_sound(seen)
             row = {"key": keys[n], "size": picture.size, "boxes": [_stored(one) for one in seen]}
             storage.append_jsonl(cache, row)
             known[keys[n]] = row
     if on_progress:
         on_progress(len(placed), len(placed))
     rows = [known[key] for key in keys]
-    if len(rows) >= ENOUGH and not any(row["boxes"] for row in rows):
-        raise DataError(
-            f"the detector {judge.detector.name} sees nothing in any of {len(rows)} pictures; its weights or its "
-            f"installation are broken ({dict(judge.detector.identity)}), nothing is scored; mend it, remove {cache}"
-        )
+    require_seeing(judge, [row["boxes"] for row in rows], cache)
     return [([_read(box) for box in row["boxes"]], (row["size"][0], row["size"][1])) for row in rows]
 
 
@@ -74,16 +73,35 @@ def open_picture(path: Path) -> Image.Image:
         raise DataError(f"the picture {path} cannot be read ({error}); make it again") from error
 
 
-def _require_same_twice(judge: Judge, item: Placed) -> None:
-    """Alone and in company, a working detector sees the same in one picture."""
-    picture = open_picture(item[2])
-    alone = judge.look([picture], [item[0]])[0]
-    for again in judge.look([picture, picture], [item[0]] * 2):
+def require_same_twice(
+    judge: Judge, picture: Image.Image, prompt: BenchmarkPrompt, name: str = "its first picture"
+) -> None:
+    """Raise DataError unless the detector sees the same in ``picture`` alone and in company."""
+    alone = judge.look([picture], [prompt])[0]
+    for again in judge.look([picture, picture], [prompt] * 2):
         if len(again) != len(alone) or not all(any(map(partial(_alike, one), again)) for one in alone):
             raise DataError(
-                f"the detector {judge.detector.name} contradicts itself on {item[2]}: {len(alone)} objects alone, "
+                f"the detector {judge.detector.name} contradicts itself on {name}: {len(alone)} objects alone, "
                 f"{len(again)} in a batch; its installation is broken, so nothing is scored"
             )
+
+
+def require_seeing(judge: Judge, boxes: Sequence[Sequence[Any]], cache: Path | None = None) -> None:
+    """Raise DataError when there is nothing at all in the ``boxes`` of many pictures."""
+    if len(boxes) >= ENOUGH and not any(boxes):
+        raise DataError(
+            f"the detector {judge.detector.name} sees nothing in any of {len(boxes)} pictures; its weights or its "
+            f"installation are broken ({dict(judge.detector.identity)}), nothing is scored; mend it"
+            + (f", remove {cache}" if cache else ", or look at the pictures: perhaps the model draws nothing")
+        )
+
+
+def require_sound(found: Sequence[Detection]) -> None:
+    """Raise DataError for a score or an edge that is no number."""
+    for one in found:
+        numbers = (one.score, *one.box)
+        if not all(math.isfinite(float(number)) for number in numbers) or not 0 <= one.score <= 1:
+            raise DataError(f"the detector reports {one}: a score or an edge that is no number; nothing is scored")
 
 
 def _alike(one: Detection, other: Detection) -> bool:
@@ -92,9 +110,6 @@ def _alike(one: Detection, other: Detection) -> bool:
 
 
 def _stored(one: Detection) -> dict[str, Any]:
-    numbers = (one.score, *one.box)
-    if not all(math.isfinite(float(number)) for number in numbers) or not 0 <= one.score <= 1:
-        raise DataError(f"the detector reports {one}: a score or an edge that is no number; nothing is scored")
     color = {"color": one.color} if one.color else {}
     return {"name": one.name, "score": float(one.score), "box": [float(edge) for edge in one.box], **color}
 

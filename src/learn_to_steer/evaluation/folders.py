@@ -89,7 +89,13 @@ def _titled(place: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]
             f"{place} holds neither folders <number>/samples (GenEval) nor files <prompt>_<k>.png (T2I-CompBench); "
             "list other layouts in a JSON-lines file with 'image' and 'prompt'"
         )
-    return [[file for _, file in sorted(named.get(_title(p.prompt), []))] for p in prompts]
+    return [[file for _, file in sorted(n for title in _titles(p) for n in named.get(title, []))] for p in prompts]
+
+
+def _titles(prompt: BenchmarkPrompt) -> list[str]:
+    """How the prompt is written, here and in the benchmark's own file."""
+    own = prompt.metadata.get("prompt")
+    return sorted({_title(prompt.prompt), *([_title(own)] if isinstance(own, str) else [])})
 
 
 def _title(text: str) -> str:
@@ -98,20 +104,22 @@ def _title(text: str) -> str:
 
 def _listed(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
     by_index: dict[object, list[Path]] = {}
-    titles = {prompt.index: _title(prompt.prompt) for prompt in prompts}
+    titles = {prompt.index: _titles(prompt) for prompt in prompts}
     for number, row in enumerate(read_jsonl(path, allow_torn=False), 1):
         key = row.get("index", row.get("prompt"))
         told = isinstance(row.get("index", 0), int) and isinstance(row.get("prompt", ""), str)
         if not isinstance(row.get("image"), str) or key is None or not told:
             raise DataError(f"{path}, row {number}: a row needs 'image', and 'prompt' (text) or 'index' (a number)")
         meant = titles.get(key) if isinstance(key, int) else None
-        if meant is not None and _title(row.get("prompt", meant)) != meant:
-            raise DataError(f"{path}, row {number}: prompt {key} is {meant!r}, not {row['prompt']!r}")
+        if meant is not None and "prompt" in row and _title(row["prompt"]) not in meant:
+            raise DataError(f"{path}, row {number}: prompt {key} is {meant[0]!r}, not {row['prompt']!r}")
         file = path.parent / row["image"]
         if not file.is_file():
             raise DataError(f"{path}, row {number}: the picture {file} does not exist")
         by_index.setdefault(_title(key) if isinstance(key, str) else key, []).append(file)
-    return [by_index.get(p.index) or by_index.get(_title(p.prompt)) or [] for p in prompts]
+    return [
+        by_index.get(p.index) or [file for title in _titles(p) for file in by_index.get(title, [])] for p in prompts
+    ]
 
 
 def _pictures(folder: Path) -> Iterable[Path]:

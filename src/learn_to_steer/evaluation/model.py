@@ -58,6 +58,11 @@ class ModelConfig:
     checkpointing: str = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> int:
+        """Images of one pipeline call, which share each steering pass."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Model:
@@ -108,8 +113,10 @@ def open_model(config: ModelConfig) -> Model:
         return Model(pipe, variant, sampling, None, fingerprints)
     objective = _objective(pipe, variant, config)
     settings = profile(config.profile, variant.rate, objective.schedule)
-    passes = {"passes": variant.passes} if variant.passes and settings.profile in ("default", "equal") else {}
-    settings = settings.changed(**{**variant.steering, **passes, **config.settings})
+    ours = dict(variant.ours) if settings.profile in ("default", "equal") else {}
+    if settings.profile == "equal":
+        ours.pop("threshold", None)  # nobody stops there
+    settings = settings.changed(**{**variant.steering, **ours, **config.settings})
     check_pipeline(pipe, find(pipe))
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
@@ -141,17 +148,25 @@ def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) 
     """Whether to checkpoint: as asked, or, when it is left open, whether a pass would fill the GPU without."""
     if config.checkpointing != "auto":
         return config.checkpointing == "on"
-    if not str(pipe.device).startswith("cuda") or config.quantize:
+    device = pipe._execution_device  # where it will run: an offloaded pipeline waits on the CPU
+    if device.type != "cuda" or config.quantize:
         return bool(config.quantize)
     family = find(pipe)
     recording = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
     need = estimate(pipe, family, recording)
-    free, _ = torch.cuda.mem_get_info()
-    log.info(
-        "weights %.1f GiB; a pass keeps %.1f GiB an image (%.1f checkpointed); %.1f GiB are free",
-        *(size / 2**30 for size in (need.weights, need.kept, need.checkpointed, free)),
-    )
-    return PEAK * need.kept > free
+    free, _ = torch.cuda.mem_get_info(device)
+    if config.offload:  # the denoiser is still to come
+        free -= sum(p.numel() * p.element_size() for p in getattr(pipe, family.denoiser).parameters())
+    told = "weights {:.1f} GiB; a pass keeps {:.1f} GiB an image ({:.1f} checkpointed), {} at once; {:.1f} GiB are free"
+    sizes = [size / 2**30 for size in (need.weights, need.kept, need.checkpointed, free)]
+    message = told.format(*sizes[:3], config.rows, sizes[3])
+    if PEAK * need.checkpointed * config.rows > free:
+        raise UnsupportedError(
+            f"{message}: too few even with gradient checkpointing; make fewer or smaller pictures at a time (--batch, "
+            "--images, --height, --width), or hold the weights smaller (--offload model, --quantize 4bit)"
+        )
+    log.info(message)
+    return PEAK * need.kept * config.rows > free
 
 
 def _fingerprint(network: nn.Module) -> str:

@@ -23,15 +23,15 @@ from learn_to_steer.steering import Steerer
 DOUBT = 0.5  # an object whose "yes" is below this is mended
 
 
-def find_verifier(name: str, objective: str, prompts: Sequence[BenchmarkPrompt]) -> Judge:
-    """The detector called ``name``, for the second stage of ``objective``.
+def find_verifier(name: str, objective: str, prompts: Sequence[BenchmarkPrompt], device: str = "cpu") -> Judge:
+    """The detector called ``name`` on ``device``, for the second stage of ``objective``.
 
     Raises UnsupportedError for another objective than FOR's unified loss, UnknownNameError for an object of ``prompts``
     that the detector cannot see.
     """
     if catalog.normal(objective) != "for-unified":
         raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
-    verifier = find_detector(name)
+    verifier = find_detector(name, device)
     for prompt in prompts:
         judge(prompt, [], verifier.vocabulary)
     return verifier

@@ -9,13 +9,13 @@ from typing import Any
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.against import difference, others
 from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.detections import detect_all
 from learn_to_steer.evaluation.folders import find_pictures
-from learn_to_steer.evaluation.pairs import alike
 from learn_to_steer.evaluation.run import digest, prompt_row, versions, write_rows
 from learn_to_steer.evaluation.score import find_detector, judge, usual_detector
-from learn_to_steer.evaluation.summary import compared, summarise
+from learn_to_steer.evaluation.summary import summarise
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
 
@@ -53,22 +53,18 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
     """
     storage.check_folder(config.out)
     config = _completed(config)
-    if config.similarity and not config.against:
-        raise DataError("--similarity is to another evaluation's pictures: name it with --against")
     out = Path(config.out)
-    for name in (config.pictures, config.against):
-        if name is not None and out.resolve() == Path(name).resolve():
-            raise DataError(f"--out {out} is where the pictures lie, and their results; choose another folder")
-    others = _others(config.against) if config.against else []
+    if out.resolve() == Path(config.pictures).resolve():
+        raise DataError(f"--out {out} is where the pictures lie, and their results; choose another folder")
     every(config, None)
     assert config.detector is not None  # _completed has found one, or raised
     detector = find_detector(config.detector, config.device)
-    _require_same_judge(config, dict(detector.detector.identity))
+    theirs = others(config.against, config.similarity, config.out, detector.detector.identity)
     made = {(row["index"], row["sample"]): row for row in _made(Path(config.pictures))}
     chosen = judged(config, detector, {index for index, _ in made} or None)
     placed = find_pictures(config.pictures, chosen, config.images)
     seen = detect_all(detector, placed, out / "detections.jsonl", on_progress)
-    rule = benchmarks.rule(config.benchmark)
+    rule = benchmarks.rule(config.benchmark, detector.detector.counting)
     rows = {}
     for (prompt, sample, _), (boxes, size) in zip(placed, seen, strict=True):
         known = made.get((prompt.index, sample), {})
@@ -85,12 +81,7 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
         "versions": versions(),
     }
     if config.against:
-        try:
-            summary["against"] = {"folder": config.against, **compared(listed, others)}
-        except ValueError as error:
-            raise DataError(f"{config.against} cannot be compared with these pictures: {error}") from error
-        if config.similarity:
-            summary["against"] |= alike(config.similarity, config.device, placed, listed, config.against, others)
+        summary["against"] = difference(listed, theirs, placed, config.against, config.similarity, config.device)
     storage.write_json(out / "summary.json", summary)
     return summary
 
@@ -120,23 +111,3 @@ def _made(folder: Path) -> list[dict[str, Any]]:
     if not (folder / "summary.json").is_file():
         raise DataError(f"the evaluation in {folder} was stopped before its end; run evaluate again to complete it")
     return storage.read_jsonl(folder / "results.jsonl")
-
-
-def _others(folder: str) -> list[dict[str, Any]]:
-    """The rows of another evaluation or scoring; DataError when there is none."""
-    path = Path(folder) / "results.jsonl"
-    rows = storage.read_jsonl(path) if path.is_file() else []
-    if not rows or not {"index", "sample", "prompt", "correct", "present"} <= set(rows[0]):
-        raise DataError(f"{folder} holds no results.jsonl of evaluate or score; name the folder of one")
-    return rows
-
-
-def _require_same_judge(config: ScoreConfig, identity: dict[str, Any]) -> None:
-    """Raise DataError when the compared results are of another detector: their difference would be the detectors'."""
-    path = Path(config.against or "") / "summary.json"
-    theirs = storage.read_json(path).get("judged_by") if config.against and path.is_file() else None
-    if theirs is not None and theirs != identity:
-        raise DataError(
-            f"{config.against} was judged by {theirs}, not by {identity}; score those pictures too, "
-            "then compare the two scorings"
-        )

@@ -17,11 +17,13 @@ from PIL.Image import Image
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
 from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.against import difference, others
 from learn_to_steer.evaluation.chosen import every, judged
 from learn_to_steer.evaluation.config import EvaluateConfig
+from learn_to_steer.evaluation.detections import require_same_twice, require_seeing, require_sound
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
-from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.evaluation.model import Model, open_model, resolve_device
 from learn_to_steer.evaluation.noise_refinement import draw_refined, find_verifier
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.summary import summarise
@@ -40,7 +42,7 @@ def evaluate(
     ``results.jsonl``, one line an image. Images that are there and listed are kept. ``on_progress`` is told how
     many images are done, of how many. ``model`` is one that is open already, changed in ways that ``config`` has no
     words for; its ``fingerprints`` should tell so. Raises DataError when the folder holds another evaluation, and the
-    errors of the parts.
+    errors of the parts, also for a broken detector (``detections``).
     """
     out = Path(config.out)
     name = config.detector or usual_detector(config.model)
@@ -48,10 +50,12 @@ def evaluate(
     # Cheap mistakes are found before any weights are loaded.
     storage.check_folder(out)
     every(config, None)
-    detector = find_detector(name, "cpu")
+    device = resolve_device(config.device)
+    detector = find_detector(name, device)
     chosen = judged(config, detector)
-    rule = benchmarks.rule(config.benchmark)
-    verifier = find_verifier(config.verifier, config.objective, chosen) if config.verifier else None
+    theirs = others(config.against, config.similarity, config.out, detector.detector.identity)
+    rule = benchmarks.rule(config.benchmark, detector.detector.counting)
+    verifier = find_verifier(config.verifier, config.objective, chosen, device) if config.verifier else None
     model = model or open_model(config)
     resolved = {
         "sampling": model.sampling,
@@ -68,7 +72,8 @@ def evaluate(
     for start in range(0, len(missing), config.batch):
         if on_progress:
             on_progress(len(wanted) - len(missing) + start, len(wanted))
-        _make(model, detector, verifier, rule, missing[start : start + config.batch], config, out)
+        batch = missing[start : start + config.batch]
+        _make(model, detector, verifier, rule, batch, config, out, first=not rows and start == 0)
     if on_progress:
         on_progress(len(wanted), len(wanted))
     rows = _listed(out)
@@ -77,6 +82,7 @@ def evaluate(
         raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
     write_rows(out, rows)
     counted = [rows[prompt.index, sample] for prompt, sample in wanted]
+    require_seeing(detector, [row["boxes"] for row in counted])
     summary = summarise(counted) | {
         "metrics": benchmarks.metrics(config.benchmark, counted),
         "config": config.as_dict(),
@@ -84,6 +90,9 @@ def evaluate(
         "prompts_sha256": digest(chosen),
         "versions": versions(),
     }
+    if config.against:
+        placed = [(prompt, sample, image_path(out, prompt.index, sample)) for prompt, sample in wanted]
+        summary["against"] = difference(counted, theirs, placed, config.against, config.similarity, device)
     storage.write_json(out / "summary.json", summary)
     return summary
 
@@ -130,6 +139,7 @@ def _make(
     batch: Sequence[tuple[BenchmarkPrompt, int]],
     config: EvaluateConfig,
     out: Path,
+    first: bool,
 ) -> None:
     """Generate, save, judge and list one batch; the row comes last, so that a listed image is whole."""
     jobs = [Job(p.prompt, p.relations, k) for p, k in batch]
@@ -137,7 +147,11 @@ def _make(
         pictures = draw(model, jobs, config.seed, steer=True)
     else:
         pictures = draw_refined(model, verifier, jobs, config.seed)
+    if first:
+        require_same_twice(detector, pictures[0].image, batch[0][0])
     found = detector.look([picture.image for picture in pictures], [prompt for prompt, _ in batch])
+    for seen in found:
+        require_sound(seen)
     for (prompt, sample), picture, boxes in zip(batch, pictures, found, strict=True):
         path = image_path(out, prompt.index, sample)
         storage.write_atomic(path, png(picture.image))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
@@ -67,24 +68,41 @@ def load_pipeline(
         raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
     variant = named_variant(model)
     source = str(package_folder(variant.source)) if variant else model
-    kept = variant.dtype if variant and device != "cpu" else "float32"
-    pipe = _from_pretrained(
-        source, getattr(torch, placement.dtype or kept), placement, variant.shares if variant else {}
-    )
+    kept = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
+    try:
+        pipe = _from_pretrained(source, getattr(torch, kept), placement, variant.shares if variant else {})
+    except DataError as error:
+        if variant and variant.note and "=" not in model:
+            raise DataError(f"{error} ({model}: {variant.note}, --model {model}=FOLDER)") from error
+        raise
     wanted = dict(variant.scheduler) if variant else {}
     if scheduler is not None:
         wanted = {"class": scheduler}
     if wanted:
         pipe.scheduler = _scheduler(wanted.pop("class"), pipe.scheduler.config, wanted)
     pipe.set_progress_bar_config(disable=True)
+    family = families.find(pipe)
+    if scheduler is not None and (_flows(scheduler) != _flows(family.schedulers[0])):
+        raise UnsupportedError(
+            f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
+        )
     if variant is None:
-        variant = families.find(pipe).unnamed(pipe, model)
+        variant = family.unnamed(pipe, model)
     if placement.lora:
         _add_loras(pipe, placement.lora)
     if placement.offload:
         pipe.enable_model_cpu_offload(device=device)
         return pipe, variant
-    return (pipe if placement.quantize else pipe.to(device)), variant
+    return pipe.to(device), variant
+
+
+def _flows(scheduler: str) -> bool:
+    return "Flow" in scheduler
+
+
+def _usual_dtype(source: str, variant: Variant | None, revision: str | None) -> str:
+    """In which dtype a model is held on a GPU: FLUX in fp32 would fill one twice."""
+    return variant.dtype if variant else _read_config(source, revision)[0].dtype
 
 
 def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
@@ -96,14 +114,16 @@ def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
             weight = float(scale) if path else 1.0
         except ValueError:  # a colon of the path's own
             path, weight = "", 1.0
+        if not math.isfinite(weight):
+            raise DataError(f"the scale of the LoRA {path} must be a number, not {scale}")
+        scales[f"lora{number}"] = weight
         try:
             pipe.load_lora_weights(path or adapter, adapter_name=f"lora{number}")
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"the LoRA {path or adapter} could not be loaded: {' '.join(str(error).split())}"
-            ) from error
-        scales[f"lora{number}"] = weight
-    pipe.set_adapters(list(scales), list(scales.values()))
+            # At once, for weights of another kind of model load without a word and leave no adapter.
+            pipe.set_adapters(list(scales), list(scales.values()))
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(f"the LoRA {path or adapter} could not be loaded on this model: {reason}") from error
 
 
 def skeleton(model: str) -> tuple[Family, nn.Module]:
@@ -126,15 +146,19 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
     return family, denoiser
 
 
-def _read_config(source: str) -> tuple[Family, dict[str, Any]]:
+def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict[str, Any]]:
     import diffusers
 
+    folder = Path(source).expanduser()
+    place = str(folder) if folder.is_dir() else source
     tried = []
     for name in catalog.names("families"):
         family: Family = catalog.load("families", name).FAMILY
         try:
             with _quiet():
-                config = getattr(diffusers, family.network).load_config(source, subfolder=family.denoiser)
+                config = getattr(diffusers, family.network).load_config(
+                    place, subfolder=family.denoiser, revision=revision
+                )
         except (OSError, ValueError) as error:
             tried.append(" ".join(str(error).split()))
             continue
@@ -158,22 +182,35 @@ def package_folder(source: str) -> Path | str:
 
 
 def named_variant(model: str) -> Variant | None:
-    """The variant of that name; None for a folder or a hub id.
+    """The variant of that name, with other weights as in "sd:2.1=FOLDER"; None for a folder or a hub id.
 
     Raises UnknownNameError for a name that is none of the three, DataError for a folder that is not there.
     """
     known = families.variants()
     if model in known:
         return known[model]
+    name, _, place = model.partition("=")
+    if name in known and place:  # the facts of a variant, the weights from elsewhere
+        if _is_folder(place) or _hub_id(place):
+            return replace(known[name], source=place)
+        raise DataError(f"the model folder {place} does not exist; name a diffusers folder or a hub id after {name}=")
     if not model.strip():
         raise DataError("no model is named; name a variant, a diffusers folder or a hub id")
-    if Path(model).expanduser().is_dir():
+    if _is_folder(model):
         return None
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise DataError(f"the model folder {model} does not exist; name a diffusers folder, a hub id or a variant")
     if "/" not in model:
         raise catalog.unknown("model", model, known)
     return None
+
+
+def _is_folder(place: str) -> bool:
+    return Path(place).expanduser().is_dir()
+
+
+def _hub_id(place: str) -> bool:
+    return place.count("/") == 1 and not place.startswith((".", "/", "~"))
 
 
 def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shares: Mapping[str, str]) -> Any:

@@ -19,8 +19,8 @@ class Variant:
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
     ``levels`` are the noise levels (0-1) at which maps are collected, None for the usual eight. A model of few
     steps is steered while its latents are pure noise; a picture noised so far teaches nothing, so its classifier learns
-    from cleaner ones and reads the noise as the noisiest of them. ``passes`` a step are made where the profiles of our
-    own, default and equal, make two.
+    from cleaner ones and reads the noise as the noisiest of them. ``ours`` are settings of the profiles of our own,
+    default and equal, that were chosen for this model; published schedules have none of them.
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
@@ -36,7 +36,7 @@ class Variant:
     rate: float
     trained_steps: tuple[int, ...] = ()
     levels: tuple[float, ...] | None = None
-    passes: int | None = None
+    ours: Mapping[str, Any] = field(default_factory=dict)
     classifier: str | None = None
     dtype: str = "float32"
     note: str = ""
@@ -66,6 +66,9 @@ class Family(Protocol):
     name: str
     denoiser: str
     network: str  # the denoiser's class in diffusers
+    dtype: str  # in which models without a variant are held on a GPU
+    schedulers: tuple[str, ...]  # whose step takes the latents it is given; the usual one first
+    pipelines: tuple[str, ...]  # classes of diffusers that were tried; docs/pipelines.md
 
     def knows(self, pipe: Any) -> bool:
         """Whether ``pipe`` is a pipeline of this family."""
@@ -87,6 +90,14 @@ class Family(Protocol):
 
     def tokenizer(self, pipe: Any) -> Any:
         """The tokenizer whose pieces are the text columns of the maps."""
+
+    def columns(
+        self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
+    ) -> list[tuple[int, ...]]:
+        """The text columns of each span of characters of ``prompt``, as a call with ``arguments`` reads it.
+
+        Raises PromptError for a span that the model does not read (``prompts.token_columns``).
+        """
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         """The texts whose pieces are the columns, when a pipeline is called with ``prompts`` and ``arguments``."""

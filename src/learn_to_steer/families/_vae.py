@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 
-def encode(vae: Any, pictures: Tensor) -> Tensor:
+def encode(pipe: Any, pictures: Tensor) -> Tensor:
     """Pictures (n, 3, H, W) in [0, 1] to scaled latents (n, channels, h, w), fp32 (posterior mean)."""
+    vae = pipe.vae
     with torch.no_grad():
-        latents: Tensor = vae.encode(pictures.to(vae.device, vae.dtype) * 2 - 1).latent_dist.mode()
+        # Not the VAE's own device: an offloaded one waits elsewhere until it is called.
+        pictures = pictures.to(pipe._execution_device, vae.dtype)
+        latents: Tensor = vae.encode(pictures * 2 - 1).latent_dist.mode()
     return (latents.float() - (vae.config.shift_factor or 0.0)) * float(vae.config.scaling_factor)
 
 

@@ -16,9 +16,12 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
+from learn_to_steer.prompts import token_columns
 
 _EMOJI: dict[str, Any] = {"side": 128, "rate": 5.0, "arguments": {"max_sequence_length": 48}}
+_LONGEST = 512  # columns, unless a call says otherwise
 _FEW = (0.8, 0.65, 0.5)
+_FIRST_STEP = {"window": 0.2}  # of four steps the first alone: the initial noise
 _SD, _DEV = "package:sd-emoji", "package:flux-emoji"
 VARIANTS = (
     Variant(
@@ -39,8 +42,8 @@ VARIANTS = (
         guidance=0.0,
         classifier="package:flux-emoji-schnell-classifier",
         levels=_FEW,
-        passes=10,  # two are too few for a single step, thirty lose objects (validation prompts)
-        steering={"window": 0.2},
+        ours={"passes": 10},  # two are too few for a single step, thirty lose objects (validation prompts)
+        steering=_FIRST_STEP,
         shares={"vae": _SD, "tokenizer": _SD, **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _DEV)},
         **_EMOJI,
     ),
@@ -55,7 +58,7 @@ VARIANTS = (
         trained_steps=(1, 3),
         levels=_FEW,
         dtype="bfloat16",
-        steering={"window": 0.2},  # of four steps the first alone: the initial noise
+        steering=_FIRST_STEP,
     ),
     Variant(
         "flux:dev",
@@ -89,15 +92,19 @@ class Flux:
     name = "flux"
     denoiser = "transformer"
     network = "FluxTransformer2DModel"
+    dtype = "bfloat16"
+    schedulers = ("FlowMatchEulerDiscreteScheduler",)
+    pipelines = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlNetPipeline")
 
     def knows(self, pipe: Any) -> bool:
         return type(getattr(pipe, "transformer", None)).__name__ == self.network
 
     def unnamed(self, pipe: Any, model: str) -> Variant:
-        # Without an embedded guidance it is a few-step model like schnell.
-        steps, guidance = (50, 3.5) if pipe.transformer.config.guidance_embeds else (4, 0.0)
         side = int(pipe.default_sample_size * pipe.vae_scale_factor)
-        return Variant(model, self.name, model, side, steps, guidance, rate=5.0)
+        if pipe.transformer.config.guidance_embeds:
+            return Variant(model, self.name, model, side, 50, 3.5, rate=5.0)
+        # Without an embedded guidance it is a few-step model like schnell.
+        return Variant(model, self.name, model, side, 4, 0.0, rate=5.0, levels=_FEW, steering=_FIRST_STEP)
 
     def cell(self, pipe: Any) -> int:
         return 2 * int(pipe.vae_scale_factor)
@@ -119,6 +126,12 @@ class Flux:
     def tokenizer(self, pipe: Any) -> Any:
         return pipe.tokenizer_2
 
+    def columns(
+        self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
+    ) -> list[tuple[int, ...]]:
+        read = int(arguments.get("max_sequence_length") or _LONGEST)
+        return token_columns(pipe.tokenizer_2, prompt, spans, max_length=read)
+
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         second = arguments.get("prompt_2")
         if second is None:
@@ -130,17 +143,18 @@ class Flux:
         latents, time = given.pop("hidden_states"), given.pop("timestep")
         shared = {name: given.pop(name) for name in _SHARED}
         call = Call(latents, torch.as_tensor(time, device=latents.device), given, shared)
-        config: Any = denoiser.config
-        if latents.shape[-1] != (config.out_channels or config.in_channels):
+        places = shared["img_ids"].reshape(-1, 3)
+        # The attribute and not the config, in which a Control LoRA widens the input alone.
+        if latents.shape[-1] != denoiser.out_channels:
             raise UnsupportedError(
                 f"the transformer is fed {latents.shape[-1]} channels but predicts fewer (Fill, Control): such latents "
                 "cannot be steered; use a text-to-image pipeline"
             )
         height, width = self.latent_size(call)
-        if height * width != latents.shape[1]:
+        if height * width != latents.shape[1] or bool((places[:, 0] != places[0, 0]).any()):
             raise UnsupportedError(
-                f"the transformer is fed {latents.shape[1]} places for a picture of {height} x {width} (Kontext and "
-                "Redux append others): such latents cannot be steered; use a text-to-image pipeline"
+                f"the transformer is fed {latents.shape[1]} places for a picture of {height} x {width} (Kontext "
+                "appends another): such latents cannot be steered; use a text-to-image pipeline"
             )
         return call
 
@@ -175,7 +189,7 @@ class Flux:
         return latents - _column(time, latents) * prediction
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        latents = _vae.encode(pipe.vae, pictures)
+        latents = _vae.encode(pipe, pictures)
         batch, channels, height, width = latents.shape
         cells = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
         return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, channels * 4)
@@ -192,7 +206,7 @@ class Flux:
     def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
         cell, transformer = self.cell(pipe), pipe.transformer
         size = (batch, (height // cell) * (width // cell), transformer.config.in_channels)
-        return torch.zeros(size, device=pipe.device, dtype=transformer.dtype)
+        return torch.zeros(size, device=pipe._execution_device, dtype=transformer.dtype)
 
 
 def _column(time: Tensor, like: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
+from learn_to_steer.prompts import token_columns
 
 VARIANTS = (
     Variant("sd:emoji", "sd", "package:sd-emoji", 128, 25, 4.0, rate=5.0, classifier="package:sd-emoji-classifier"),
@@ -62,6 +63,22 @@ class StableDiffusion:
     name = "sd"
     denoiser = "unet"
     network = "UNet2DConditionModel"
+    dtype = "float32"
+    schedulers = (
+        "DDIMScheduler",
+        "DDPMScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+        "DEISMultistepScheduler",
+        "LCMScheduler",
+    )
+    pipelines = (
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionPAGPipeline",  # while its guidance is off
+    )
 
     def knows(self, pipe: Any) -> bool:
         unet = getattr(pipe, "unet", None)
@@ -98,6 +115,11 @@ class StableDiffusion:
 
     def tokenizer(self, pipe: Any) -> Any:
         return pipe.tokenizer
+
+    def columns(
+        self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
+    ) -> list[tuple[int, ...]]:
+        return token_columns(pipe.tokenizer, prompt, spans)
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         return list(prompts)
@@ -152,7 +174,7 @@ class StableDiffusion:
         raise UnsupportedError(f"the scheduler's prediction_type {kind!r} is not one of epsilon, v_prediction, sample")
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        return _vae.encode(pipe.vae, pictures)
+        return _vae.encode(pipe, pictures)
 
     def decode(self, pipe: Any, call: Call) -> Tensor:
         return _vae.decode(pipe.vae, call.latents)
@@ -163,7 +185,9 @@ class StableDiffusion:
     def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
         scale = pipe.vae_scale_factor
         channels = pipe.unet.config.in_channels
-        return torch.zeros(batch, channels, height // scale, width // scale, device=pipe.device, dtype=pipe.unet.dtype)
+        return torch.zeros(
+            batch, channels, height // scale, width // scale, device=pipe._execution_device, dtype=pipe.unet.dtype
+        )
 
     def _kept(self, pipe: Any, time: Tensor) -> Tensor:
         """The schedule's signal share (alpha-bar) at ``time``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,16 +23,29 @@ LEAST = 19.5  # dB
 
 
 def invert(
-    task: Task, observe: Observe, *, limit: float | None = None, steps: int = STEPS, iterations: int = ITERATIONS
+    task: Task,
+    observe: Observe,
+    *,
+    limit: float | None = None,
+    steps: int = STEPS,
+    iterations: int = ITERATIONS,
+    start: Literal["inverted", "noise"] = "inverted",
 ) -> Quality:
     """Invert up to the noisiest kept level, sample back with the kept levels observed, compare the pictures.
 
     Quality is the PSNR in dB of the decoded picture; ``limit`` is the least that is good enough. Costs
-    ``steps * (iterations + 1)`` forwards a sample at most. Raises UnsupportedError for a scheduler without DDIM's
-    table of noise levels, DataError for a level without noise.
+    ``steps * (iterations + 1)`` forwards a sample at most. ``start`` "noise" does not invert but mixes fresh noise in,
+    which says what the way up is worth. Raises UnsupportedError for a scheduler without DDIM's table of noise levels,
+    DataError for a level without noise or another start.
     """
+    if start not in ("inverted", "noise"):
+        raise DataError(f"start is inverted or noise, not {start!r}")
     walk = _Walk(task)
-    latents, grid = walk.up(steps, iterations)
+    if start == "inverted":
+        latents, grid = walk.up(steps, iterations)
+    else:
+        grid = walk.grid(steps)
+        latents = task.recording.family.mix(task.pipe, task.clean, task.noise(0), torch.tensor(grid[-1]))
     kept = [int(time) for time in task.times]
     for time, after in zip(grid[:0:-1], grid[-2::-1], strict=True):
         moment = torch.tensor(time)
@@ -52,7 +65,7 @@ class _Walk:
 
     def up(self, steps: int, iterations: int) -> tuple[Tensor, list[int]]:
         """Latents at the noisiest kept time, and the times gone through, cleanest first."""
-        grid = self._grid(steps)
+        grid = self.grid(steps)
         latents = self.task.clean
         for time, after in pairwise(grid):
             before = latents
@@ -81,7 +94,7 @@ class _Walk:
         like = self.task.clean[:1]
         return self._mix(torch.full_like(like, clean), torch.full_like(like, 1 - clean), time)
 
-    def _grid(self, steps: int) -> list[int]:
+    def grid(self, steps: int) -> list[int]:
         """Times of a DDIM run of ``steps`` and the kept ones, from the cleanest to the noisiest kept."""
         scheduler: Any = self.task.pipe.scheduler
         if getattr(scheduler, "alphas_cumprod", None) is None:

@@ -34,9 +34,11 @@ def invert(
     gamma: float = 1.0,
     eta: float = 1.0,
     mode: Literal["clean", "compat"] = "clean",
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> Quality:
-    """Invert and observe the kept levels; ``steps`` is the length of the authors' schedule, for both directions.
+    """Invert and observe the kept levels; ``steps`` is the length of the schedule, for both directions.
+
+    It is 50 by default and, for ``compat``, as many as models of this kind are sampled with, as the authors have it.
 
     Quality is the PSNR in dB of the picture that comes back (at least 20); in the closed form, where the picture
     comes back by construction, it is the error of the network's clean estimate as in ``noise``.
@@ -48,11 +50,12 @@ def invert(
         raise DataError(f"gamma and eta lie in [0, 1] and mode is clean or compat, got {gamma}, {eta} and {mode!r}")
     noise = task.noise(0)  # one noise for all levels of a sample
     if gamma == eta == 1:
-        strength = 1 - residual(task, steps) if mode == "compat" else 1.0
+        usual = steps or task.recording.family.unnamed(task.pipe, "").steps
+        strength = 1 - residual(task, usual) if mode == "compat" else 1.0
         return mix_and_ask(task, observe, lambda _: noise, limit, strength)
     if mode == "compat":
         raise DataError("mode 'compat' is the authors' setting: it needs gamma = eta = 1")
-    levels = _grid(task, steps)
+    levels = _grid(task, steps or STEPS)
     latents = _up(task, noise, levels, gamma)
     for level, after in pairwise([*levels[::-1], 0.0]):
         kept = [n for n, time in enumerate(task.times) if abs(float(time) - level) < 1e-6]

@@ -25,7 +25,7 @@ LAST = _columns.SIDE - 1.0
 
 class Reading:
     """Which maps every variant reads. ``words_only`` leaves end and padding out of the softmax over columns, as the
-    authors do for SD2.x.
+    authors do for SD2.x (they don't inside refinement).
     """
 
     spec = MapSpec(columns="every", choose=_columns.coarse)

@@ -27,12 +27,16 @@ class DivideAndBind:
     """Loss of a relation: minus the smaller total variation of its objects' maps.
 
     The probability is that total variation, on which the paper's targets are stated; in practice it is far below one.
+    ``words_only`` leaves end and padding out of the softmax over columns, as is done for SD2.x.
     """
 
     schedule: Mapping[str, Any] = published(
         "divide-and-bind", refinement=((0.0, 100, 0.05), (0.2, 50, 0.2), (0.4, 50, 0.3))
     )
     spec = MapSpec(columns="every", choose=_columns.coarse)
+
+    def __init__(self, words_only: bool = False) -> None:
+        self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
         _columns.need_unet(layout, "Divide-and-Bind")
@@ -41,7 +45,7 @@ class DivideAndBind:
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        variation = total_variation(_columns.object_maps(maps))
+        variation = total_variation(_columns.object_maps(maps, words_only=self.words_only))
 
         def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
             smaller = torch.minimum(variation[b, pair.subject], variation[b, pair.reference])
@@ -58,4 +62,4 @@ def total_variation(maps: Tensor) -> Tensor:
 def build(layout: Layout) -> DivideAndBind:
     """Divide-and-Bind for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
     _columns.need_unet(layout, "Divide-and-Bind")
-    return DivideAndBind()
+    return DivideAndBind(_columns.ends_apart(layout))

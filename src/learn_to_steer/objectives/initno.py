@@ -35,10 +35,14 @@ class InitNO:
     """Losses of a picture: response in every pass, all terms in refinement and search.
 
     The probability is the smaller of 1 - response and 1 - conflict / 1.5; 0.8 is where both published targets are met.
+    ``words_only`` leaves end and padding out of the softmax over columns, as is done for SD2.x.
     """
 
     schedule: Mapping[str, Any] = published("initno", refinement=((0.2, 20, 0.8), (0.4, 20, 0.8)), search=(5, 10, 50))
     spec = MapSpec(columns="every", choose=_columns.coarse, own=True)
+
+    def __init__(self, words_only: bool = False) -> None:
+        self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
         _columns.need_unet(layout, "InitNO")
@@ -47,7 +51,7 @@ class InitNO:
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _columns.object_maps(maps)
+        shown = _columns.object_maps(maps, words_only=self.words_only)
         own = torch.stack(maps.own).mean(dim=0)  # (batch, places, height, width)
         averages = [_average(old, new.detach()) for old, new in zip(maps.memory, shown, strict=True)]
         terms = []
@@ -134,4 +138,4 @@ def _touching(mask: Tensor, peak: int) -> Tensor:
 def build(layout: Layout) -> InitNO:
     """InitNO for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
     _columns.need_unet(layout, "InitNO")
-    return InitNO()
+    return InitNO(_columns.ends_apart(layout))

@@ -5,7 +5,8 @@
 0.2 or less. Maps are the probabilities of every head of the middle block and the coarsest up block.
 *Differs:* the paper's boxes come from a user; ours are fixed ones, so this is an *oracle* for the layout and uses
 knowledge that the other methods do not have. The published loop does not look at the energy again once it was low
-enough; ours looks in every step. Step sizes are converted from variance-exploding latents to the scheduler's own.
+enough; ours looks in every step. The tokens of an object are averaged before the energy is squared (published: after).
+Step sizes are converted from variance-exploding latents to the scheduler's own.
 """
 
 from __future__ import annotations

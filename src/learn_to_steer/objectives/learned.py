@@ -55,7 +55,7 @@ class Learned:
                 )
         target = torch.tensor([config.classes.index(p.predicate) for _, _, p in flat], device=device)
         shown = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
-        time = torch.full_like(rows, config.row(clock.level, clock.step))
+        time = torch.full_like(rows, config.row(clock.level, clock.step, clock.steps))
         logits = self.classifier(shown, time)
         losses = functional.cross_entropy(logits, target, reduction="none")
         shape = (len(pairs), max(len(sample) for sample in pairs))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.prompts import Relation, token_columns
+from learn_to_steer.prompts import Relation
 from learn_to_steer.replay import record
 from learn_to_steer.tap import Tap
 
@@ -70,7 +70,7 @@ def object_maps(
     objects = {span: name for name, span in ends if span is not None}
     recording = record(pipe, family, [prompt] * len(traces), sampling["height"], sampling["width"], sampling)
     tokens = family.text_length(recording.call)
-    columns = token_columns(family.tokenizer(pipe), prompt, list(objects), max_length=tokens)
+    columns = family.columns(pipe, prompt, list(objects), sampling)
     tap = Tap(family.points(recording.denoiser), spec=None)
     weights = columns_to_weights([columns] * len(traces), tokens)
     steps = sorted(traces[0][0].kept)

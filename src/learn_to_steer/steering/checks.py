@@ -11,28 +11,23 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.steering.config import SteeringConfig
 
-# Their step takes the sample it is given. PNDM, Heun, KDPM2 and UniPC's corrector rebuild it from their own
-# memory, where the move is lost.
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DEISMultistepScheduler",
-    "LCMScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-)
-
 
 def check_pipeline(pipe: Any, family: Family) -> None:
     """Raise UnsupportedError, naming the remedy, for what steering would corrupt or could not differentiate."""
     scheduler = type(pipe.scheduler).__name__
-    if scheduler not in SCHEDULERS:
+    if scheduler not in family.schedulers:
+        usual = family.schedulers[0]
         raise UnsupportedError(
-            f"{scheduler} rebuilds the latents from its own memory and would lose the steering; set another one, e.g. "
-            "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config), or --scheduler DDIMScheduler. "
-            f"Supported: {', '.join(name.removesuffix('Scheduler') for name in SCHEDULERS)}"
+            f"{scheduler} is not known to step the latents that it is given, as steering needs (PNDM, Heun, KDPM2 and "
+            f"UniPC rebuild them from their own memory); set another one, e.g. pipe.scheduler = {usual}.from_config("
+            f"pipe.scheduler.config), or --scheduler {usual}. "
+            f"Supported: {', '.join(name.removesuffix('Scheduler') for name in family.schedulers)}"
+        )
+    kinds = [kind.__name__ for kind in type(pipe).__mro__]
+    if not set(kinds) & set(family.pipelines):
+        raise UnsupportedError(
+            f"{kinds[0]} has not been tried with steering; use the same weights in {family.pipelines[0]} "
+            f"({family.pipelines[0]}.from_pipe(pipe)), or in one of: {', '.join(family.pipelines[1:])}"
         )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
@@ -48,11 +43,6 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         raise UnsupportedError(
             f"pipe.{family.denoiser} is offloaded in groups, and the weights are gone when the backward needs them; "
             "load the pipeline anew and use pipe.enable_model_cpu_offload() (--offload model)"
-        )
-    if any(module._compiled_call_impl is not None for module in denoiser.modules()):
-        raise UnsupportedError(
-            f"pipe.{family.denoiser} was compiled in place, and gradients of its maps would be lost; "
-            "load the pipeline anew and steer it before compiling"
         )
 
 
@@ -84,12 +74,10 @@ def _offloaded_in_groups(module: nn.Module) -> bool:
 
 
 def refuse_wrapped(pipe: Any) -> None:
-    """Raise UnsupportedError for a denoiser that no family would recognise: compiled, or without a backward."""
+    """Raise UnsupportedError for a denoiser without a backward, which no family would recognise."""
     for name in ("unet", "transformer"):
         if type(getattr(pipe, name, None)).__module__.partition(".")[0] == "nunchaku":
             raise UnsupportedError(
                 f"pipe.{name} runs on nunchaku's kernels, which have no gradient; load the model's own weights, "
                 "quantised with --quantize 4bit if they are too large"
             )
-        if hasattr(getattr(pipe, name, None), "_orig_mod"):
-            raise UnsupportedError(f"pipe.{name} is compiled; steer the eager one: pipe.{name} = pipe.{name}._orig_mod")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 
 from learn_to_steer.errors import UnknownNameError
+from learn_to_steer.objectives._protocol import NEVER
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -119,14 +120,15 @@ def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | 
     """The profile called ``name``; ``rate`` is the official one's step size (None: of the pipeline).
 
     default: what the objective's ``schedule`` says: ours for the learned one, a baseline's as it was published.
-    equal: ours for every objective, so that they are compared at equal passes.
+    equal: ours for every objective, but without its stop: a probability is the learned one's alone, and so all take
+    the same passes.
     official: the authors' loop: up to 16 passes in every step of the first half, raw gradient, relations in
     turn inside a step, the step ends when one of them meets its target. *Source:* official_implementation, 5.
     """
     if name == "default":
         return SteeringConfig().changed(**(schedule or {}))
     if name == "equal":
-        return SteeringConfig(profile="equal")
+        return SteeringConfig(profile="equal", threshold=NEVER)
     if name == "official":
         return SteeringConfig(
             profile="official",

@@ -56,10 +56,10 @@ def read(
         asked, spots = _found(expanded, relations), list(expanded)
     requests = []
     for given, found, spot in zip(shown, asked, spots, strict=True):
-        pairs, groups = _pairs(pipe, family, objective, found, spot)
+        pairs, groups = _pairs(pipe, family, objective, found, spot, kwargs)
         words: tuple[int, ...] = ()
         if found and isinstance(spot, str) and objective.spec.columns == "every":
-            (words,) = text.token_columns(family.tokenizer(pipe), spot, [(0, len(spot))])
+            (words,) = family.columns(pipe, spot, [(0, len(spot))], kwargs)
         requests.append(Request(given, found, pairs, tuple(groups), words))
     return requests
 
@@ -89,7 +89,12 @@ def _found(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]]:
 
 
 def _pairs(
-    pipe: Any, family: Family, objective: Objective, relations: Sequence[Relation], spot: Spot
+    pipe: Any,
+    family: Family,
+    objective: Objective,
+    relations: Sequence[Relation],
+    spot: Spot,
+    arguments: Mapping[str, Any],
 ) -> tuple[tuple[Pair, ...], list[tuple[int, ...]]]:
     """A prompt's relations as pairs of object numbers, and every object's text columns."""
     check_predicates(objective, relations)
@@ -103,7 +108,7 @@ def _pairs(
     )
     if isinstance(spot, str):
         spans = [span for _, span in objects if span is not None]
-        return pairs, text.token_columns(family.tokenizer(pipe), spot, spans)
+        return pairs, family.columns(pipe, spot, spans, arguments)
     for name, _ in objects:
         if name not in spot:
             raise PromptError(f"columns name no {name!r}; they name {', '.join(spot)}")

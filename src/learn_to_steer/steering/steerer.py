@@ -15,6 +15,7 @@ from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.steering.checks import check_pipeline, check_update, refuse_wrapped
 from learn_to_steer.steering.config import SteeringConfig, profile
+from learn_to_steer.steering.eager import eager
 from learn_to_steer.steering.refine import Refiner, Sample
 from learn_to_steer.steering.report import ImageReport, SteeringReport
 from learn_to_steer.steering.request import Asked, read
@@ -35,7 +36,7 @@ class Steerer:
     """
 
     def __init__(self, objective: Objective, config: SteeringConfig | None = None) -> None:
-        self.objective = objective
+        self.objective, self._given = objective, config is not None
         self.config = config or profile("default", schedule=objective.schedule)
 
     @classmethod
@@ -52,12 +53,14 @@ class Steerer:
         cannot work with this one.
         """
         refuse_wrapped(pipe)
-        family = find(pipe)
-        layout = family.layout(getattr(pipe, family.denoiser))
+        with eager(pipe):
+            family = find(pipe)
+            layout = family.layout(getattr(pipe, family.denoiser))
+            usual = family.unnamed(pipe, "")
         self.objective.check(layout)
-        config = self.config
+        config = self.config if self._given else self.config.changed(**usual.steering)
         if config.rate is None:
-            config = config.changed(rate=family.unnamed(pipe, "").rate)
+            config = config.changed(rate=usual.rate)
         check_update(pipe, config)
         return SteeredPipeline(pipe, family, self.objective, config)
 
@@ -104,12 +107,13 @@ class SteeredPipeline:
         if not any(request.relations for request in requests):
             return _with_report(self.pipe(**kwargs), report)
         check_pipeline(self.pipe, self.family)
-        denoiser = getattr(self.pipe, self.family.denoiser)
-        tap = Tap(self.family.points(denoiser), self.family.attention(denoiser), self.objective.spec)
-        refiner = Refiner(self.family, denoiser, self.objective, tap, self.config, samples)
-        session = Session(self.pipe, self.family, refiner)
-        with session.installed():
-            output = self.pipe(**kwargs)
+        with eager(self.pipe):
+            denoiser = getattr(self.pipe, self.family.denoiser)
+            tap = Tap(self.family.points(denoiser), self.family.attention(denoiser), self.objective.spec)
+            refiner = Refiner(self.family, denoiser, self.objective, tap, self.config, samples)
+            session = Session(self.pipe, self.family, refiner)
+            with session.installed():
+                output = self.pipe(**kwargs)
         report.seconds = session.seconds
         self._note_untouched(samples)
         return _with_report(output, report)

@@ -16,7 +16,9 @@ class TrainConfig:
 
     The authors' sizes are ``width=256``, ``layers=2``, ``hidden=128``, ``dropout=0.3``. ``prompts`` "true" leaves the
     wrong-word prompts out of training (leakage ablation; turn ``augment`` off with it, for a mirrored map no longer
-    agrees with the trace of its words). *Source:* official_implementation, section 9.
+    agrees with the trace of its words). With "both" the true word is still named in every other row, so that a word is
+    worth reading; "balanced" weighs rows so that it says nothing. *Source:* official_implementation, section 9;
+    "balanced" is ours.
     """
 
     epochs: int = 100
@@ -27,7 +29,7 @@ class TrainConfig:
     plateau_patience: int = 5
     patience: int = 10
     seed: int = 0
-    prompts: Literal["both", "true"] = "both"
+    prompts: Literal["both", "true", "balanced"] = "both"
     augment: bool = True
     width: int = 96
     layers: int = 2

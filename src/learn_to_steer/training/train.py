@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from learn_to_steer import classifier, storage
+from learn_to_steer import classifier, families, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.dataset import Rows
 from learn_to_steer.dataset.progress import counting
@@ -68,7 +68,11 @@ def _data(manifest: Manifest) -> dict[str, Any]:
         key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
     }
     about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
-    return {"model": manifest.settings.get("model", ""), **about, **named}
+    model = str(manifest.settings.get("model", ""))
+    variant = families.variants().get(model.partition("=")[0])
+    source = variant.source if variant else model
+    hub = source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).is_dir()
+    return {"model": model, "base_model": source if hub else "", **about, **named}
 
 
 class _Run:
@@ -81,6 +85,12 @@ class _Run:
         # Validation follows what is trained on; the probe of the finished model sees both prompts.
         self._chosen, self._val = (_chosen(split, config.prompts) for split in (rows, held_out))
         self._augment = Augment(manifest.classes) if config.augment else None
+        self._weights, self._val_weights = (
+            balance(split.label[chosen], split.prompted[chosen], len(manifest.classes), augment)
+            if config.prompts == "balanced"
+            else torch.ones(len(manifest.classes), len(manifest.classes))
+            for split, chosen, augment in ((rows, self._chosen, self._augment), (held_out, self._val, None))
+        )
         self._accelerator = Accelerator()
         torch.manual_seed(config.seed)
         model = RelationClassifier(config.classifier(manifest))
@@ -123,22 +133,22 @@ class _Run:
         order = self._chosen[torch.randperm(len(self._chosen), generator=generator)]
         for start in range(0, len(order), self.config.batch):
             index = order[start : start + self.config.batch]
-            maps, label = self.rows.maps(index).float(), self.rows.label[index]
+            maps, label, prompted = self.rows.maps(index).float(), self.rows.label[index], self.rows.prompted[index]
             if self._augment:
-                maps, label = self._augment(maps, label, generator)
+                maps, label, prompted = self._augment(maps, label, prompted, generator)
             device = self._accelerator.device
             predicted = self.model(maps.to(device), self.rows.level[index].to(device))
-            loss = functional.cross_entropy(predicted, label.to(device))
+            loss = _loss(predicted, label.to(device), self._weights[label, prompted].to(device))
             self._optimizer.zero_grad()
             self._accelerator.backward(loss)
             self._optimizer.step()
             losses.append(float(loss.detach()))
             count(1)
         found = logits(self.model, self.held_out, self._val)["both"]
-        label = self.held_out.label[self._val]
+        label, prompted = self.held_out.label[self._val], self.held_out.prompted[self._val]
         entry = {
             "train_loss": sum(losses) / len(losses),
-            "val_loss": float(functional.cross_entropy(found, label)),
+            "val_loss": float(_loss(found, label, self._val_weights[label, prompted])),
             "val_accuracy": float((found.argmax(dim=1) == label).double().mean()),
             "rate": float(self._optimizer.param_groups[-1]["lr"]),
         }
@@ -171,6 +181,18 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._plateau.load_state_dict(state["plateau"])
+
+
+def balance(label: Tensor, prompted: Tensor, classes: int, augment: Augment | None) -> Tensor:
+    """Weights (true relation, prompted one) under which the two are independent; 0 where a pair does not occur."""
+    counts = torch.zeros(classes, classes).index_put_((label, prompted), torch.ones(len(label)), accumulate=True)
+    joint = (augment.joint(counts) if augment else counts) / len(label)
+    apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return torch.where(joint > 0, apart / joint.clamp_min(1e-12), 0.0)
+
+
+def _loss(predicted: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    return (functional.cross_entropy(predicted, label, reduction="none") * weights).mean()
 
 
 def _chosen(rows: Rows, prompts: str) -> Tensor:
