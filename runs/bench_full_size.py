@@ -4,8 +4,9 @@ beside explicit attention that keeps every map. Seconds and peak memory above th
     python runs/bench_full_size.py                      # SD1.4, SD2.1-base, FLUX.1-dev at full width with 2+2 blocks
     python runs/bench_full_size.py --model sd:1.4 --side 512
 
-Every way runs in a process of its own, so that its peak is its own. Nothing is downloaded. Numbers go to
-docs/results/full_size.json with the device named; on a GPU FLUX is built whole (--whole) in bf16.
+Every way runs in a process of its own, so that its peak is its own. Nothing is downloaded. *image* is the time of a
+steered image, put together: a forward a step of the variant's schedule and thirty passes at most, text and VAE left
+out. Numbers go to docs/results/full_size.json with the device named; on a GPU FLUX is built whole (--whole) in bf16.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from torch.overrides import TorchFunctionMode
 
 from learn_to_steer import storage
 from learn_to_steer.families import Call
-from learn_to_steer.families._load import skeleton
+from learn_to_steer.families._load import named_variant, skeleton
 from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.steering import SteeringConfig
 from learn_to_steer.tap import Tap
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ("explicit", "tap", "tap, checkpointed")
-MODELS = {"sd:1.4": 512, "sd:2.1": 512, "flux:dev": 512}
+WAYS = ("explicit", "tap", "tap, checkpointed", "forward alone")
+MODELS = {"sd:1.4": 512, "sd:2.1": 512, "flux:dev": 512, "flux:schnell": 256}
 CUDA = torch.cuda.is_available()
 
 
@@ -63,8 +65,10 @@ def build(model: str, whole: bool) -> tuple[Any, torch.nn.Module]:
         config |= {"num_layers": 2, "num_single_layers": 2}
     torch.manual_seed(0)
     dtype = torch.bfloat16 if CUDA else torch.float32
+    torch.set_default_dtype(dtype)  # never in fp32 first: that alone would fill a GPU
     with torch.device("cuda" if CUDA else "cpu"):
-        denoiser = getattr(diffusers, family.network).from_config(config).to(dtype)
+        denoiser = getattr(diffusers, family.network).from_config(config)
+    torch.set_default_dtype(torch.float32)
     return family, denoiser.requires_grad_(False)
 
 
@@ -91,6 +95,14 @@ def call_of(denoiser: torch.nn.Module, side: int) -> Call:
     return Call(drawn(1, places**2, config.in_channels), torch.tensor([0.9]).to(like), rest, shared)
 
 
+def held() -> int:
+    """Bytes in use before a pass; on a GPU the peak is counted from here on."""
+    if not CUDA:
+        return peak()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
 def peak() -> int:
     """Bytes at the highest so far."""
     return torch.cuda.max_memory_allocated() if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -102,12 +114,15 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
     if way == WAYS[2]:
         denoiser.enable_gradient_checkpointing()
     tokens = family.text_length(call)
-    before, seconds = peak(), []
+    before, seconds, gradient = held(), [], torch.zeros(())
     for _ in range(passes):
         began = time.monotonic()
         leaf = call.latents.detach().clone().requires_grad_()
         arguments = family.write(Call(leaf, call.time, call.rest, call.shared)) | {"return_dict": False}
-        if way == WAYS[0]:
+        if way == WAYS[3]:
+            with torch.no_grad():
+                denoiser(**arguments)
+        elif way == WAYS[0]:
             with KeepEverything(tokens, family.name == "flux") as mode:
                 denoiser(**arguments)
             loss = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
@@ -149,6 +164,14 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True)
             found[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
             print(f"{model} {side} px  {way:20} {found[way]}", flush=True)
+        if all("seconds" in found[way] for way in WAYS):
+            steps, passes = named_variant(model).steps, SteeringConfig().total_passes
+            doubled = 2 if model.startswith("sd") else 1  # guidance
+            passed = min(found[way]["seconds"] for way in WAYS[1:3])
+            found["image"] = {
+                "seconds": doubled * steps * found[WAYS[3]]["seconds"] + passes * passed,
+                "passes": passes,
+            }
         blocks = " (2+2 blocks)" if model.startswith("flux") and not options.whole else ""
         stored[f"{model}{blocks}, {side} px, {device}"] = found
         storage.write_json(path, stored)

@@ -1,12 +1,13 @@
 """A CoMPaSS-like baseline: fine-tune on truly aligned scenes, with the order of the tokens told to the keys.
 
-    python runs/compass_like.py --steps 400 --limit 25      # trains a LoRA of sd:emoji, then measures with and without
+    python runs/compass_like.py --steps 400 --limit 25      # trains a LoRA of sd:emoji, then measures it
 
 *Source of the idea:* CoMPaSS, arXiv 2412.13195. Kept: pairs with one clear axis and captions that say it truly; TENOR,
 a sinusoidal table of positions (base 10,000) added to the text features before every cross-attention's key projection.
 *Differs:* rendered scenes in place of filtered COCO pictures, a LoRA in place of the full UNet, no token and pixel
 losses (they need masks of real pictures). It is ours, not theirs, and is measured on this model only. Sampled
-unsteered, at the unsteered price; what it does to counts and pairs without relation stands beside it (paper, Table 7).
+unsteered, at the unsteered price. Its rows stand in docs/tables.md beside those of paper_tables.py, also for counts and
+pairs without relation (paper, Table 7): same prompts, noise and dtype.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from lora import adapted, fit
+from paper_tables import weights
+from table_page import keep
+from table_rows import Row
 from torch import Tensor, nn
 
 from learn_to_steer import storage
@@ -32,8 +35,7 @@ from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "results" / "compass-like"
-KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "seconds_per_image", "images")
+MODEL, NAME = "sd:emoji", "compass-like"
 BENCHMARKS = ("geneval-position", "geneval-two-object", "geneval-counting")
 TRUTHFUL = CaptionStyle(true_relation=1.0, random_relation=0.0)
 SCENES = 2048
@@ -88,14 +90,12 @@ def train_lora(folder: Path, options: argparse.Namespace) -> None:
     storage.write_json(folder / "settings.json", settings)
 
 
-def opened(lora: Path | None) -> Model:
-    """The unsteered model, fine-tuned or not."""
-    model = open_model(ModelConfig(objective="none", device="cpu", lora=() if lora is None else (str(lora),)))
-    if lora is None:
-        return model
+def opened(lora: Path, dtype: str | None) -> Model:
+    """The fine-tuned model, unsteered."""
+    model = open_model(ModelConfig(objective="none", device="cpu", lora=(str(lora),), dtype=dtype))
     add_order(model.pipe.unet)
     digest = storage.sha256(next(lora.glob("*.safetensors")))[:12]
-    return replace(model, fingerprints=model.fingerprints | {"compass-like": digest})
+    return replace(model, fingerprints=model.fingerprints | {NAME: digest})
 
 
 def main() -> None:
@@ -106,27 +106,31 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=25, help="prompts of each benchmark")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/compass-like"))
     options = parser.parse_args()
     lora = options.out / "lora"
     if not (lora / "settings.json").is_file():
         train_lora(lora, options)
-    found: dict[str, Any] = {"training": storage.read_json(lora / "settings.json"), "seed": options.seed}
-    for what, model in (("base", opened(None)), ("compass-like", opened(lora))):
-        for benchmark in BENCHMARKS:
-            config = EvaluateConfig(
-                objective="none",
-                benchmark=benchmark,
-                images=options.images,
-                limit=options.limit,
-                seed=options.seed,
-                out=str(options.out / f"{benchmark}-{what}"),
-                batch=16,
-            )
-            summary = evaluate(config, model=model)
-            found[f"{benchmark} {what}"] = {key: summary[key] for key in KEPT}
-            print(f"{benchmark:20}{what:14}right {summary['accuracy']:.3f}", flush=True)
-            storage.write_json(DOCS / "sd-emoji.json", found)
+    model = opened(lora, options.dtype)
+    for benchmark in BENCHMARKS:
+        folder = options.out / benchmark
+        config = EvaluateConfig(
+            objective="none",
+            benchmark=benchmark,
+            images=options.images,
+            limit=options.limit,
+            seed=options.seed,
+            dtype=options.dtype,
+            out=str(folder),
+            batch=16,
+        )
+        summary = evaluate(config, model=model)
+        row = Row(NAME, benchmark)
+        asked = {key: getattr(options, key) for key in ("limit", "images", "seed", "dtype")}
+        training = storage.read_json(lora / "settings.json")
+        keep(MODEL, row, folder, asked | {"weights": weights(MODEL), "settings": {}, "training": training})
+        print(f"{benchmark:20}right {summary['accuracy']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

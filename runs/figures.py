@@ -6,7 +6,8 @@
 ``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: the same,
 every row a prompt, every column a method (handcrafted losses at their published schedule). ``steps``: attention over
 the denoising steps, base and steered (Fig. 5). ``failures``: what went wrong in steered pictures of emoji_results.py,
-the first ones of each kind (Fig. 13). Nothing is chosen by its looks: the seed is the first one, prompts stand here.
+the first ones of each kind (Fig. 13). ``limitations``: prompts of a kind that steering does not master (Fig. 7).
+Nothing is chosen by its looks: the seeds are the first ones, prompts stand here.
 """
 
 from __future__ import annotations
@@ -39,20 +40,29 @@ PROMPTS = (
     "a chair above a sheep",
     "a robot to the left of a turtle",
 )
-METHODS = ("none", "attend-and-excite", "for-spatial", "storm-fixed", "layout-guidance", "learned")
+METHODS = ("none", "attend-and-excite", "for-spatial", "storm-ot", "infsplign", "layout-guidance", "learned")
+LIMITS = {
+    "many objects": "a dog to the left of a cat and a pizza above a bus and the bus is to the right of a chair",
+    "a scene, adjectives": "a bright photo of a small brown dog resting to the left of a shiny red bus. A clear day.",
+    "one name twice": "a dog to the left of a dog",
+    "depth: not a relation here": "a dog in front of a cat",
+}
 ACROSS = 5
 KINDS = ("missing", "wrong side", "ambiguous", "fused")
 
 
-def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int) -> list[Shown]:
-    """A picture of each prompt, all from the same noise, steered if the model is, framed by the verdict."""
-    generators = [torch.Generator().manual_seed(seed) for _ in prompts]
+def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Shown]:
+    """A picture of each prompt, steered if the model is, framed by the verdict where a relation is asked for.
+
+    All from the noise of ``seed``, or each from the next one's.
+    """
+    generators = [torch.Generator().manual_seed(seed + spread * n) for n in range(len(prompts))]
     call = model.steered or model.pipe
     pictures = call(list(prompts), generator=generators, **model.sampling).images
     asked = [BenchmarkPrompt(0, prompt, parse(prompt), {}) for prompt in prompts]
     found = eye.look(pictures, asked)
     return [
-        Shown(picture, judge(prompt, boxes, eye.vocabulary)["correct"])
+        Shown(picture, judge(prompt, boxes, eye.vocabulary)["correct"] if prompt.relations else None)
         for prompt, picture, boxes in zip(asked, pictures, found, strict=True)
     ]
 
@@ -103,7 +113,22 @@ def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
     return grid([""] * ACROSS, rows) if rows else None
 
 
-FIGURE = {"orientations": orientations, "methods": methods, "steps": steps, "failures": failures}
+def limitations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    models = {name: open_model(ModelConfig(model=options.model, objective=name)) for name in ("none", "learned")}
+    rows = []
+    for what, prompt in LIMITS.items():
+        for name, label in (("none", "unsteered"), ("learned", "steered")):
+            rows.append((f"{what}: {label}", shown(models[name], eye, [prompt] * ACROSS, options.seed, spread=True)))
+    return grid([""] * ACROSS, rows)
+
+
+FIGURE = {
+    "orientations": orientations,
+    "methods": methods,
+    "steps": steps,
+    "failures": failures,
+    "limitations": limitations,
+}
 
 
 def main() -> None:

@@ -104,6 +104,14 @@ class Base(nn.Module):
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, CLASSES, 16, 16)
 
 
+def start_packaged(**parts: nn.Module) -> None:
+    """Start parts, by their folder's name, from the packaged weights if there are any; a checkpoint replaces them."""
+    for name, part in parts.items():
+        if (FOLDER / name).exists():
+            kept = type(part).from_pretrained(FOLDER / name, torch_dtype=torch.float32)
+            part.load_state_dict(kept.state_dict())
+
+
 class Texts:
     """Captions to embeddings, tokenized as FluxPipeline does."""
 

@@ -28,6 +28,7 @@ from flux_emoji import (
     pack,
     pipeline,
     predict,
+    start_packaged,
     tokenizers,
     trained,
     transformer,
@@ -72,6 +73,7 @@ class Stage:
     def __init__(self, options: argparse.Namespace) -> None:
         self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), options.batch
         self.base = Base(*tokenizers()).to(DEVICE)
+        start_packaged(text_encoder=self.base.text_encoder, transformer=self.base.transformer)
         language = newest("flux-text")
         self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen

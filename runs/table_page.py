@@ -1,0 +1,150 @@
+"""docs/tables.md and a CSV a table, from the lines and settings that docs/results/tables keeps of every row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from table_rows import BASE, LEARNED, Row, Table, tables
+
+from learn_to_steer import storage
+from learn_to_steer.evaluation import compared, summarise
+from learn_to_steer.geometry import BASIC
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "docs" / "results" / "tables"
+PAGE = ROOT / "docs" / "tables.md"
+FIELDS = (
+    *("index", "sample", "prompt", "relations", "correct", "present", "held", "on_axis", "reason", "scores"),
+    *("passes", "checks", "converged", "seconds"),
+)
+
+
+def place(model: str, row: Row, ending: str = "jsonl") -> Path:
+    return KEPT / model.replace(":", "-") / f"{row.name}.{ending}"
+
+
+def lines(model: str, row: Row) -> list[dict[str, Any]]:
+    path = place(model, row)
+    return storage.read_jsonl(path) if path.exists() else []
+
+
+def settings(model: str) -> dict[str, dict[str, Any]]:
+    """What every kept row of ``model`` was made with, by the row's name."""
+    path = KEPT / model.replace(":", "-") / "rows.json"
+    return storage.read_json(path) if path.exists() else {}
+
+
+def keep(model: str, row: Row, folder: Path, made: dict[str, Any]) -> None:
+    """Keep a line of every picture that the evaluation in ``folder`` lists, and what it was ``made`` with."""
+    counted = {(r["index"], r["sample"]): r for r in storage.read_jsonl(folder / "results.jsonl")}
+    found = [json.dumps({key: counted[k][key] for key in FIELDS}) for k in sorted(counted)]
+    if len(lines(model, row)) > len(found) and settings(model).get(row.name, {}).get("weights") == made["weights"]:
+        raise SystemExit(f"{place(model, row)} holds more pictures than this run ({len(found)}): ask for no fewer")
+    place(model, row).parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(place(model, row), "\n".join(found) + "\n")
+    remember(model, row, made)
+
+
+def refuse(model: str, row: Row, reason: str, made: dict[str, Any]) -> None:
+    """Keep that ``row`` cannot be made on this model, and why."""
+    place(model, row).parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(place(model, row), json.dumps({"refused": reason}) + "\n")
+    remember(model, row, made)
+
+
+def remember(model: str, row: Row, made: dict[str, Any]) -> None:
+    # Read again: another process may do other rows.
+    storage.write_json(KEPT / model.replace(":", "-") / "rows.json", settings(model) | {row.name: made})
+
+
+def write(models: list[str]) -> None:
+    page = ["# Tables", "", "Made by `runs/paper_tables.py --write`; what a row lacks has not been measured.", ""]
+    for number, table in tables().items():
+        for model in models:
+            made = {settings(model)[row.name]["weights"] for row in table.rows if row.name in settings(model)}
+            if len(made) > 1:
+                raise SystemExit(f"table {number} of {model} has rows of different weights: make the older ones anew")
+            page += section(number, table, model)
+    storage.write_atomic(PAGE, "\n".join(page))
+
+
+def section(number: str, table: Table, model: str) -> list[str]:
+    """One table of one model in Markdown, and as CSV beside the kept lines; nothing where nothing was measured."""
+    view = VIEWS[table.view]
+    rows = [(row, cells) for row in table.rows if (cells := view(model, row)) is not None]
+    if not rows:
+        return []
+    paper = bool(table.paper)
+    head = ["benchmark", "method", "schedule", *HEADS[table.view], *(["paper"] if paper else [])]
+    body = []
+    for row, cells in rows:
+        # The paper ran every baseline at its own schedule.
+        theirs = table.paper.get((row.benchmark, row.method), "") if row.schedule == "default" else ""
+        empty = [""] * (len(HEADS[table.view]) - len(cells))
+        body.append([row.benchmark, row.method, row.schedule, *cells, *empty, *([theirs] if paper else [])])
+    with (KEPT / f"table-{number}-{model.replace(':', '-')}.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *body])
+    title = f"Table {number}: {table.title}" if number.isdigit() else table.title
+    shown = ["| " + " | ".join(line) + " |" for line in body]
+    return [f"## {title}, {model}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *shown, ""]
+
+
+def accuracy(model: str, row: Row) -> list[str] | None:
+    """Cells of one method; None when there is nothing, the reason alone when it cannot run on this model."""
+    mine = lines(model, row)
+    if not mine or "refused" in mine[0]:
+        return ["-", f"(cannot run: {mine[0]['refused']})"] if mine else None
+    found = summarise(mine)
+    low, high = found["accuracy_interval"]
+    where = found["accuracy_where_present"]
+    cells = [str(found["images"]), f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]"]
+    cells += [difference(model, row, mine, BASE), difference(model, row, mine, LEARNED)]
+    cells += [f"{found['both_present']:.2f}", "-" if where is None else f"{where:.2f}"]
+    return [*cells, f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
+
+
+def difference(model: str, row: Row, mine: list[dict[str, Any]], other: str) -> str:
+    """Share right minus that of ``other`` on the same pictures, with its interval."""
+    theirs = lines(model, Row(other, row.benchmark))
+    if not theirs or (row.objective == other and row.schedule == "default"):
+        return ""
+    mean, least, most = compared(mine, theirs)["correct"]
+    return f"{mean:+.2f} [{least:+.2f}, {most:+.2f}]"
+
+
+def alike(model: str, row: Row) -> list[str] | None:
+    """Similarity to the unsteered pictures and to those of other prompts; change of the background's deviation."""
+    path = place(model, row, "likeness.json")
+    if not path.exists():
+        return None
+    found = storage.read_json(path)
+    mean, low, high = found["similarity"]
+    strangers = found["similarity_to_strangers"]
+    cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]", "-" if strangers is None else f"{strangers:.3f}"]
+    if "background" in found:
+        mean, low, high = found["background"]["deviation"]
+        cells += [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", f"{found['background']['deviation_there']:.4f}"]
+    return cells
+
+
+def relations(model: str, row: Row) -> list[str] | None:
+    """Share of right pictures under each of the four relations."""
+    mine = lines(model, row)
+    if not mine or "refused" in mine[0]:
+        return None
+    found = summarise(mine)["per_relation"]
+    return [f"{found[name]['accuracy']:.2f}" if name in found else "" for name in BASIC]
+
+
+VIEWS = {"accuracy": accuracy, "likeness": alike, "relations": relations}
+HEADS = {
+    "accuracy": (
+        *("images", "right [95 %]", "minus unsteered", "minus learned", "all present", "right where present"),
+        *("passes", "s/image"),
+    ),
+    "likeness": ("similarity [95 %]", "to other prompts' pictures", "background, deviation [95 %]", "unsteered"),
+    "relations": BASIC,
+}
