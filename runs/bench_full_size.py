@@ -60,7 +60,8 @@ class KeepEverything(TorchFunctionMode):
 
 def build(model: str, whole: bool) -> tuple[Any, torch.nn.Module]:
     family, empty = skeleton(model)
-    config = dict(empty.config)
+    # diffusers drops what it lists as defaults, changed or not.
+    config = {key: value for key, value in empty.config.items() if key != "_use_default_values"}
     if model.startswith("flux") and not whole:
         config |= {"num_layers": 2, "num_single_layers": 2}
     torch.manual_seed(0)
