@@ -85,9 +85,7 @@ ABLATIONS = {
         (
             Row("noise mixing", {"inversion": "noise"}),
             Row("fixed-point DDIM", {"inversion": "fixed-point"}),
-            Row(
-                "noise mixing, sampled back", {"inversion": "fixed-point", "inversion_settings": MIXED, "quality": 0.0}
-            ),
+            Row("noise mixing, sampled back", {"inversion": "fixed-point", **MIXED}),
         ),
         share=0.4,
     ),

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lora import adapted, fit
-from paper_tables import weights
+from paper_tables import asked, weights
 from table_page import keep
 from table_rows import Row
 from torch import Tensor, nn
@@ -115,21 +115,11 @@ def main() -> None:
     model = opened(lora, options.dtype)
     for benchmark in BENCHMARKS:
         folder = options.out / benchmark
-        config = EvaluateConfig(
-            objective="none",
-            benchmark=benchmark,
-            images=options.images,
-            limit=options.limit,
-            seed=options.seed,
-            dtype=options.dtype,
-            out=str(folder),
-            batch=16,
-        )
+        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **asked(options))
         summary = evaluate(config, model=model)
-        row = Row(NAME, benchmark)
-        asked = {key: getattr(options, key) for key in ("limit", "images", "seed", "dtype")}
         training = storage.read_json(lora / "settings.json")
-        keep(MODEL, row, folder, asked | {"weights": weights(MODEL), "settings": {}, "training": training})
+        made = asked(options) | {"weights": weights(MODEL), "settings": {}, "training": training}
+        keep(MODEL, Row(NAME, benchmark), folder, made)
         print(f"{benchmark:20}right {summary['accuracy']:.3f}", flush=True)
 
 

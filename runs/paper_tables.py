@@ -67,10 +67,14 @@ def searched(model: str, row: Row) -> dict[str, Any] | None:
     return best["settings"] if best else None
 
 
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Which pictures of every row are made: the same for all scripts whose rows stand in one table."""
+    return {key: getattr(options, key) for key in ("limit", "images", "seed", "dtype")}
+
+
 def made(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     """What the pictures of ``row`` depend on, beside its name."""
-    asked = {key: getattr(options, key) for key in ("limit", "images", "seed", "dtype")}
-    return asked | {"weights": weights(options.model), "settings": searched(options.model, row)}
+    return asked(options) | {"weights": weights(options.model), "settings": searched(options.model, row)}
 
 
 def run(row: Row, options: argparse.Namespace) -> None:
@@ -91,12 +95,9 @@ def run(row: Row, options: argparse.Namespace) -> None:
         benchmark=row.benchmark,
         data=options.t2i if row.benchmark == COMPOSED else None,
         settings=wanted["settings"],
-        images=options.images,
-        limit=options.limit,
-        seed=options.seed,
-        dtype=options.dtype,
         out=str(folder),
         batch=16,
+        **asked(options),
     )
     try:
         summary = evaluate(config, lambda done, of: print(f"\r{row.name}: {done}/{of}  ", end="", flush=True))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from paper_tables import weights
+from paper_tables import asked, weights
 from table_page import keep
 from table_rows import POSITION, Row
 from torch import Tensor, nn
@@ -186,16 +186,8 @@ def main() -> None:
 
     def measure(weight: float, benchmark: str, images: int) -> tuple[float, Path]:
         folder = options.out / f"{benchmark}-{weight}"
-        config = EvaluateConfig(
-            objective="none",
-            benchmark=benchmark,
-            images=images,
-            limit=options.limit,
-            seed=options.seed,
-            dtype=options.dtype,
-            out=str(folder),
-            batch=16,
-        )
+        pictures = asked(options) | {"images": images}
+        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **pictures)
         summary = evaluate(config, model=bend(nets, weight, digest, options.dtype))
         print(f"{benchmark:24}weight {weight}  right {summary['accuracy']:.3f}", flush=True)
         return float(summary["accuracy"]), folder
@@ -203,9 +195,8 @@ def main() -> None:
     tried = {weight: measure(weight, "geneval-position-val", 1)[0] for weight in WEIGHTS}
     best = max(tried, key=lambda weight: tried[weight])
     _, folder = measure(best, POSITION, options.images)
-    asked = {key: getattr(options, key) for key in ("limit", "images", "seed", "dtype")}
     training = {key: getattr(options, key) for key in ("steps", "batch")} | {"validation": tried}
-    made = asked | {"weights": weights(MODEL), "settings": {"weight": best}, "training": training}
+    made = asked(options) | {"weights": weights(MODEL), "settings": {"weight": best}, "training": training}
     keep(MODEL, Row(NAME), folder, made)
 
 

@@ -191,12 +191,12 @@ def named_variant(model: str) -> Variant | None:
         return known[model]
     name, _, place = model.partition("=")
     if name in known and place:  # the facts of a variant, the weights from elsewhere
-        if _is_folder(place) or _hub_id(place):
+        if is_folder(place) or is_hub_id(place):
             return replace(known[name], source=place)
         raise DataError(f"the model folder {place} does not exist; name a diffusers folder or a hub id after {name}=")
     if not model.strip():
         raise DataError("no model is named; name a variant, a diffusers folder or a hub id")
-    if _is_folder(model):
+    if is_folder(model):
         return None
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise DataError(f"the model folder {model} does not exist; name a diffusers folder, a hub id or a variant")
@@ -205,11 +205,13 @@ def named_variant(model: str) -> Variant | None:
     return None
 
 
-def _is_folder(place: str) -> bool:
+def is_folder(place: str) -> bool:
+    """Whether ``place`` is a folder of this machine; "~" is the user's own."""
     return Path(place).expanduser().is_dir()
 
 
-def _hub_id(place: str) -> bool:
+def is_hub_id(place: str) -> bool:
+    """Whether ``place`` is written as a hub id, "owner/name"; a folder may be, too."""
     return place.count("/") == 1 and not place.startswith((".", "/", "~"))
 
 

@@ -13,6 +13,7 @@ from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.replay import record
 from learn_to_steer.steering.checks import check_pipeline, refuse_wrapped
+from learn_to_steer.steering.eager import eager
 from learn_to_steer.steering.memory import Need, estimate
 from learn_to_steer.tap import Tap
 
@@ -40,6 +41,11 @@ def examine(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | N
     Raises UnsupportedError and CaptureError, naming the remedy, for what steering cannot work with.
     """
     refuse_wrapped(pipe)
+    with eager(pipe):
+        return _examined(pipe, height, width, arguments)
+
+
+def _examined(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None) -> Finding:
     family = find(pipe)
     check_pipeline(pipe, family)
     denoiser = getattr(pipe, family.denoiser)

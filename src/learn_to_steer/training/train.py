@@ -24,6 +24,7 @@ from learn_to_steer.dataset import Rows
 from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest
 from learn_to_steer.errors import DataError, SteerError
+from learn_to_steer.families._load import is_folder, is_hub_id
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augment import Augment
 from learn_to_steer.training.config import TrainConfig
@@ -71,7 +72,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
     model = str(manifest.settings.get("model", ""))
     variant = families.variants().get(model.partition("=")[0])
     source = variant.source if variant else model
-    hub = source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).is_dir()
+    hub = is_hub_id(source) and not is_folder(source)
     return {"model": model, "base_model": source if hub else "", **about, **named}
 
 
