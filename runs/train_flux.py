@@ -1,13 +1,18 @@
-"""Train ``flux:emoji`` and ``flux:emoji-schnell`` on the emoji world, in three stages; each resumes where it was.
+"""Train ``flux:emoji`` and ``flux:emoji-schnell`` on the emoji world, in stages; each resumes where it was.
 
     python runs/train_text.py --minutes 15                               # first: T5, on text alone
     torchrun --nproc-per-node 2 runs/train_flux.py base --steps 12000    # flow matching, CLIP along
     torchrun --nproc-per-node 2 runs/train_flux.py guided --steps 2000   # guidance distilled into an input, as in dev
-    torchrun --nproc-per-node 2 runs/train_flux.py few --steps 3000      # four steps without guidance, as schnell
     python runs/train_flux.py export                                     # write the newest of each into the package
+    torchrun --nproc-per-node 2 runs/couple_flux.py --minutes 30         # pictures of the packaged model that are right
+    torchrun --nproc-per-node 2 runs/train_flux.py straight --steps 2000  # straight lines from noises to those
+    torchrun --nproc-per-node 2 runs/train_flux.py few --steps 3000      # four steps without guidance, as schnell
+    python runs/train_flux.py export
 
-``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142); ``few``
-is progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go.
+``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142);
+``straight`` is rectified flow's second round (Liu et al., arXiv 2209.03003) on pictures that were checked; ``few`` is
+progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go.
+A stage that has no checkpoint to start from takes the packaged weights.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import json
 
 import numpy as np
 import torch
+from couple_flux import Pairs
 from flux_emoji import (
     FEW,
     FOLDER,
@@ -44,14 +50,19 @@ from learn_to_steer.emoji.tidy import CELLS
 from learn_to_steer.emoji.world import WorldConfig
 
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
+PARTS = ("text_encoder", "text_encoder_2", "transformer")
 GUIDANCE = 6.0  # with less of it, more pictures lack an object
 SEGMENTS, INSIDE = 4, 3
+
+
+def written(name: str) -> bool:
+    return (CHECKPOINTS / name / "state.json").exists()
 
 
 def newest(name: str) -> dict[str, torch.Tensor]:
     """EMA weights of a stage's newest checkpoint."""
     folder = CHECKPOINTS / name
-    if not (folder / "state.json").exists():
+    if not written(name):
         raise SystemExit(f"there is no checkpoint of {name} in {folder}: run that stage first")
     stored = load_file(folder / f"{json.loads((folder / 'state.json').read_text())['step']}.safetensors")
     return {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
@@ -73,18 +84,21 @@ class Stage:
     def __init__(self, options: argparse.Namespace) -> None:
         self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), options.batch
         self.base = Base(*tokenizers()).to(DEVICE)
-        start_packaged(text_encoder=self.base.text_encoder, transformer=self.base.transformer)
-        language = newest("flux-text")
-        self.base.text_encoder_2.load_state_dict({k[8:]: v for k, v in language.items() if k.startswith("encoder.")})
+        start_packaged(**{name: getattr(self.base, name) for name in PARTS})
+        if written("flux-text") or not (FOLDER / "text_encoder_2").exists():
+            heads = {k[8:]: v for k, v in newest("flux-text").items() if k.startswith("encoder.")}
+            self.base.text_encoder_2.load_state_dict(heads)
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
         true, at_random = options.relations
         style = CaptionStyle(true_relation=true, random_relation=at_random)
         self.pool = Pool(self.vae, options.chunks, WorldConfig(cells=CELLS), style)
 
-    def teacher(self, name: str) -> Base:
-        self.pool.grow()  # no need to begin with few scenes
-        self.base.load_state_dict(newest(name), strict=False)
+    def teacher(self, *names: str) -> Base:
+        """Frozen, with the weights of those stages that have a checkpoint, later ones over earlier ones."""
+        for name in filter(written, names):
+            part = self.base if name == "flux-base" else self.base.transformer
+            part.load_state_dict(newest(name))
         return trained(self.base).requires_grad_(False)
 
     def draw(self, step: int, salt: int) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
@@ -134,6 +148,7 @@ def base_stage(options: argparse.Namespace) -> None:
 
 def guided_stage(options: argparse.Namespace) -> None:
     stage = Stage(options)
+    stage.pool.grow()  # no need to begin with few scenes
     teacher = stage.teacher("flux-base")
     student = copy.deepcopy(stage.base.transformer)
     fast = trained(student)
@@ -160,17 +175,43 @@ def guided_stage(options: argparse.Namespace) -> None:
     train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
 
 
-def few_stage(options: argparse.Namespace) -> None:
-    stage = Stage(options)
-    teacher = stage.teacher("flux-base")
-    guided = transformer(guidance=True).to(DEVICE)
-    guided.load_state_dict(newest("flux-guided"))
-    teacher.transformer.load_state_dict(guided.state_dict())
-    student = unguided(guided)
+def straight_stage(options: argparse.Namespace) -> None:
+    stage, pairs = Stage(options), Pairs()
+    teacher = stage.teacher("flux-base", "flux-guided")
+    student = copy.deepcopy(stage.base.transformer)
     fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        clean, captions, _, noise = stage.draw(step, 5)
+        clean, captions, noise = pairs.draw(np.random.default_rng((6, step, RANK)), options.batch)
+        torch.manual_seed(step * WORLD + RANK)
+        time, scale = noise_levels(len(clean)), torch.full((len(clean),), GUIDANCE, device=DEVICE)
+        with torch.no_grad():
+            text, pooled = stage.texts(teacher, captions)
+        guess = predict(fast, mixed(clean, noise, time), time, text, pooled, scale)
+        error = (guess.float() - (noise - clean)).square().mean()
+        return error, {"mse": error.item()}
+
+    def show(step: int, state: dict[str, torch.Tensor]) -> None:
+        stage.base.transformer.load_state_dict(state)
+        stage.sheet("flux-straight", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
+
+    train("flux-straight", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+
+
+def few_stage(options: argparse.Namespace) -> None:
+    stage = Stage(options)
+    teacher = stage.teacher("flux-base", "flux-guided", "flux-straight")
+    pairs = Pairs() if written("flux-straight") else None
+    if pairs is None:
+        stage.pool.grow()
+    student = unguided(stage.base.transformer)
+    fast = trained(student)
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if pairs is None:
+            clean, captions, _, noise = stage.draw(step, 5)
+        else:
+            clean, captions, noise = pairs.draw(np.random.default_rng((5, step, RANK)), options.batch)
         # Twice as often the first steps: objects and places are settled there.
         part = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3], device=DEVICE)[torch.randint(8, (len(clean),), device=DEVICE)]
         start = 1 - part / SEGMENTS
@@ -213,12 +254,14 @@ def loop_settings(options: argparse.Namespace) -> dict[str, object]:
 
 def write(_: argparse.Namespace) -> None:
     base = Base(*tokenizers())
-    base.load_state_dict(newest("flux-base"))
-    base.transformer.load_state_dict(newest("flux-guided"))
-    parts = {name: getattr(base, name) for name in ("text_encoder", "text_encoder_2", "transformer")}
-    export(FOLDER, parts)
+    start_packaged(**{name: getattr(base, name) for name in PARTS})
+    if written("flux-base"):
+        base.load_state_dict(newest("flux-base"))
+    for name in filter(written, ("flux-guided", "flux-straight")):
+        base.transformer.load_state_dict(newest(name))
+    export(FOLDER, {name: getattr(base, name) for name in PARTS})
     print(f"exported to {FOLDER.name}")
-    if not (CHECKPOINTS / "flux-few" / "state.json").exists():
+    if not written("flux-few"):
         print("there is no checkpoint of flux-few yet")
         return
     network = transformer(guidance=False)
@@ -229,7 +272,7 @@ def write(_: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["base", "guided", "few", "export"])
+    parser.add_argument("stage", choices=["base", "guided", "straight", "few", "export"])
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=32, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -247,7 +290,8 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights of the first stage")
     options = parser.parse_args()
     torch.manual_seed(0)
-    {"base": base_stage, "guided": guided_stage, "few": few_stage, "export": write}[options.stage](options)
+    stages = {"base": base_stage, "guided": guided_stage, "straight": straight_stage, "few": few_stage, "export": write}
+    stages[options.stage](options)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -185,8 +186,36 @@ def test_rows_come_from_the_shards_when_memory_is_short(tiny_sd, tmp_path):
     held, lazy = Rows.open(tmp_path, "train"), Rows.open(tmp_path, "train", in_memory=0)
     order = torch.tensor([7, 0, 19, 7])
     assert torch.equal(held.maps(order), lazy.maps(order))
+    assert lazy.maps(order).dtype == torch.float16
     with pytest.raises(DataError, match="no test pictures"):
         Rows.open(tmp_path, "test")
+
+
+def test_batches_mix_a_few_shards_at_a_time(tiny_sd, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[collect.__module__], "SHARD", 1)
+    _collect(tiny_sd, tmp_path)
+    held = Rows.open(tmp_path, "train")
+    chosen = torch.arange(len(held))[held.label == held.prompted]
+    row = held.maps([0]).nbytes
+    one, two = (Rows.open(tmp_path, "train", in_memory=count * row) for count in (1, 4))  # 2 of a shard's 4 are chosen
+    reads = []
+    plain = Rows.maps
+
+    def counted(self, index):
+        reads.append(len({int(number) // 4 for number in index}))
+        return plain(self, index)
+
+    monkeypatch.setattr(Rows, "maps", counted)
+    for rows in (held, one, two):
+        found = list(rows.batches(chosen, 3, torch.Generator().manual_seed(3)))
+        again = list(rows.batches(chosen, 3, torch.Generator().manual_seed(3)))
+        assert [len(index) for index, _ in found[:-1]] == [3, 3, 3]
+        numbers = torch.cat([index for index, _ in found])
+        assert torch.equal(numbers.sort().values, chosen) and not torch.equal(numbers, chosen)
+        assert torch.equal(numbers, torch.cat([index for index, _ in again]))
+        for index, maps in found:
+            assert torch.equal(maps, plain(held, index))
+    assert reads == [1] * 10 + [2, 2, 1] * 2
 
 
 def test_twins_say_the_truth_and_one_other_relation():

@@ -16,24 +16,34 @@ def test_members_are_those_of_the_whole_file(tmp_path, monkeypatch, chunk, inden
     monkeypatch.setattr(_files, "CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(VALUE, indent=indent, ensure_ascii=False), encoding="utf-8")
-    assert dict(_files.members(path)) == VALUE
+    assert dict(_files.members(path, Skipped())) == VALUE
     path.write_text(" {\n} ")
-    assert list(_files.members(path)) == []
+    assert list(_files.members(path, Skipped())) == []
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": {"x": 1', '{"a": 1 "b": 2}', '{"a": }', "{1: 2}", '{"a": 1', "no"])
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": {"x": 1', '{"a": }', "{1: 2}", '{"a": ["b', "no"])
 def test_files_that_are_no_json_object_are_refused_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"a\.json is not the JSON that was expected") as caught:
-        list(_files.members(path))
+        list(_files.members(path, Skipped()))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tail", ["", ", ", ' "c": 3}', ', "c": {"x": 1', ", 3: 4}", ', "c": \ufffd}'])
+def test_members_before_a_broken_spot_stand(tmp_path, tail):
+    path, skipped = tmp_path / "a.json", Skipped()
+    path.write_text('{"a": {"x": 1}, "b": 2' + tail, encoding="utf-8")
+    assert dict(_files.members(path, skipped)) == {"a": {"x": 1}, "b": 2}
+    assert skipped.as_dict() == {
+        "file: broken JSON, nothing after it was read": {"count": 1, "examples": ["a.json, after the entry 'b'"]}
+    }
 
 
 def test_other_unreadable_files(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b'{"a": "\xff\xfe"}')
-    for read in (lambda p: list(_files.members(p)), _files.whole):
+    for read in (lambda p: list(_files.members(p, Skipped())), _files.whole):
         with pytest.raises(DataError, match=r"a\.json is not the JSON"):
             read(path)
         with pytest.raises(DataError, match="cannot read"):

@@ -478,3 +478,6 @@ def test_a_short_class_is_told_and_not_made_up_for(album):
     assert counts == {"left of": 5, "right of": 5, NEUTRAL: 2}
     assert skipped.counts == {"class: fewer pictures than its share of the limit": 25 - 12}
     assert {"above", "below"} & set(skipped.examples["class: fewer pictures than its share of the limit"])
+    far = Skipped()
+    assert len(list(source.pictures(10**15, 0, 64, data=album.write("folder"), skipped=far))) == 12
+    assert far.counts == {"class: fewer pictures than its share of the limit": 10**15 - 12}

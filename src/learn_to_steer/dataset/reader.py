@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +25,8 @@ class Rows:
     """The rows of one split.
 
     ``label`` (true relation), ``prompted`` (relation in the prompt), ``level`` (index) and ``group`` (picture) are
-    int64 tensors of one number a row; the prompt was true where ``label`` equals ``prompted``. ``maps`` fetches.
+    int64 tensors of one number a row; the prompt was true where ``label`` equals ``prompted``. ``maps`` fetches rows by
+    number, ``batches`` all of them in random order.
     """
 
     label: Tensor
@@ -35,6 +36,8 @@ class Rows:
     _shards: tuple[Path, ...]
     _starts: tuple[int, ...]
     _held: Tensor | None
+    _at_once: int
+    """How many rows' maps may be held."""
 
     @classmethod
     def open(cls, folder: str | Path, split: str, in_memory: int = IN_MEMORY) -> Rows:
@@ -51,12 +54,13 @@ class Rows:
             raise DataError(f"{folder} has no {split} pictures; collect more (at least 15 from the emoji source)")
         shards = tuple(paths(folder, shard)[0] for shard in manifest.shards if split_of(shard) == split)
         layout = Layout.from_dict(manifest.layout)
-        hold = count * 2 * layout.channels * layout.side**2 * 2 <= in_memory
+        at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)
+        hold = count <= at_once
         parts = [_tensors(shard, with_maps=hold) for shard in shards]
         joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         starts = tuple(accumulate((len(part["label"]) for part in parts[:-1]), initial=0))
         numbers = (joined["label"], joined["prompted"], joined["level"], joined["group"])
-        return cls(*numbers, shards, starts, joined.get("maps"))
+        return cls(*numbers, shards, starts, joined.get("maps"), at_once)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -66,17 +70,66 @@ class Rows:
         numbers = torch.as_tensor(index, dtype=torch.int64)
         if self._held is not None:
             return self._held[numbers]
-        found: dict[int, Tensor] = {}
-        by_shard: dict[int, list[int]] = {}
-        for number in numbers.tolist():
-            by_shard.setdefault(bisect_right(self._starts, number) - 1, []).append(number)
-        for shard, members in by_shard.items():
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers.tolist()):
+            places.setdefault(bisect_right(self._starts, number) - 1, []).append(place)
+        found = torch.empty(0)
+        for shard, members in places.items():
             with safe_open(self._shards[shard], framework="pt") as file:
                 stored = file.get_slice("maps")
-                for number in members:
-                    row = number - self._starts[shard]
-                    found[number] = stored[row : row + 1]
-        return torch.cat([found[number] for number in numbers.tolist()])
+                if not len(found):
+                    found = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
+                for place in members:
+                    row = int(numbers[place]) - self._starts[shard]
+                    found[place] = stored[row : row + 1][0]
+        return found
+
+    def batches(self, chosen: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numbers and maps of batches of ``size`` of the rows ``chosen``, in random order; the last may be smaller.
+
+        Maps that are held are mixed as a whole. Of others, shards are taken in random order, as many at once as may
+        be held (one at least), and their rows mixed: every file is read once, from front to back.
+        """
+        blocks = [chosen] if self._held is not None else self._blocks(chosen, generator)
+        waiting: list[tuple[Tensor, Tensor]] = []
+        for block in blocks:
+            order = block[torch.randperm(len(block), generator=generator)]
+            maps, place = self._read(order)
+            start = 0
+            while start < len(order):
+                end = start + size - sum(len(numbers) for numbers, _ in waiting)
+                waiting.append((order[start:end], maps[place[start:end]]))
+                start = end
+                if end <= len(order):
+                    yield _joined(waiting)
+                    waiting = []
+        if waiting:
+            yield _joined(waiting)
+
+    def _blocks(self, chosen: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """``chosen`` by the shards that are read together."""
+        shard = torch.bucketize(chosen, torch.tensor(self._starts), right=True) - 1
+        blocks: list[list[Tensor]] = []
+        room = 0
+        for number in torch.randperm(len(self._shards), generator=generator).tolist():
+            members = chosen[shard == number]
+            if not blocks or len(members) > room:
+                blocks.append([])
+                room = self._at_once
+            blocks[-1].append(members)
+            room -= len(members)
+        return [torch.cat(block) for block in blocks]
+
+    def _read(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps among which those of ``order`` are, and the place of each in them."""
+        if self._held is not None:
+            return self._held, order
+        sorted_order, place = order.sort()
+        return self.maps(sorted_order), place.argsort()
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([numbers for numbers, _ in parts]), torch.cat([maps for _, maps in parts])
 
 
 def _tensors(path: Path, *, with_maps: bool) -> dict[str, Tensor]:

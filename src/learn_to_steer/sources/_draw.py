@@ -14,6 +14,8 @@ from learn_to_steer.sources._pairs import NameRule, Pair, Record, Rules, pairs
 from learn_to_steer.sources._protocol import SPLITS, LabelledPicture, Pairs, Skipped, Split
 from learn_to_steer.sources._square import BROKEN, Cut, moved, picture_digest, picture_size, window
 
+SHORT = "class: fewer pictures than its share of the limit"
+
 Listed = TypeVar("Listed", Record, Pair)
 
 
@@ -66,6 +68,12 @@ def draw(
         pool.sort(key=lambda pair: _number(pair.id, seed, "order"))
     seen: set[str] = set()
     for index in range(limit):
+        if not any(pools.values()):  # a limit far beyond what there is costs nothing
+            for place, predicate in enumerate(predicates):
+                left = len(range(index + (place - index) % len(predicates), limit, len(predicates)))
+                if left:
+                    skipped.add(SHORT, predicate, left)
+            return
         predicate, turn = predicates[index % len(predicates)], index // len(predicates)
         wanted: Split = "val" if turn % 10 == 1 else "test" if turn % 10 == 2 else "train"
         for split in (wanted, *(other for other in SPLITS if other != wanted)):
@@ -74,7 +82,7 @@ def draw(
                 yield found
                 break
         else:
-            skipped.add("class: fewer pictures than its share of the limit", predicate)
+            skipped.add(SHORT, predicate)
 
 
 def present(records: Iterable[Listed], skipped: Skipped) -> Iterator[Listed]:

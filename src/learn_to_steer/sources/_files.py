@@ -53,11 +53,13 @@ def whole(path: Path, *, without: str = "") -> Any:
         raise _unreadable(path, error) from error
 
 
-def members(path: Path) -> Iterator[tuple[str, Any]]:
+def members(path: Path, skipped: Skipped) -> Iterator[tuple[str, Any]]:
     """Name and value of every member of a JSON file that is one big object, without holding it all.
 
-    Raises DataError, in one line, for a file that cannot be read, is no such object, or ends too early.
+    What comes after a broken spot cannot be found any more: that is counted once and named, and the members before it
+    stand. Raises DataError, in one line, for a file that cannot be read or breaks before its first member.
     """
+    good: str | None = None
     try:
         with path.open(encoding="utf-8") as file:
             text = _Text(file)
@@ -70,12 +72,15 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
                     raise ValueError("names of members are strings")
                 text.expect(":")
                 yield name, text.value()
+                good = name
                 if text.expect(",}") == "}":
                     return
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        if good is None:
+            raise _unreadable(path, error) from error
+        skipped.add("file: broken JSON, nothing after it was read", f"{path.name}, after the entry {good!r}")
 
 
 def lines(path: Path, skipped: Skipped) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -41,7 +41,7 @@ class LabelledPicture:
 class Skipped:
     """What a source left out and why: per reason a count and the first few cases.
 
-    A reason begins with the unit that is counted: "line", "picture", "object", "pair" or "class".
+    A reason begins with the unit that is counted: "file", "line", "picture", "object", "pair" or "class".
     """
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -59,7 +59,7 @@ def pictures(
 
 
 def _records(path: Path, folder: Path, skipped: Skipped) -> Iterator[Record]:
-    for name, graph in members(path):
+    for name, graph in members(path, skipped):
         size = picture_shape(graph.get("width"), graph.get("height")) if isinstance(graph, dict) else None
         if size is None or not isinstance(graph.get("objects"), dict):
             skipped.add("picture: entry not of the format", name)

@@ -131,10 +131,8 @@ class _Run:
         torch.manual_seed(self.config.seed * 100_003 + number)
         self.model.train()
         losses = []
-        order = self._chosen[torch.randperm(len(self._chosen), generator=generator)]
-        for start in range(0, len(order), self.config.batch):
-            index = order[start : start + self.config.batch]
-            maps, label, prompted = self.rows.maps(index).float(), self.rows.label[index], self.rows.prompted[index]
+        for index, stored in self.rows.batches(self._chosen, self.config.batch, generator):
+            maps, label, prompted = stored.float(), self.rows.label[index], self.rows.prompted[index]
             if self._augment:
                 maps, label, prompted = self._augment(maps, label, prompted, generator)
             device = self._accelerator.device
