@@ -85,6 +85,7 @@ IDIOMS = {
     ("right", "now"): "glue",
     ("over", "the", "moon"): "glue",
     ("under", "sail"): "glue",
+    ("right", "of", "way"): "glue",
     ("left", "of", "center"): "glue",
     ("left", "of", "centre"): "glue",
     ("right", "of", "center"): "glue",

@@ -39,6 +39,8 @@ NOT_OBJECTS = words(
     " stars sunset sunrise shade way left right object objects thing things item items thumb course years"
     " centuries decades weekend pressure attack siege arrest review surveillance influence duress gunfire freezing par"
     " guidance supervision leadership command spell name title assumption impression auspices"
+    " dollar dollars euro euros cents bucks budget price percent degree degrees hour hours minute minutes week weeks"
+    " month months year age height level limit accord sudden else twenty thirty forty fifty sixty seventy eighty ninety"
 )
 # Idioms where they stand bare: "under glass", "over coffee", but "under a glass", "over the coffee".
 BARE = {
@@ -87,7 +89,7 @@ vacuum cleaner, sewing machine, rocking chair, rubber duck, tea set, chess set, 
 soda can, tin can, music stand, cake stand, night stand, shopping cart, frying pan, cutting board, ironing board,
 sleeping bag, light bulb, rain coat, space ship, pencil case, steering wheel, wrist watch, flower pot, palm tree,
 floor lamp, table lamp, desk lamp, street lamp, lamp post, food truck, phone booth, hot air balloon, crystal ball,
-grandfather clock, coffee table, picnic basket,
+grandfather clock, coffee table, picnic basket, spirit level,
 top hat, rubber boot, bow tie, picture frame, phone box, rocking horse, record player,
 spinning wheel, ferris wheel,
 """
