@@ -79,6 +79,21 @@ def test_to_the_hub_and_back(tiny_sd: Any, random_classifier: Callable[..., Any]
     assert again.layout == model.layout and again.config.classes == model.config.classes
 
 
+def test_the_publisher_names_the_licence(
+    tiny_sd: Any, random_classifier: Callable[..., Any], hub: Path, tmp_path: Path
+) -> None:
+    save(random_classifier(tiny_sd), tmp_path / "mine", data=DATA)
+    before = (tmp_path / "mine" / "README.md").read_text()
+    for wrong in ("Apache 2.0", "", "a\nb: c"):
+        with pytest.raises(DataError, match="no licence identifier"):
+            push_to_hub(tmp_path / "mine", "owner/name", license=wrong)
+    assert (tmp_path / "mine" / "README.md").read_text() == before
+    assert main(["push", str(tmp_path / "mine"), "owner/name", "--license", "cc-by-4.0"]) == 0
+    page = huggingface_hub.ModelCard.load(hub / "owner" / "name" / "README.md")
+    assert page.data.license == "cc-by-4.0" and page.data.base_model == "owner/base"
+    assert page.text.strip() == before.split("---\n", 2)[2].strip()
+
+
 def test_what_cannot_be_uploaded(
     tiny_sd: Any, random_classifier: Callable[..., Any], hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,6 +197,7 @@ def test_import_official(run, golden_model, tmp_path):
     out = tmp_path / "classifier"
     told = run("import-official", GOLDEN / "sd_classifier.pth", "--model", golden_model, "--out", out)
     assert told.code == 0 and "above, below, is, left of, right of" in told.out
+    assert "base_model" not in (out / "README.md").read_text()  # a folder has no page on the hub
     mine, theirs = load(out), read_official(GOLDEN / "sd_classifier.pth")
     layout = FAMILY.layout(UNet2DConditionModel.from_pretrained(GOLDEN / "sd_unet"))
     assert mine.layout == layout

@@ -127,3 +127,14 @@ def test_loras_that_do_not_fit(saved_sd, tiny_sd, tmp_path):
     save_file({key: torch.zeros(3, 5) for key in load_file(path)}, path)
     with pytest.raises(DataError, match="could not be loaded on this model"):
         load_pipeline(str(saved_sd), placement=Placement(lora=(str(tmp_path / "one"),)))
+
+
+def test_what_the_hub_calls_a_model(saved_sd):
+    assert (
+        _load.hub_source("flux:dev")
+        == _load.hub_source("black-forest-labs/FLUX.1-dev")
+        == "black-forest-labs/FLUX.1-dev"
+    )
+    assert _load.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
+    for elsewhere in ("flux:emoji", str(saved_sd), f"sd:1.4={saved_sd}"):
+        assert _load.hub_source(elsewhere) == ""

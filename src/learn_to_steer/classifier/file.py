@@ -82,10 +82,17 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
 
 
 def push_to_hub(
-    folder: str | Path, repository: str, *, private: bool = False, token: str | None = None, message: str | None = None
+    folder: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
 ) -> str:
     """Upload a classifier's folder to the hub as ``repository`` ("owner/name"), made if need be; returns its address.
 
+    ``license`` is written into the model card first: an identifier that the hub knows, e.g. "apache-2.0".
     Raises DataError when ``folder`` holds no classifier, or the hub refuses.
     """
     from huggingface_hub import HfApi
@@ -94,6 +101,8 @@ def push_to_hub(
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name the folder of a classifier, as 'train' leaves it")
     load(folder)
+    if license is not None:
+        _name_license(folder, license)
     api = HfApi(token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
@@ -106,6 +115,17 @@ def push_to_hub(
     except Exception as error:  # a network can fail in any way
         raise DataError(f"the hub did not take {folder} as {repository}: {' '.join(str(error).split())}") from error
     return str(made)
+
+
+def _name_license(folder: Path, license: str) -> None:
+    from huggingface_hub import ModelCard
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise DataError(f"{license!r} is no licence identifier; such are apache-2.0, mit and cc-by-4.0")
+    page = folder / CARD
+    text = ModelCard(page.read_text(encoding="utf-8") if page.is_file() else "# Relation classifier\n")
+    text.data["license"] = license
+    storage.write_atomic(page, str(text))
 
 
 def _download(repository: str, revision: str | None) -> Path:

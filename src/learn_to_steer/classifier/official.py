@@ -7,6 +7,7 @@ the layout.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,17 @@ BUFFER = 1368  # what older files that lack input_channels were made with
 
 
 def import_official(
-    path: str | Path, layout: Layout, folder: str | Path, steps: int | None = None, base: str = ""
+    path: str | Path,
+    layout: Layout,
+    folder: str | Path,
+    steps: int | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> Path:
     """Read ``path`` as a checkpoint for ``layout`` and write it to ``folder`` in our format (fp32); returns the file.
 
-    ``steps`` is the number of steps that the model ``base`` is sampled with (None: not known). Whether maps are
-    renormalised follows the authors: not where the model's only map size is the classifier's own (FLUX at 256 px).
+    ``steps`` is the number of steps that its model is sampled with (None: not known); ``data`` is for the model card
+    (see ``card``). Whether maps are renormalised follows the authors: not where the model's only map size is the
+    classifier's own (FLUX at 256 px).
     Raises DataError as ``read_official`` does, and for a checkpoint of fewer maps or of another kind of model.
     """
     storage.check_folder(folder)
@@ -54,7 +60,7 @@ def import_official(
         )
     _require_kin(path, outer, model.config, layout.family, steps)
     model.config = replace(model.config, layout=kept.as_dict())
-    return save(model, folder, {"imported_from": Path(path).name}, half=False, data={"model": base})
+    return save(model, folder, {"imported_from": Path(path).name}, half=False, data=data)
 
 
 def _require_kin(path: str | Path, outer: Any, config: ClassifierConfig, family: str, steps: int | None) -> None:

@@ -23,11 +23,12 @@ def import_official(
     the result with --classifier DIR --profile official.
     """
     from learn_to_steer import classifier
-    from learn_to_steer.families._load import named_variant, skeleton
+    from learn_to_steer.families._load import hub_source, named_variant, skeleton
 
     family, denoiser = skeleton(model)
     variant = named_variant(model)
-    path = classifier.import_official(file, family.layout(denoiser), out, variant.steps if variant else None, model)
+    data = {"model": model, "base_model": hub_source(model)}
+    path = classifier.import_official(file, family.layout(denoiser), out, variant.steps if variant else None, data)
     found = classifier.load(path)
     print(f"Imported: {path}")
     print(f"Classes: {', '.join(found.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")

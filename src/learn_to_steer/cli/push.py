@@ -14,6 +14,9 @@ def push(
     folder: Annotated[str, typer.Argument(help="Folder of a classifier.", metavar="DIR")],
     repository: Annotated[str, typer.Argument(help="Where to: owner/name on the hub.", metavar="ID")],
     private: Annotated[bool, typer.Option("--private", help="Not for everyone's eyes.")] = False,
+    license: Annotated[
+        str | None, typer.Option(help="Licence of the weights for the model card, e.g. apache-2.0.", metavar="ID")
+    ] = None,
     *,
     chosen: dict[str, Any],
 ) -> None:
@@ -23,4 +26,4 @@ def push(
     """
     from learn_to_steer.classifier import push_to_hub
 
-    print(f"Uploaded to {push_to_hub(folder, repository, private=private)}")
+    print(f"Uploaded to {push_to_hub(folder, repository, private=private, license=license)}")

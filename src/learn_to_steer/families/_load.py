@@ -181,6 +181,14 @@ def package_folder(source: str) -> Path | str:
     return folder
 
 
+def hub_source(model: str) -> str:
+    """The hub id behind ``model`` (a variant, "variant=place" or an id); "" when its weights come from elsewhere."""
+    name, _, place = model.partition("=")
+    variant = families.variants().get(name)
+    source = place or (variant.source if variant else model)
+    return source if is_hub_id(source) and not is_folder(source) else ""
+
+
 def named_variant(model: str) -> Variant | None:
     """The variant of that name, with other weights as in "sd:2.1=FOLDER"; None for a folder or a hub id.
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from learn_to_steer import classifier, families, storage
+from learn_to_steer import classifier, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.dataset import Rows
 from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest
 from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.families._load import is_folder, is_hub_id
+from learn_to_steer.families._load import hub_source
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augment import Augment
 from learn_to_steer.training.config import TrainConfig
@@ -70,10 +70,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
     }
     about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
     model = str(manifest.settings.get("model", ""))
-    variant = families.variants().get(model.partition("=")[0])
-    source = variant.source if variant else model
-    hub = is_hub_id(source) and not is_folder(source)
-    return {"model": model, "base_model": source if hub else "", **about, **named}
+    return {"model": model, "base_model": hub_source(model), **about, **named}
 
 
 class _Run:
