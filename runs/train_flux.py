@@ -3,16 +3,13 @@
     python runs/train_text.py --minutes 15                               # first: T5, on text alone
     torchrun --nproc-per-node 2 runs/train_flux.py base --steps 12000    # flow matching, CLIP along
     torchrun --nproc-per-node 2 runs/train_flux.py guided --steps 2000   # guidance distilled into an input, as in dev
-    python runs/train_flux.py export                                     # write the newest of each into the package
-    torchrun --nproc-per-node 2 runs/couple_flux.py --minutes 30         # pictures of the packaged model that are right
-    torchrun --nproc-per-node 2 runs/train_flux.py straight --steps 2000  # straight lines from noises to those
     torchrun --nproc-per-node 2 runs/train_flux.py few --steps 3000      # four steps without guidance, as schnell
-    python runs/train_flux.py export
+    python runs/train_flux.py export                                     # write the newest of each into the package
 
-``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142);
-``straight`` is rectified flow's second round (Liu et al., arXiv 2209.03003) on pictures that were checked; ``few`` is
-progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go.
-A stage that has no checkpoint to start from takes the packaged weights.
+``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142); ``few``
+is progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go. The
+teacher's steps go back to the straight line between the noise and the picture foreseen, which loses fewer objects
+than Euler's. A stage that has no checkpoint to start from takes the packaged weights.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ import json
 
 import numpy as np
 import torch
-from couple_flux import Pairs
+from diffusers import FluxTransformer2DModel
 from flux_emoji import (
     FEW,
     FOLDER,
@@ -52,7 +49,7 @@ from learn_to_steer.emoji.world import WorldConfig
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
 PARTS = ("text_encoder", "text_encoder_2", "transformer")
 GUIDANCE = 6.0  # with less of it, more pictures lack an object
-SEGMENTS, INSIDE = 4, 3
+SEGMENTS, INSIDE = 4, 3  # the student's steps, and the teacher's in each of them
 
 
 def written(name: str) -> bool:
@@ -175,55 +172,73 @@ def guided_stage(options: argparse.Namespace) -> None:
     train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
 
 
-def straight_stage(options: argparse.Namespace) -> None:
-    stage, pairs = Stage(options), Pairs()
+def ahead(
+    teacher: Base,
+    noisy: torch.Tensor,
+    noise: torch.Tensor,
+    time: torch.Tensor,
+    span: torch.Tensor,
+    text: torch.Tensor,
+    pooled: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    """The velocity that leads in one step where INSIDE steps of ``teacher`` lead within ``span`` (n,) of time.
+
+    Each of them ends on the straight line between ``noise`` and the picture it foresees, not where Euler's would.
+    """
+    state = noisy
+    for _ in range(INSIDE):
+        velocity = predict(teacher.transformer, state, time, text, pooled, scale).float()
+        foreseen = state - time.view(-1, 1, 1) * velocity
+        time = time - span / INSIDE
+        state = mixed(foreseen, noise, time)
+    return (noisy - state) / span.view(-1, 1, 1)
+
+
+def settled_stage(options: argparse.Namespace) -> None:
+    stage = Stage(options)
+    stage.pool.grow()
     teacher = stage.teacher("flux-base", "flux-guided")
     student = copy.deepcopy(stage.base.transformer)
     fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        clean, captions, noise = pairs.draw(np.random.default_rng((6, step, RANK)), options.batch)
-        torch.manual_seed(step * WORLD + RANK)
-        time, scale = noise_levels(len(clean)), torch.full((len(clean),), GUIDANCE, device=DEVICE)
+        clean, captions, _, noise = stage.draw(step, 6)
+        time = noise_levels(len(clean))
+        noisy, scale = mixed(clean, noise, time), GUIDANCE + 4 * torch.rand(len(clean), device=DEVICE) - 2
         with torch.no_grad():
             text, pooled = stage.texts(teacher, captions)
-        guess = predict(fast, mixed(clean, noise, time), time, text, pooled, scale)
-        error = (guess.float() - (noise - clean)).square().mean()
+            wanted = ahead(teacher, noisy, noise, time, time.clamp(max=1 / SEGMENTS), text, pooled, scale)
+        guess = predict(fast, noisy, time, text, pooled, scale)
+        error = (guess.float() - wanted).square().mean()
         return error, {"mse": error.item()}
 
     def show(step: int, state: dict[str, torch.Tensor]) -> None:
         stage.base.transformer.load_state_dict(state)
-        stage.sheet("flux-straight", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
+        stage.sheet("flux-settled", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
 
-    train("flux-straight", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+    train("flux-settled", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
 
 
 def few_stage(options: argparse.Namespace) -> None:
     stage = Stage(options)
-    teacher = stage.teacher("flux-base", "flux-guided", "flux-straight")
-    pairs = Pairs() if written("flux-straight") else None
-    if pairs is None:
-        stage.pool.grow()
+    stage.pool.grow()
+    teacher = stage.teacher("flux-base", "flux-guided")
     student = unguided(stage.base.transformer)
+    if (FEW / "transformer").exists():
+        kept = FluxTransformer2DModel.from_pretrained(FEW / "transformer", torch_dtype=torch.float32)
+        student.load_state_dict(kept.state_dict())
     fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        if pairs is None:
-            clean, captions, _, noise = stage.draw(step, 5)
-        else:
-            clean, captions, noise = pairs.draw(np.random.default_rng((5, step, RANK)), options.batch)
+        clean, captions, _, noise = stage.draw(step, 5)
         # Twice as often the first steps: objects and places are settled there.
         part = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3], device=DEVICE)[torch.randint(8, (len(clean),), device=DEVICE)]
         start = 1 - part / SEGMENTS
         noisy, scale = mixed(clean, noise, start), torch.full((len(clean),), GUIDANCE, device=DEVICE)
         with torch.no_grad():
             text, pooled = stage.texts(teacher, captions)
-            walked = noisy
-            for inside in range(INSIDE):
-                time = start - inside / (SEGMENTS * INSIDE)
-                velocity = predict(teacher.transformer, walked, time, text, pooled, scale).float()
-                walked = walked - velocity / (SEGMENTS * INSIDE)
-            wanted = (noisy - walked) * SEGMENTS
+            wanted = ahead(teacher, noisy, noise, start, torch.full_like(start, 1 / SEGMENTS), text, pooled, scale)
         guess = predict(fast, noisy, start, text, pooled, None)
         error = (guess.float() - wanted).square().mean()
         return error, {"mse": error.item()}
@@ -257,7 +272,7 @@ def write(_: argparse.Namespace) -> None:
     start_packaged(**{name: getattr(base, name) for name in PARTS})
     if written("flux-base"):
         base.load_state_dict(newest("flux-base"))
-    for name in filter(written, ("flux-guided", "flux-straight")):
+    for name in filter(written, ("flux-guided", "flux-settled")):
         base.transformer.load_state_dict(newest(name))
     export(FOLDER, {name: getattr(base, name) for name in PARTS})
     print(f"exported to {FOLDER.name}")
@@ -272,7 +287,7 @@ def write(_: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["base", "guided", "straight", "few", "export"])
+    parser.add_argument("stage", choices=["base", "guided", "settled", "few", "export"])
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=32, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -290,7 +305,7 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights of the first stage")
     options = parser.parse_args()
     torch.manual_seed(0)
-    stages = {"base": base_stage, "guided": guided_stage, "straight": straight_stage, "few": few_stage, "export": write}
+    stages = {"base": base_stage, "guided": guided_stage, "settled": settled_stage, "few": few_stage, "export": write}
     stages[options.stage](options)
 
 
