@@ -177,12 +177,11 @@ def ahead(
     noisy: torch.Tensor,
     noise: torch.Tensor,
     time: torch.Tensor,
-    span: torch.Tensor,
     text: torch.Tensor,
     pooled: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """The velocity that leads in one step where INSIDE steps of ``teacher`` lead within ``span`` (n,) of time.
+    """The velocity that leads in one of SEGMENTS steps where INSIDE steps of ``teacher`` lead.
 
     Each of them ends on the straight line between ``noise`` and the picture it foresees, not where Euler's would.
     """
@@ -190,34 +189,9 @@ def ahead(
     for _ in range(INSIDE):
         velocity = predict(teacher.transformer, state, time, text, pooled, scale).float()
         foreseen = state - time.view(-1, 1, 1) * velocity
-        time = time - span / INSIDE
+        time = time - 1 / (SEGMENTS * INSIDE)
         state = mixed(foreseen, noise, time)
-    return (noisy - state) / span.view(-1, 1, 1)
-
-
-def settled_stage(options: argparse.Namespace) -> None:
-    stage = Stage(options)
-    stage.pool.grow()
-    teacher = stage.teacher("flux-base", "flux-guided")
-    student = copy.deepcopy(stage.base.transformer)
-    fast = trained(student)
-
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        clean, captions, _, noise = stage.draw(step, 6)
-        time = noise_levels(len(clean))
-        noisy, scale = mixed(clean, noise, time), GUIDANCE + 4 * torch.rand(len(clean), device=DEVICE) - 2
-        with torch.no_grad():
-            text, pooled = stage.texts(teacher, captions)
-            wanted = ahead(teacher, noisy, noise, time, time.clamp(max=1 / SEGMENTS), text, pooled, scale)
-        guess = predict(fast, noisy, time, text, pooled, scale)
-        error = (guess.float() - wanted).square().mean()
-        return error, {"mse": error.item()}
-
-    def show(step: int, state: dict[str, torch.Tensor]) -> None:
-        stage.base.transformer.load_state_dict(state)
-        stage.sheet("flux-settled", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
-
-    train("flux-settled", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+    return (noisy - state) * SEGMENTS
 
 
 def few_stage(options: argparse.Namespace) -> None:
@@ -238,7 +212,7 @@ def few_stage(options: argparse.Namespace) -> None:
         noisy, scale = mixed(clean, noise, start), torch.full((len(clean),), GUIDANCE, device=DEVICE)
         with torch.no_grad():
             text, pooled = stage.texts(teacher, captions)
-            wanted = ahead(teacher, noisy, noise, start, torch.full_like(start, 1 / SEGMENTS), text, pooled, scale)
+            wanted = ahead(teacher, noisy, noise, start, text, pooled, scale)
         guess = predict(fast, noisy, start, text, pooled, None)
         error = (guess.float() - wanted).square().mean()
         return error, {"mse": error.item()}
@@ -272,8 +246,8 @@ def write(_: argparse.Namespace) -> None:
     start_packaged(**{name: getattr(base, name) for name in PARTS})
     if written("flux-base"):
         base.load_state_dict(newest("flux-base"))
-    for name in filter(written, ("flux-guided", "flux-settled")):
-        base.transformer.load_state_dict(newest(name))
+    if written("flux-guided"):
+        base.transformer.load_state_dict(newest("flux-guided"))
     export(FOLDER, {name: getattr(base, name) for name in PARTS})
     print(f"exported to {FOLDER.name}")
     if not written("flux-few"):
@@ -287,7 +261,7 @@ def write(_: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["base", "guided", "settled", "few", "export"])
+    parser.add_argument("stage", choices=["base", "guided", "few", "export"])
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=32, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -305,8 +279,7 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights of the first stage")
     options = parser.parse_args()
     torch.manual_seed(0)
-    stages = {"base": base_stage, "guided": guided_stage, "settled": settled_stage, "few": few_stage, "export": write}
-    stages[options.stage](options)
+    {"base": base_stage, "guided": guided_stage, "few": few_stage, "export": write}[options.stage](options)
 
 
 if __name__ == "__main__":
