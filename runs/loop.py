@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
+from transformers import CLIPTextModel
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "src" / "learn_to_steer" / "emoji" / "data"
@@ -224,9 +225,14 @@ def package(part: nn.Module, folder: Path) -> None:
     """Write ``part`` with fp16 weights, to be loaded in fp32.
 
     transformers loads a model in the dtype that its config names, diffusers in fp32 unless told otherwise: a pipeline
-    loaded without a word about dtypes would have parts that do not fit together.
+    loaded without a word about dtypes would have parts that do not fit together. CLIP's weights get the names that
+    those on the hub have: transformers 5 writes others, with which 4 silently leaves the encoder untrained.
     """
     part.half().save_pretrained(folder)
+    if isinstance(part, CLIPTextModel):
+        stored = load_file(folder / "model.safetensors")
+        named = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in stored.items()}
+        save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     if "dtype" in config:
         (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from transformers import T5EncoderModel
 
 from learn_to_steer.detectors import emoji
@@ -53,3 +54,10 @@ def test_settings_chosen_for_a_model_are_not_a_baselines():
     assert equal.threshold == NEVER and config().threshold < 1
     assert {config().window, equal.window, published.window} == {0.2}  # the initial noise alone, whatever the loss
     assert config(settings={"passes": 3}).passes == 3
+
+
+@pytest.mark.parametrize("model", ["sd-emoji", "flux-emoji"])
+def test_text_encoders_load_in_every_supported_transformers(model):
+    """transformers 5 finds weights by either name, 4 only by the one with the prefix, and says nothing."""
+    with safe_open(package_folder(f"package:{model}") / "text_encoder" / "model.safetensors", framework="pt") as file:
+        assert all(key.startswith("text_model.") for key in file.keys())  # noqa: SIM118

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ PROMPT = "A photo of a dog, left of a Teddy bear and a dog above a café!"
 
 
 @pytest.fixture(scope="module")
-def clip() -> Any:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A CLIP tokenizer whose merges know "dog", "photo" and "bear" whole, and "teddy" as "te" + "ddy"."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [
@@ -34,7 +35,10 @@ def clip() -> Any:
     merges += ["o f</w>", "l e", "le f", "lef t</w>", "c a", "ca f"]
     vocabulary = letters + [f"{letter}</w>" for letter in letters] + [pair.replace(" ", "") for pair in merges]
     ids = {piece: index for index, piece in enumerate([*vocabulary, START, END])}
-    return CLIPTokenizer(vocab=ids, merges=[tuple(pair.split()) for pair in merges], model_max_length=77)
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)  # its constructor changed in transformers 5
 
 
 @pytest.fixture(scope="module")
