@@ -9,7 +9,7 @@
 ``guided`` learns what classifier-free guidance of the first stage predicts (Meng et al., arXiv 2210.03142); ``few``
 is progressive distillation (Salimans and Ho, arXiv 2202.00512) of twelve guided steps into four, in one go. The
 teacher's steps go back to the straight line between the noise and the picture foreseen, which loses fewer objects
-than Euler's. A stage that has no checkpoint to start from takes the packaged weights.
+than Euler's. Without any checkpoint ``base`` and ``few`` go on from the packaged weights.
 """
 
 from __future__ import annotations
@@ -82,20 +82,14 @@ class Stage:
         self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), options.batch
         self.base = Base(*tokenizers()).to(DEVICE)
         start_packaged(**{name: getattr(self.base, name) for name in PARTS})
-        if written("flux-text") or not (FOLDER / "text_encoder_2").exists():
-            heads = {k[8:]: v for k, v in newest("flux-text").items() if k.startswith("encoder.")}
-            self.base.text_encoder_2.load_state_dict(heads)
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
         true, at_random = options.relations
         style = CaptionStyle(true_relation=true, random_relation=at_random)
         self.pool = Pool(self.vae, options.chunks, WorldConfig(cells=CELLS), style)
 
-    def teacher(self, *names: str) -> Base:
-        """Frozen, with the weights of those stages that have a checkpoint, later ones over earlier ones."""
-        for name in filter(written, names):
-            part = self.base if name == "flux-base" else self.base.transformer
-            part.load_state_dict(newest(name))
+    def teacher(self) -> Base:
+        self.pool.grow()  # no need to begin with few scenes
         return trained(self.base).requires_grad_(False)
 
     def draw(self, step: int, salt: int) -> tuple[torch.Tensor, list[str], torch.Tensor, torch.Tensor]:
@@ -122,6 +116,11 @@ def mixed(clean: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch
 
 def base_stage(options: argparse.Namespace) -> None:
     stage, weights = Stage(options), class_weights()
+    if (
+        written("flux-text") or not (FOLDER / "text_encoder_2").exists()
+    ):  # else the packaged one; a checkpoint has its own
+        language = {k[8:]: v for k, v in newest("flux-text").items() if k.startswith("encoder.")}
+        stage.base.text_encoder_2.load_state_dict(language)
     fast = trained(stage.base)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -145,8 +144,8 @@ def base_stage(options: argparse.Namespace) -> None:
 
 def guided_stage(options: argparse.Namespace) -> None:
     stage = Stage(options)
-    stage.pool.grow()  # no need to begin with few scenes
-    teacher = stage.teacher("flux-base")
+    stage.base.load_state_dict(newest("flux-base"))
+    teacher = stage.teacher()
     student = copy.deepcopy(stage.base.transformer)
     fast = trained(student)
 
@@ -170,6 +169,15 @@ def guided_stage(options: argparse.Namespace) -> None:
         stage.sheet("flux-guided", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
 
     train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+
+
+def load_guided(base: Base) -> bool:
+    """Put the newest weights of the first two stages into ``base``; False, and no change, when neither ran here."""
+    if not (written("flux-base") or written("flux-guided")):
+        return False
+    base.load_state_dict(newest("flux-base"))
+    base.transformer.load_state_dict(newest("flux-guided"))
+    return True
 
 
 def ahead(
@@ -196,10 +204,10 @@ def ahead(
 
 def few_stage(options: argparse.Namespace) -> None:
     stage = Stage(options)
-    stage.pool.grow()
-    teacher = stage.teacher("flux-base", "flux-guided")
+    trained_here = load_guided(stage.base)
+    teacher = stage.teacher()
     student = unguided(stage.base.transformer)
-    if (FEW / "transformer").exists():
+    if not trained_here and (FEW / "transformer").exists():
         kept = FluxTransformer2DModel.from_pretrained(FEW / "transformer", torch_dtype=torch.float32)
         student.load_state_dict(kept.state_dict())
     fast = trained(student)
@@ -244,10 +252,7 @@ def loop_settings(options: argparse.Namespace) -> dict[str, object]:
 def write(_: argparse.Namespace) -> None:
     base = Base(*tokenizers())
     start_packaged(**{name: getattr(base, name) for name in PARTS})
-    if written("flux-base"):
-        base.load_state_dict(newest("flux-base"))
-    if written("flux-guided"):
-        base.transformer.load_state_dict(newest("flux-guided"))
+    load_guided(base)
     export(FOLDER, {name: getattr(base, name) for name in PARTS})
     print(f"exported to {FOLDER.name}")
     if not written("flux-few"):

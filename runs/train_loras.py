@@ -143,7 +143,8 @@ def main() -> None:
         "style": measure("style", (str(options.out / "style"),), None, options),
         "subject": measure("subject", (str(options.out / "subject"),), str(own), options),
     }
-    storage.write_json(DOCS / "sd-emoji.json", found | {"steps": options.steps, "seed": options.seed})
+    made = {"steps": options.steps, "limit": options.limit, "seed": options.seed, "dtype": options.dtype}
+    storage.write_json(DOCS / "sd-emoji.json", found | made)
 
 
 if __name__ == "__main__":

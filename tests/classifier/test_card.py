@@ -88,6 +88,11 @@ def test_the_publisher_names_the_licence(
         with pytest.raises(DataError, match="no licence identifier"):
             push_to_hub(tmp_path / "mine", "owner/name", license=wrong)
     assert (tmp_path / "mine" / "README.md").read_text() == before
+    for broken in (b"---\na: [\n---\n", b"---\n- 1\n---\n", b"\xff\xfe"):
+        (tmp_path / "mine" / "README.md").write_bytes(broken)
+        with pytest.raises(DataError, match="no model card"):
+            push_to_hub(tmp_path / "mine", "owner/name", license="mit")
+    (tmp_path / "mine" / "README.md").write_text(before)
     assert main(["push", str(tmp_path / "mine"), "owner/name", "--license", "cc-by-4.0"]) == 0
     page = huggingface_hub.ModelCard.load(hub / "owner" / "name" / "README.md")
     assert page.data.license == "cc-by-4.0" and page.data.base_model == "owner/base"

@@ -191,7 +191,7 @@ def golden_model(tmp_path):
 def test_import_official(run, golden_model, tmp_path):
     from diffusers import UNet2DConditionModel
 
-    from learn_to_steer.classifier import load, read_official
+    from learn_to_steer.classifier import import_official, load, read_official
     from learn_to_steer.families.sd import FAMILY
 
     out = tmp_path / "classifier"
@@ -201,6 +201,8 @@ def test_import_official(run, golden_model, tmp_path):
     mine, theirs = load(out), read_official(GOLDEN / "sd_classifier.pth")
     layout = FAMILY.layout(UNet2DConditionModel.from_pretrained(GOLDEN / "sd_unet"))
     assert mine.layout == layout
+    import_official(GOLDEN / "sd_classifier.pth", layout, tmp_path / "hub", data={"base_model": "owner/base"})
+    assert "base_model: owner/base" in (tmp_path / "hub" / "README.md").read_text()
     maps, row = torch.rand(2, 2, layout.channels, 16, 16), torch.tensor([5, 10])
     torch.testing.assert_close(mine(maps, row), theirs(maps, row))
 

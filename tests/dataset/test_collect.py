@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -198,12 +199,15 @@ def test_batches_mix_a_few_shards_at_a_time(tiny_sd, tmp_path, monkeypatch):
     chosen = torch.arange(len(held))[held.label == held.prompted]
     row = held.maps([0]).nbytes
     one, two = (Rows.open(tmp_path, "train", in_memory=count * row) for count in (1, 4))  # 2 of a shard's 4 are chosen
-    reads = []
+    reads, alive = [], []
     plain = Rows.maps
 
     def counted(self, index):
+        assert all(block() is None for block in alive)  # one block in memory at a time
         reads.append(len({int(number) // 4 for number in index}))
-        return plain(self, index)
+        found = plain(self, index)
+        alive.append(weakref.ref(found))
+        return found
 
     monkeypatch.setattr(Rows, "maps", counted)
     for rows in (held, one, two):

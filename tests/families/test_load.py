@@ -129,7 +129,9 @@ def test_loras_that_do_not_fit(saved_sd, tiny_sd, tmp_path):
         load_pipeline(str(saved_sd), placement=Placement(lora=(str(tmp_path / "one"),)))
 
 
-def test_what_the_hub_calls_a_model(saved_sd):
+def test_what_the_hub_calls_a_model(saved_sd, tmp_path):
+    shutil.copytree(saved_sd, tmp_path / "a=b" / "model")
+    assert _load.hub_source(str(tmp_path / "a=b" / "model")) == ""
     assert (
         _load.hub_source("flux:dev")
         == _load.hub_source("black-forest-labs/FLUX.1-dev")

@@ -30,10 +30,12 @@ def test_files_that_are_no_json_object_are_refused_in_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("tail", ["", ", ", ' "c": 3}', ', "c": {"x": 1', ", 3: 4}", ', "c": \ufffd}'])
-def test_members_before_a_broken_spot_stand(tmp_path, tail):
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
+@pytest.mark.parametrize("tail", [b"", b", ", b' "c": 3}', b', "c": {"x": 1', b", 3: 4}", b', "c": "\xff"}', b", \xc3"])
+def test_members_before_a_broken_spot_stand(tmp_path, monkeypatch, tail, chunk):
+    monkeypatch.setattr(_files, "CHUNK", chunk)
     path, skipped = tmp_path / "a.json", Skipped()
-    path.write_text('{"a": {"x": 1}, "b": 2' + tail, encoding="utf-8")
+    path.write_bytes(b'{"a": {"x": 1}, "b": 2' + tail)
     assert dict(_files.members(path, skipped)) == {"a": {"x": 1}, "b": 2}
     assert skipped.as_dict() == {
         "file: broken JSON, nothing after it was read": {"count": 1, "examples": ["a.json, after the entry 'b'"]}

@@ -119,11 +119,16 @@ def push_to_hub(
 
 def _name_license(folder: Path, license: str) -> None:
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         raise DataError(f"{license!r} is no licence identifier; such are apache-2.0, mit and cc-by-4.0")
     page = folder / CARD
-    text = ModelCard(page.read_text(encoding="utf-8") if page.is_file() else "# Relation classifier\n")
+    try:
+        text = ModelCard(page.read_text(encoding="utf-8") if page.is_file() else "---\n---\n# Relation classifier\n")
+    except (ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{page} is no model card whose licence can be set ({reason}); mend or remove it") from error
     text.data["license"] = license
     storage.write_atomic(page, str(text))
 

@@ -59,11 +59,14 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
         )
     )
     if not pictures:
-        most = sorted(skipped.counts.items(), key=lambda item: -item[1])[:4]
+        most = sorted(skipped.counts.items(), key=lambda item: (not item[0].startswith("file:"), -item[1]))[:4]
         raise DataError(
             f"none of the pictures in {config.data} can be learned from "
             f"({'; '.join(f'{reason}: {count}' for reason, count in most) or 'it lists none'})"
         )
+    for reason in skipped.counts:
+        if reason.startswith("file:"):
+            log.warning("%s (%s)", reason, "; ".join(skipped.examples[reason]))
     plan = _plan(pictures)
     collector = Collector(pipe, family, config, times, levels, classes)
     manifest = Manifest(

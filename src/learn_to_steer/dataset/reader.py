@@ -103,6 +103,7 @@ class Rows:
                 if end <= len(order):
                     yield _joined(waiting)
                     waiting = []
+            del maps, place  # before the next block is read
         if waiting:
             yield _joined(waiting)
 

@@ -185,7 +185,7 @@ def hub_source(model: str) -> str:
     """The hub id behind ``model`` (a variant, "variant=place" or an id); "" when its weights come from elsewhere."""
     name, _, place = model.partition("=")
     variant = families.variants().get(name)
-    source = place or (variant.source if variant else model)
+    source = (place or variant.source) if variant else model
     return source if is_hub_id(source) and not is_folder(source) else ""
 
 

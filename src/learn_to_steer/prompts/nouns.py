@@ -39,14 +39,16 @@ NOT_OBJECTS = words(
     " stars sunset sunrise shade way left right object objects thing things item items thumb course years"
     " centuries decades weekend pressure attack siege arrest review surveillance influence duress gunfire freezing par"
     " guidance supervision leadership command spell name title assumption impression auspices"
-    " dollar dollars euro euros cents bucks budget price percent degree degrees hour hours minute minutes week weeks"
-    " month months year age height level limit accord sudden else twenty thirty forty fifty sixty seventy eighty ninety"
+    " budget percent hour hours minute minutes week weeks month months year age height limit accord sudden else"
+    " twenty thirty forty fifty sixty seventy eighty ninety"
 )
 # Idioms where they stand bare: "under glass", "over coffee", but "under a glass", "over the coffee".
 BARE = {
     "below": words("glass water cover fire deck ground protection heat wraps guard oath ice"),
     "above": words("coffee tea dinner lunch breakfast drinks wine beer ice rice toast cards backgammon chess"),
 }
+# How much, where they stand bare or counted above or below: "under ten dollars", "below sea level".
+AMOUNTS = words("dollar dollars euro euros cents bucks degrees level price")
 BODY = words(
     "shoulder shoulders arm arms head heads face eye eyes ear ears neck chest leg legs lap knee knees hand hands back"
     " body mouth nose forehead hip hips waist wrist ankle foot feet hair cheek chin brow lip lips heart"

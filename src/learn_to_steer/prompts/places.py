@@ -47,6 +47,8 @@ def _is_vertical_place(items: list[Item], relation: int, noun: Item) -> bool:
     said = items[relation]
     if noun.determiner in lexicon.QUANTITIES or (noun.determiner.isdigit() and int(noun.determiner) > 9):
         return False
+    if noun.text in nouns.AMOUNTS and (not noun.determiner or noun.determiner in lexicon.PLURAL):
+        return False
     if not noun.determiner and noun.text in nouns.BARE[said.text] and said.said in ("over", "under"):
         return False
     if said.said not in ("above", "below") and noun.text in nouns.BODY:

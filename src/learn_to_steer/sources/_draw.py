@@ -70,8 +70,9 @@ def draw(
     for index in range(limit):
         if not any(pools.values()):  # a limit far beyond what there is costs nothing
             for place, predicate in enumerate(predicates):
-                left = len(range(index + (place - index) % len(predicates), limit, len(predicates)))
-                if left:
+                first = index + (place - index) % len(predicates)
+                left = -(-(limit - first) // len(predicates))
+                if left > 0:
                     skipped.add(SHORT, predicate, left)
             return
         predicate, turn = predicates[index % len(predicates)], index // len(predicates)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.sources._protocol import Skipped
 
-CHUNK = 1 << 20  # characters
+CHUNK = 1 << 20  # bytes
 LONGEST = 1 << 26  # characters of one entry; anything longer is not of the format
 
 
@@ -61,7 +62,7 @@ def members(path: Path, skipped: Skipped) -> Iterator[tuple[str, Any]]:
     """
     good: str | None = None
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             text = _Text(file)
             text.expect("{")
             if text.peek() == "}":
@@ -111,10 +112,11 @@ def lines(path: Path, skipped: Skipped) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Text:
-    """A text file that is decoded piece by piece."""
+    """A file that is decoded piece by piece; it ends where its bytes are no text any more."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._bytes = getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder()
         self._buffer, self._ended = "", False
 
@@ -152,7 +154,11 @@ class _Text:
     def _more(self) -> None:
         piece = self._file.read(max(CHUNK, len(self._buffer)))
         self._ended = not piece
-        self._buffer += piece
+        try:
+            self._buffer += self._bytes.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            self._buffer += bytes(error.object[: error.start]).decode()
+            self._ended = True
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
