@@ -97,6 +97,10 @@ class Base(nn.Module):
     def _keep(self, _: nn.Module, __: tuple, output: tuple[torch.Tensor, torch.Tensor]) -> None:
         self.features = output[1]
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What is packaged of it, by folder."""
+        return {name: getattr(self, name) for name in ("text_encoder", "text_encoder_2", "transformer")}
+
     def named(self) -> torch.Tensor:
         """Class scores (n, CLASSES, 16, 16) of the latent cells, from the last forward."""
         scores = self.what(self.features)
@@ -104,11 +108,11 @@ class Base(nn.Module):
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, CLASSES, 16, 16)
 
 
-def start_packaged(**parts: nn.Module) -> None:
-    """Start parts, by their folder's name, from the packaged weights if there are any; a checkpoint replaces them."""
+def start_packaged(folder: Path, parts: dict[str, nn.Module]) -> None:
+    """Start ``parts``, by their names in ``folder``, from its weights if there are any; a checkpoint replaces them."""
     for name, part in parts.items():
-        if (FOLDER / name).exists():
-            kept = type(part).from_pretrained(FOLDER / name, torch_dtype=torch.float32)
+        if (folder / name).exists():
+            kept = type(part).from_pretrained(folder / name, torch_dtype=torch.float32)
             part.load_state_dict(kept.state_dict())
 
 

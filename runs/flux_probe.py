@@ -36,8 +36,8 @@ def main() -> None:
     base = Base(*tokenizers())
     base.load_state_dict(newest(options.stage))
     model = open_model(ModelConfig(model="flux:emoji", objective="none", dtype="bfloat16"))
-    for name in ("text_encoder", "text_encoder_2", "transformer"):
-        getattr(model.pipe, name).load_state_dict(getattr(base, name).state_dict())
+    for name, part in base.parts().items():
+        getattr(model.pipe, name).load_state_dict(part.state_dict())
     plain = {"guidance_scale": 1.0, "true_cfg_scale": options.scale, "num_inference_steps": 20}
     detector = find_detector("emoji")
 

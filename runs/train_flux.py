@@ -20,7 +20,6 @@ import json
 
 import numpy as np
 import torch
-from diffusers import FluxTransformer2DModel
 from flux_emoji import (
     FEW,
     FOLDER,
@@ -47,7 +46,6 @@ from learn_to_steer.emoji.tidy import CELLS
 from learn_to_steer.emoji.world import WorldConfig
 
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
-PARTS = ("text_encoder", "text_encoder_2", "transformer")
 GUIDANCE = 6.0  # with less of it, more pictures lack an object
 SEGMENTS, INSIDE = 4, 3  # the student's steps, and the teacher's in each of them
 
@@ -81,7 +79,7 @@ class Stage:
     def __init__(self, options: argparse.Namespace) -> None:
         self.texts, self.vae, self.batch = Texts(*tokenizers()), autoencoder(), options.batch
         self.base = Base(*tokenizers()).to(DEVICE)
-        start_packaged(**{name: getattr(self.base, name) for name in PARTS})
+        start_packaged(FOLDER, self.base.parts())
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
         true, at_random = options.relations
@@ -207,9 +205,8 @@ def few_stage(options: argparse.Namespace) -> None:
     trained_here = load_guided(stage.base)
     teacher = stage.teacher()
     student = unguided(stage.base.transformer)
-    if not trained_here and (FEW / "transformer").exists():
-        kept = FluxTransformer2DModel.from_pretrained(FEW / "transformer", torch_dtype=torch.float32)
-        student.load_state_dict(kept.state_dict())
+    if not trained_here:
+        start_packaged(FEW, {"transformer": student})
     fast = trained(student)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -251,9 +248,9 @@ def loop_settings(options: argparse.Namespace) -> dict[str, object]:
 
 def write(_: argparse.Namespace) -> None:
     base = Base(*tokenizers())
-    start_packaged(**{name: getattr(base, name) for name in PARTS})
+    start_packaged(FOLDER, base.parts())
     load_guided(base)
-    export(FOLDER, {name: getattr(base, name) for name in PARTS})
+    export(FOLDER, base.parts())
     print(f"exported to {FOLDER.name}")
     if not written("flux-few"):
         print("there is no checkpoint of flux-few yet")

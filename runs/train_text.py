@@ -16,7 +16,7 @@ import copy
 
 import numpy as np
 import torch
-from flux_emoji import COLUMNS, start_packaged, t5_encoder, tokenizers
+from flux_emoji import COLUMNS, FOLDER, start_packaged, t5_encoder, tokenizers
 from loop import DEVICE, train
 from sides import SIDES, SideHead, described, marked
 from torch import nn
@@ -117,7 +117,7 @@ def main() -> None:
     _, tokenizer = tokenizers()
     speller = Speller(tokenizer).to(DEVICE)
     untrained = trace(speller.encoder, tokenizer)
-    start_packaged(text_encoder_2=speller.encoder)
+    start_packaged(FOLDER, {"text_encoder_2": speller.encoder})
     fast = copy.deepcopy(speller).bfloat16()
     scenes = random_scenes(20000, seed=1000)
     captions = [caption(scene, np.random.default_rng((8, n))) for n, scene in enumerate(scenes)]

@@ -183,10 +183,18 @@ def package_folder(source: str) -> Path | str:
 
 def hub_source(model: str) -> str:
     """The hub id behind ``model`` (a variant, "variant=place" or an id); "" when its weights come from elsewhere."""
-    name, _, place = model.partition("=")
-    variant = families.variants().get(name)
-    source = (place or variant.source) if variant else model
+    variant = _written(model)
+    source = variant.source if variant else model
     return source if is_hub_id(source) and not is_folder(source) else ""
+
+
+def _written(model: str) -> Variant | None:
+    """The variant that ``model`` begins with, its source replaced by what stands after "="; None when it is none."""
+    name, equals, place = model.partition("=")
+    variant = families.variants().get(name)
+    if variant is None or (equals and not place):
+        return None
+    return replace(variant, source=place) if place else variant  # the facts of a variant, the weights from elsewhere
 
 
 def named_variant(model: str) -> Variant | None:
@@ -194,14 +202,14 @@ def named_variant(model: str) -> Variant | None:
 
     Raises UnknownNameError for a name that is none of the three, DataError for a folder that is not there.
     """
-    known = families.variants()
-    if model in known:
-        return known[model]
-    name, _, place = model.partition("=")
-    if name in known and place:  # the facts of a variant, the weights from elsewhere
-        if is_folder(place) or is_hub_id(place):
-            return replace(known[name], source=place)
-        raise DataError(f"the model folder {place} does not exist; name a diffusers folder or a hub id after {name}=")
+    variant = _written(model)
+    if variant is not None:
+        place = variant.source
+        if "=" in model and not (is_folder(place) or is_hub_id(place)):
+            raise DataError(
+                f"the model folder {place} does not exist; name a diffusers folder or a hub id after {variant.name}="
+            )
+        return variant
     if not model.strip():
         raise DataError("no model is named; name a variant, a diffusers folder or a hub id")
     if is_folder(model):
@@ -209,7 +217,7 @@ def named_variant(model: str) -> Variant | None:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise DataError(f"the model folder {model} does not exist; name a diffusers folder, a hub id or a variant")
     if "/" not in model:
-        raise catalog.unknown("model", model, known)
+        raise catalog.unknown("model", model, families.variants())
     return None
 
 
