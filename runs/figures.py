@@ -3,11 +3,12 @@
     python runs/figures.py                       # all of them, a few minutes
     python runs/figures.py --only orientations
 
-``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: the same,
-every row a prompt, every column a method (handcrafted losses at their published schedule). ``steps``: attention over
-the denoising steps, base and steered (Fig. 5). ``failures``: what went wrong in steered pictures of emoji_results.py,
-the first ones of each kind (Fig. 13). ``limitations``: prompts of a kind that steering does not master (Fig. 7).
-Nothing is chosen by its looks: the seeds are the first ones, prompts stand here.
+``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: every row a
+prompt from noise of its own, every column a method (handcrafted losses at their published schedule, on FLUX with the
+step size that was searched). ``steps``: attention over the denoising steps, base and steered (Fig. 5). ``failures``:
+what went wrong in steered pictures of emoji_results.py, the first ones of each kind (Fig. 13). ``limitations``: prompts
+of a kind that steering does not master (Fig. 7). Nothing is chosen by its looks: the seeds are the first ones, prompts
+stand here.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from paper_tables import searched
 from PIL import Image
+from table_rows import Row
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
+from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation import Model, ModelConfig, find_detector, judge, open_model
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.score import Judge
@@ -52,19 +56,21 @@ KINDS = ("missing", "wrong side", "ambiguous", "fused")
 
 
 def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Shown]:
-    """A picture of each prompt, steered if the model is, framed by the verdict where a relation is asked for.
+    """A picture of each prompt, steered if the model is, framed by the verdict where two names are placed.
 
     All from the noise of ``seed``, or each from the next one's.
     """
     generators = [torch.Generator().manual_seed(seed + spread * n) for n in range(len(prompts))]
     call = model.steered or model.pipe
     pictures = call(list(prompts), generator=generators, **model.sampling).images
-    asked = [BenchmarkPrompt(0, prompt, parse(prompt), {}) for prompt in prompts]
-    found = eye.look(pictures, asked)
-    return [
-        Shown(picture, judge(prompt, boxes, eye.vocabulary)["correct"] if prompt.relations else None)
-        for prompt, picture, boxes in zip(asked, pictures, found, strict=True)
-    ]
+    cells = []
+    for picture, prompt in zip(pictures, prompts, strict=True):
+        asked = BenchmarkPrompt(0, prompt, parse(prompt), {})
+        verdict = None
+        if any(relation.subject != relation.object for relation in asked.relations):
+            verdict = judge(asked, eye.look([picture], [asked])[0], eye.vocabulary)["correct"]
+        cells.append(Shown(picture, verdict))
+    return cells
 
 
 def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
@@ -78,12 +84,17 @@ def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
 
 
 def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
-    columns = []
+    columns = {}
     for name in METHODS:
-        model = open_model(ModelConfig(model=options.model, objective=name))
-        columns.append(shown(model, eye, PROMPTS, options.seed))
-    rows = [(prompt, [column[n] for column in columns]) for n, prompt in enumerate(PROMPTS)]
-    return grid(["unsteered", *METHODS[1:]], rows)
+        try:
+            chosen = searched(options.model, Row(name)) or {}
+            model = open_model(ModelConfig(model=options.model, objective=name, settings=chosen))
+        except UnsupportedError as error:
+            print(f"methods: {error}", flush=True)
+            continue
+        columns["unsteered" if name == "none" else name] = shown(model, eye, PROMPTS, options.seed, spread=True)
+    rows = [(prompt, [column[n] for column in columns.values()]) for n, prompt in enumerate(PROMPTS)]
+    return grid(list(columns), rows)
 
 
 def steps(options: argparse.Namespace, eye: Judge) -> Image.Image:

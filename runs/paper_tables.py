@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from table_page import KEPT, ROOT, keep, lines, place, refuse, settings, write
+from table_page import KEPT, ROOT, keep, lines, place, refuse, remember_identical, settings, write
 from table_rows import BASE, COMPOSED, POSITION, TUNED, Row, tables
 
 from learn_to_steer import storage
@@ -129,6 +129,7 @@ def require_identical(benchmark: str, options: argparse.Namespace) -> None:
                 f"{benchmark}: {[job.prompt for job, s in zip(batch, same, strict=True) if not s]} changed"
             )
     print(f"{benchmark}: {len(jobs)} pictures bit-identical to the unsteered ones, in mixed batches", flush=True)
+    remember_identical(options.model, benchmark, {**asked(options), "images": len(jobs)})
 
 
 def main() -> None:

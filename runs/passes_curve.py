@@ -4,9 +4,10 @@
     python runs/passes_curve.py --draw                             # the figures alone; needs the extra `figures`
 
 Validation prompts, one image each, the same noise everywhere. A pass is one forward and backward of the denoiser for
-one image; in forwards, a pass counts three and a check of the stop one. *front-loaded* is the paper's runtime
-schedule: all passes in the first 10 or 20 per cent of the steps, then one a step. Numbers go to
-docs/results/passes/MODEL.json, the figure beside them; seconds are worth reading from a quiet machine alone.
+one image. *forwards* counts a pass as three, a check of the stop as one, and what the picture costs unsteered: a step
+is two forwards where guidance is a second row. *front-loaded* is the paper's runtime schedule: all passes in the first
+10 or 20 per cent of the steps, then one a step. Numbers go to docs/results/passes/MODEL.json, the figure beside them;
+seconds are worth reading from a quiet machine alone.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def measure(options: argparse.Namespace) -> None:
         "curves": {},
     }
     variant = named_variant(options.model)
-    steps = variant.steps if variant else 50
+    if variant is None:
+        raise SystemExit(f"{options.model} is not one of the named models: its steps are not known here")
+    steps = variant.steps
+    alone = steps * (2 if variant.family == "sd" and variant.guidance > 1 else 1)
     rows = [("none", "default", {}), *(("learned", p, s) for p, settings in CURVES.items() for s in settings)]
     for objective, curve, settings in rows:
         label = " ".join([curve, *(f"{k}={v}" for k, v in settings.items())]) if settings else "unsteered"
@@ -69,6 +73,7 @@ def measure(options: argparse.Namespace) -> None:
             )
         )
         point = {key: summary[key] for key in KEPT} | {"settings": settings}
+        point["forwards_per_image"] = alone + 3 * point["passes_per_image"] + point["checks_per_image"]
         if settings:
             stored["curves"].setdefault(curve, []).append(point)
         else:
@@ -84,7 +89,8 @@ def draw(path: Path) -> None:
         raise SystemExit("the numbers are there; for the figure: pip install 'learn-to-steer[figures]'") from error
 
     stored = storage.read_json(path)
-    costs = {"passes_per_image": "passes per image", "seconds_per_image": "seconds per image"}
+    costs = {"passes_per_image": "passes per image", "forwards_per_image": "forwards per image"}
+    costs |= {"seconds_per_image": "seconds per image"}
     costs = {key: name for key, name in costs.items() if key in stored["unsteered"]}
     figure, panels = plt.subplots(
         1, len(costs), figsize=(1 + 5 * len(costs), 3.6), layout="constrained", sharey=True, squeeze=False

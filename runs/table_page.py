@@ -12,9 +12,11 @@ from table_rows import BASE, LEARNED, Row, Table, tables
 from learn_to_steer import storage
 from learn_to_steer.evaluation import compared, summarise
 from learn_to_steer.geometry import BASIC
+from learn_to_steer.report.audit import agreed
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "results" / "tables"
+LABELS = ROOT / "docs" / "results" / "labelled"
 PAGE = ROOT / "docs" / "tables.md"
 FIELDS = (
     *("index", "sample", "prompt", "relations", "correct", "present", "held", "on_axis", "reason", "scores"),
@@ -60,6 +62,21 @@ def remember(model: str, row: Row, made: dict[str, Any]) -> None:
     storage.write_json(KEPT / model.replace(":", "-") / "rows.json", settings(model) | {row.name: made})
 
 
+def remember_identical(model: str, benchmark: str, made: dict[str, Any]) -> None:
+    """Keep that pictures of ``benchmark``, which asks for no relation, were to the bit as unsteered."""
+    path = KEPT / model.replace(":", "-") / "identical.json"
+    storage.write_json(path, (storage.read_json(path) if path.exists() else {}) | {benchmark: made})
+
+
+def identical(model: str, benchmarks: set[str]) -> list[str]:
+    """What the page says of pictures that steering left alone."""
+    path = KEPT / model.replace(":", "-") / "identical.json"
+    found = storage.read_json(path) if path.exists() else {}
+    told = [f"`{name}` {found[name]['images']}" for name in sorted(benchmarks & set(found))]
+    shown = "Bit-identical with and without steering, each drawn in batches that also held a steered prompt: "
+    return [f"{shown}{', '.join(told)} pictures.", ""] if told else []
+
+
 def write(models: list[str]) -> None:
     page = ["# Tables", "", "Made by `runs/paper_tables.py --write`; what a row lacks has not been measured.", ""]
     for number, table in tables().items():
@@ -89,7 +106,8 @@ def section(number: str, table: Table, model: str) -> list[str]:
         csv.writer(file).writerows([head, *body])
     title = f"Table {number}: {table.title}" if number.isdigit() else table.title
     shown = ["| " + " | ".join(line) + " |" for line in body]
-    return [f"## {title}, {model}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *shown, ""]
+    shown = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *shown, ""]
+    return [f"## {title}, {model}", "", *shown, *identical(model, {row.benchmark for row, _ in rows if table.plain})]
 
 
 def accuracy(model: str, row: Row) -> list[str] | None:
@@ -139,7 +157,20 @@ def relations(model: str, row: Row) -> list[str] | None:
     return [f"{found[name]['accuracy']:.2f}" if name in found else "" for name in BASIC]
 
 
-VIEWS = {"accuracy": accuracy, "likeness": alike, "relations": relations}
+def by_eye(model: str, row: Row) -> list[str] | None:
+    """The automatic score against the labels of labelled_rows.py."""
+    path = LABELS / model.replace(":", "-") / f"{row.name}.json"
+    if not path.exists():
+        return None
+    found = agreed(lines(model, row), storage.read_json(path))
+    mean, low, high = found["automatic_minus_manual"]
+    least, most = found["same_interval"]
+    cells = [str(found["pictures"]), f"{found['manual']:.2f}", f"{found['automatic']:.2f}"]
+    cells += [f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{found['same']:.2f} [{least:.2f}, {most:.2f}]"]
+    return [*cells, "-" if found["kappa"] is None else f"{found['kappa']:.2f}"]
+
+
+VIEWS = {"accuracy": accuracy, "likeness": alike, "relations": relations, "labels": by_eye}
 HEADS = {
     "accuracy": (
         *("images", "right [95 %]", "minus unsteered", "minus learned", "all present", "right where present"),
@@ -147,4 +178,5 @@ HEADS = {
     ),
     "likeness": ("similarity [95 %]", "to other prompts' pictures", "background, deviation [95 %]", "unsteered"),
     "relations": BASIC,
+    "labels": ("pictures", "right by eye", "automatically", "automatically - by eye", "same verdict [95 %]", "kappa"),
 }

@@ -78,7 +78,8 @@ def main() -> None:
         right = f"right {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
         print(f"{name:24} {right}  present {summary['both_present']:.3f}  passes {passes:.1f}", flush=True)
         weights = " ".join(summary["fingerprints"].values())
-        key = f"{name}, {options.limit} prompts, seed {options.seed}, weights {weights}"
+        pictures = f"{options.limit} prompts" + (f" x {options.images}" if options.images > 1 else "")
+        key = f"{name}, {pictures}, seed {options.seed}, weights {weights}"
         stored = storage.read_json(path) if path.exists() else {}  # another process may try other settings
         stored[key] = {"settings": settings} | {k: summary[k] for k in KEPT}
         storage.write_json(path, stored)

@@ -77,18 +77,23 @@ def audit_page(folder: str | Path, count: int = 100, seed: int = 0) -> Path:
 
 
 def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The manual against the automatic score on the labelled pictures.
+    """The manual against the automatic score on the labelled pictures of an evaluation's folder: ``agreed``."""
+    return agreed(_rows(Path(folder)), labels)
+
+
+def agreed(scored: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> dict[str, Any]:
+    """The manual against the automatic score on the labelled ones of ``scored`` pictures.
 
     ``labels`` are picture id ("00353-0000") -> one of CHOICES. Shares, with 95 % intervals: ``manual`` and
     ``automatic`` accuracy and their paired difference, ``same`` verdicts, and Cohen's kappa (None when it is not
     defined). Raises DataError for labels of other pictures or other words.
     """
-    rows = {_id(row): row for row in _rows(Path(folder))}
+    rows = {picture_id(row): row for row in scored}
     if not isinstance(labels, Mapping):
         raise DataError("labels are one object, picture -> label, as the page saves them")
     for name, label in labels.items():
         if name not in rows or label not in CHOICES:
-            raise DataError(f"{name!r}: {label!r} is no label of a picture in {folder}; labels: {', '.join(CHOICES)}")
+            raise DataError(f"{name!r}: {label!r} is no label of a picture scored here; labels: {', '.join(CHOICES)}")
     if not labels:
         raise DataError("there are no labels; label pictures on the page and save them")
     manual = [label == "right" for label in labels.values()]
@@ -108,16 +113,17 @@ def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def picture_id(row: Mapping[str, Any]) -> str:
+    """The name of a picture in labels, as "00353-0000": index of its prompt and number of the sample."""
+    return f"{row['index']:05d}-{row['sample']:04d}"
+
+
 def _rows(folder: Path) -> Sequence[dict[str, Any]]:
     path = folder / "results.jsonl"
     rows = storage.read_jsonl(path) if path.is_file() else []
     if not rows or not {"index", "sample", "prompt", "correct", "reason", "boxes"} <= set(rows[0]):
         raise DataError(f"{folder} holds no evaluation (results.jsonl); name the --out of evaluate")
     return rows
-
-
-def _id(row: Mapping[str, Any]) -> str:
-    return f"{row['index']:05d}-{row['sample']:04d}"
 
 
 def _figure(folder: Path, row: Mapping[str, Any]) -> str:
@@ -138,11 +144,11 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> str:
         )
     verdict = html.escape("right" if row["correct"] else row["reason"])
     buttons = "".join(
-        f"<button title=\"{told}\" onclick=\"put('{_id(row)}', '{name}')\">{name}</button>"
+        f"<button title=\"{told}\" onclick=\"put('{picture_id(row)}', '{name}')\">{name}</button>"
         for name, told in CHOICES.items()
     )
     return (
-        f'<figure id="{_id(row)}"><div class="picture"><img src="{path.as_posix()}" alt="">'
+        f'<figure id="{picture_id(row)}"><div class="picture"><img src="{path.as_posix()}" alt="">'
         f'<svg viewBox="0 0 {width} {height}">{"".join(boxes)}</svg></div>'
         f'<figcaption>{html.escape(row["prompt"])}<br>{buttons}<br><span class="verdict">{verdict}</span></figcaption>'
         "</figure>"
