@@ -19,7 +19,7 @@ KEPT = ROOT / "docs" / "results" / "tables"
 LABELS = ROOT / "docs" / "results" / "labelled"
 PAGE = ROOT / "docs" / "tables.md"
 FIELDS = (
-    *("index", "sample", "prompt", "relations", "correct", "present", "held", "on_axis", "reason", "scores"),
+    *("index", "sample", "prompt", "relations", "correct", "present", "once", "held", "on_axis", "reason", "scores"),
     *("passes", "checks", "converged", "seconds"),
 )
 
@@ -42,7 +42,7 @@ def settings(model: str) -> dict[str, dict[str, Any]]:
 def keep(model: str, row: Row, folder: Path, made: dict[str, Any]) -> None:
     """Keep a line of every picture that the evaluation in ``folder`` lists, and what it was ``made`` with."""
     counted = {(r["index"], r["sample"]): r for r in storage.read_jsonl(folder / "results.jsonl")}
-    found = [json.dumps({key: counted[k][key] for key in FIELDS}) for k in sorted(counted)]
+    found = [json.dumps({key: counted[k].get(key) for key in FIELDS}) for k in sorted(counted)]
     if len(lines(model, row)) > len(found) and settings(model).get(row.name, {}).get("weights") == made["weights"]:
         raise SystemExit(f"{place(model, row)} holds more pictures than this run ({len(found)}): ask for no fewer")
     place(model, row).parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,7 @@ def accuracy(model: str, row: Row) -> list[str] | None:
     cells = [str(found["images"]), f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]"]
     cells += [difference(model, row, mine, BASE), difference(model, row, mine, LEARNED)]
     cells += [f"{found['both_present']:.2f}", "-" if where is None else f"{where:.2f}"]
+    cells += ["-" if found["each_once"] is None else f"{found['each_once']:.2f}"]
     return [*cells, f"{found['passes_per_image']:.1f}", f"{found['seconds_per_image']:.1f}"]
 
 
@@ -174,7 +175,7 @@ VIEWS = {"accuracy": accuracy, "likeness": alike, "relations": relations, "label
 HEADS = {
     "accuracy": (
         *("images", "right [95 %]", "minus unsteered", "minus learned", "all present", "right where present"),
-        *("passes", "s/image"),
+        *("each once", "passes", "s/image"),
     ),
     "likeness": ("similarity [95 %]", "to other prompts' pictures", "background, deviation [95 %]", "unsteered"),
     "relations": BASIC,

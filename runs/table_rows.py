@@ -134,7 +134,10 @@ def tables() -> dict[str, Table]:
         ),
         "10": Table(
             "The automatic score against labels made by eye",
-            (*(Row(LEARNED, f"multi-relation-{form}") for form in ("3-2", "4-3", "5-3")), Row(BASE), Row(LEARNED)),
+            (
+                *(Row(LEARNED, f"multi-relation-{form}") for form in ("3-2", "4-3", "5-3")),
+                *(Row(name) for name in (BASE, LEARNED, "for-spatial")),
+            ),
             paper=BY_EYE,
             view="labels",
         ),

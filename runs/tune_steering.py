@@ -22,7 +22,8 @@ from learn_to_steer.evaluation import EvaluateConfig, evaluate
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ("geneval-position-val", *(f"multi-relation-val-{form}" for form in ("3-2", "4-2", "4-3", "5-3")))
 BASE = "base"
-KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
+KEPT = ("accuracy", "accuracy_interval", "both_present", "each_once", "accuracy_where_present", "passes_per_image")
+KEPT += ("images",)
 
 
 def parsed(text: str) -> tuple[str, dict]:
@@ -76,7 +77,8 @@ def main() -> None:
         low, high = summary["accuracy_interval"]
         where, passes = summary["accuracy_where_present"] or 0, summary["passes_per_image"]
         right = f"right {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
-        print(f"{name:24} {right}  present {summary['both_present']:.3f}  passes {passes:.1f}", flush=True)
+        there = f"present {summary['both_present']:.3f}  each once {summary['each_once']:.3f}"
+        print(f"{name:24} {right}  {there}  passes {passes:.1f}", flush=True)
         weights = " ".join(summary["fingerprints"].values())
         pictures = f"{options.limit} prompts" + (f" x {options.images}" if options.images > 1 else "")
         key = f"{name}, {pictures}, seed {options.seed}, weights {weights}"

@@ -55,6 +55,7 @@ def test_evaluate_prints_the_benchmarks_own_numbers(run, monkeypatch):
         "accuracy_interval": [0.4, 0.6],
         "images": 8,
         "both_present": 1.0,
+        "each_once": 0.25,
         "accuracy_where_present": 0.5,
         "metrics": numbers,
         "per_relation": {"above": {"accuracy": 1.0}, "below": {"accuracy": None}},
@@ -64,6 +65,7 @@ def test_evaluate_prints_the_benchmarks_own_numbers(run, monkeypatch):
     }
     monkeypatch.setattr("learn_to_steer.evaluation.evaluate", lambda config, progress: summary)
     told = run("evaluate", "--benchmark", "geneval").out
+    assert "\nall objects present 1.000, of those right 0.500; each exactly once 0.250\n" in told
     assert "\nabove 1.000, below -\nwrong: missing 3, wrong side 1\n" in told
     assert "\noverall 0.250\ntasks counting 0.500, colors -\nvisor 4 -\n" in told
 

@@ -6,7 +6,7 @@ import pytest
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import UnknownNameError
-from learn_to_steer.evaluation import judge, summarise
+from learn_to_steer.evaluation import compared, judge, summarise
 from learn_to_steer.geometry import Detection
 from learn_to_steer.prompts import parse
 
@@ -54,6 +54,24 @@ def test_summary(rows):
     assert summary["per_relation"]["below"]["accuracy"] == 0.0
     low, high = summary["accuracy_interval"]
     assert low == 0.0 <= summary["accuracy"] <= high
+
+
+def test_each_once_asks_for_one_of_every_object_and_only_where_something_is_placed():
+    text = "a dog to the left of a cat"
+    prompt = BenchmarkPrompt(0, text, parse(text), {})
+    facts = {"index": 0, "sample": 0, "prompt": text, "relations": [r.as_list() for r in prompt.relations]}
+
+    def drawn(*names: str) -> dict:
+        boxes = [Detection(name, 0.9, LEFT if name == "dog" else RIGHT) for name in names]
+        return facts | judge(prompt, boxes, VOCABULARY)
+
+    rows = [drawn("dog", "cat"), drawn("dog", "cat", "cow"), drawn("dog", "dog", "cat"), drawn("cat")]
+    assert [one["once"] for one in rows] == [True, True, False, False]
+    unplaced = facts | {"relations": [], "held": [], "on_axis": [], "once": None}
+    assert summarise([*rows, rows[0] | unplaced])["each_once"] == 0.5
+    assert summarise([rows[0] | unplaced])["each_once"] is None
+    assert compared(rows[:1], rows[2:3])["once"] == [1.0, 1.0, 1.0]
+    assert "once" not in compared(rows[:1], [rows[2] | {"once": None}])
 
 
 def test_shares_of_nothing_are_none():

@@ -90,7 +90,8 @@ def show(summary: Mapping[str, Any]) -> None:
     low, high = summary["accuracy_interval"]
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, right = summary["both_present"], _number(summary["accuracy_where_present"])
-    print(f"all objects present {present:.3f}, of those right {right}")
+    once = "" if summary["each_once"] is None else f"; each exactly once {summary['each_once']:.3f}"
+    print(f"all objects present {present:.3f}, of those right {right}{once}")
     if len(summary["per_relation"]) > 1:
         print(", ".join(f"{name} {_number(found['accuracy'])}" for name, found in summary["per_relation"].items()))
     if summary["failures"]:
@@ -104,7 +105,7 @@ def show(summary: Mapping[str, Any]) -> None:
 
 
 def _show_difference(found: Mapping[str, Any]) -> None:
-    for name in ("correct", "present"):
+    for name in (name for name in ("correct", "present", "once") if name in found):
         print(f"{name} against {found['folder']}: {_interval(found[name], signed=True)}")
     if "similarity" in found:
         strangers = _number(found["similarity_to_strangers"])

@@ -65,21 +65,25 @@ def judge(
     rule: Rule = score_relations,
     size: Size | None = None,
 ) -> dict[str, Any]:
-    """The verdict on one picture, by ``rule``: correct, present, held, on_axis, reason, scores and boxes.
+    """The verdict on one picture, by ``rule``: correct, present, once, held, on_axis, reason, scores and boxes.
 
     ``on_axis`` is, per relation, whether the centres of the best boxes lie on the right side of each other,
-    however little; None where one of the two objects is missing. ``size`` is the picture's, in pixels. Raises
+    however little; None where one of the two objects is missing. ``once`` is whether every object that a relation
+    names was found exactly once; None without a relation. ``size`` is the picture's, in pixels. Raises
     UnknownNameError for an object that the detector cannot see.
     """
     score = rule(prompt, found, vocabulary, size)
     on_axis: list[bool | None] = []
+    once = True if prompt.relations else None
     for relation in prompt.relations:
         subjects, references = (found_as(name, found, vocabulary) for name in (relation.subject, relation.object))
+        once = once and len(subjects) == len(references) == 1
         both = subjects and references
         on_axis.append(geometry.on_axis(subjects[0].box, relation.predicate, references[0].box) if both else None)
     return {
         "correct": score.correct,
         "present": score.present,
+        "once": once,
         "held": list(score.held),
         "on_axis": on_axis,
         "reason": score.reason,

@@ -12,7 +12,8 @@ from learn_to_steer.statistics import clustered_interval, paired_interval
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shares over the images in ``rows`` (of results.jsonl); None where a share is of no image at all.
 
-    ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``accuracy_where_present`` and
+    ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``each_once`` is the share of images with
+    relations in which every object they name was found exactly once. ``accuracy_where_present`` and
     ``on_axis_where_present`` are of the images in which every object was found; the latter asks only for the
     right side of the prompted axis (as VISOR_cond does), where there is one. ``failures`` counts images by
     reason; one image may have two. What an image cost is not known (None) of pictures made elsewhere.
@@ -32,6 +33,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": _share(correct),
         "accuracy_interval": [low, high],
         "both_present": _share(bool(row["present"]) for row in rows),
+        "each_once": _share(row["once"] for row in rows if row.get("once") is not None),
         "accuracy_where_present": _share(row["correct"] for row in present),
         "on_axis_where_present": _share(all(row["on_axis"]) for row in present if row["on_axis"]),
         "prompts": len({row["index"] for row in rows}),
@@ -68,7 +70,8 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
 def compared(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """``rows`` minus ``others`` on the images (prompt and number) that both have, with 95 % intervals.
 
-    ``correct`` and ``present`` are [difference, low, high], whole prompts drawn. Raises ValueError when they share
+    ``correct`` and ``present``, and ``once`` where all of them know it, are [difference, low, high], whole prompts
+    drawn. Raises ValueError when they share
     no image or one of the shared was made of another prompt.
     """
     theirs = {(row["index"], row["sample"]): row for row in others}
@@ -80,7 +83,8 @@ def compared(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -
         raise ValueError("the two evaluations have no image in common")
     prompts = [mine["index"] for mine, _ in pairs]
     found: dict[str, Any] = {"images": len(pairs)}
-    for key in ("correct", "present"):
+    known = all(row.get("once") is not None for pair in pairs for row in pair)
+    for key in ("correct", "present", "once") if known else ("correct", "present"):
         here, there = [float(a[key]) for a, _ in pairs], [float(b[key]) for _, b in pairs]
         found[key] = list(paired_interval(here, there, prompts))
     return found
