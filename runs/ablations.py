@@ -108,13 +108,14 @@ def measure(name: str, options: argparse.Namespace) -> None:
             continue
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
-        changes = {key: value for key, value in row.maps.items() if getattr(CollectConfig, key) != value}
+        asked = {"source": options.source} | row.maps
+        changes = {key: value for key, value in asked.items() if getattr(CollectConfig, key) != value}
         variant = named_variant(options.model)
         changes |= {"levels": variant.levels} if variant and variant.levels else {}
         changes |= {"dtype": options.dtype or "float32", "seed": options.seed}
         maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(changes.items()))])
         began = time.monotonic()
-        quality = collected(options, maps, row, limit)
+        quality = collected(options, maps, asked, limit)
         spent = {"collecting": time.monotonic() - began}
         began = time.monotonic()
         epochs = round(options.epochs * row.training.get("epochs", 1) * options.pictures / quality["kept"])
@@ -132,7 +133,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
             "inversion": quality,
             "against_base": against(folder / "steered", base),
             "seconds": storage.read_json(folder / "seconds.json"),
-            "options": {"pictures": limit, "epochs": epochs}
+            "options": {"pictures": limit, "epochs": epochs, "source": asked["source"]}
             | {key: getattr(options, key) for key in ("limit", "seed", "dtype")},
         }
         held = probe["leakage"]["both"]["true_prompts"]
@@ -140,8 +141,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
         storage.write_json(path, stored)
 
 
-def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> dict[str, Any]:
-    """Collect what ``row`` asks for: pictures kept, and the inversion's mean quality under true and wrong prompts."""
+def collected(options: argparse.Namespace, maps: Path, asked: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Collect what is ``asked`` for: pictures kept, and the inversion's mean quality under true and wrong prompts."""
     if not (maps / "manifest.json").is_file() or not storage.read_json(maps / "manifest.json")["complete"]:
         pipe, variant = open_pipeline(ModelConfig(model=options.model, dtype=options.dtype))
         config = CollectConfig(
@@ -151,7 +152,7 @@ def collected(options: argparse.Namespace, maps: Path, row: Row, limit: int) -> 
             levels=variant.levels,
             seed=options.seed,
             arguments={**variant.arguments, "guidance_scale": variant.guidance},
-            **row.maps,
+            **asked,
         )
         collect(pipe, maps, config)
     values: dict[str, list[float]] = defaultdict(list)
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--ablation", choices=list(ABLATIONS), action="append", help="may be repeated")
     parser.add_argument("--row", action="append", help="these rows alone, as 'emoji, true prompts'; may be repeated")
     parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--source", default="emoji", help="of rows that name none; flux:emoji knows emoji-tidy alone")
     parser.add_argument("--pictures", type=int, default=600, help="collected for each row")
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--limit", type=int, default=48, help="prompts that are steered")

@@ -6,7 +6,8 @@
 The script needs the pictures that paper_tables.py left in out/tables. It writes pages to label from (prompts, no
 verdicts) to out/labelled, and all pictures as one sheet to docs/results/labelled/MODEL/ROW.webp, ten across in the
 order of the labels. ROW.json beside it is what a person then writes: picture -> right, wrong (all objects there,
-misplaced) or missing, as the page of ``learn-to-steer audit`` saves it.
+misplaced) or missing, as the page of ``learn-to-steer audit`` saves it. made.json remembers what the pictures were
+made with: labels of other pictures are refused.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import argparse
 from pathlib import Path
 
 from PIL import Image
-from table_page import LABELS, lines
+from table_page import LABELS, lines, settings
 from table_rows import tables
 
+from learn_to_steer import storage
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.report import Shown, grid
 from learn_to_steer.report.audit import picture_id
@@ -45,6 +47,9 @@ def main() -> None:
         tiled.paste(picture, (number % ACROSS * width, number // ACROSS * height))
     (LABELS / name).mkdir(parents=True, exist_ok=True)
     tiled.save(LABELS / name / f"{options.row}.webp", quality=85, method=6)
+    bound = LABELS / name / "made.json"
+    known = storage.read_json(bound) if bound.exists() else {}
+    storage.write_json(bound, known | {options.row: settings(options.model)[options.row]})
     options.out.mkdir(parents=True, exist_ok=True)
     shown = [
         Shown(picture, None, f"{picture_id(line)}: {line['prompt'].removeprefix('a photo of ')}")

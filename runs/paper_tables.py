@@ -15,11 +15,12 @@ left out.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from table_page import KEPT, ROOT, keep, lines, place, refuse, remember_identical, settings, write
-from table_rows import BASE, COMPOSED, POSITION, TUNED, Row, tables
+from table_rows import BASE, COMPOSED, LEARNED, POSITION, TUNED, Row, tables
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import prompts
@@ -37,21 +38,33 @@ from learn_to_steer.evaluation import (
 )
 from learn_to_steer.families._load import named_variant, package_folder
 from learn_to_steer.prompts import parse
+from learn_to_steer.steering import profile
 from learn_to_steer.storage import sha256
 
+OURS = ("window", "passes", "total_passes", "rate", "threshold", "pick")
 SEARCHED = ("for-spatial", "for-logistic")
 TUNING = ROOT / "docs" / "results" / "tuning"
 
 
 def weights(model: str) -> str:
-    """A short digest of a packaged model, its classifier and its judge: rows of other weights are not compared."""
+    """A digest of a packaged model with the parts it shares, its classifier and its judge: others are not compared."""
     variant = named_variant(model)
     if variant is None or variant.classifier is None:
         raise SystemExit(f"{model} is not one of the package's models: its pictures need another judge")
     folders = [Path(package_folder(name)) for name in (variant.source, variant.classifier)]
+    folders += [Path(package_folder(source)) / part for part, source in variant.shares.items()]
     folders.append(folders[0].with_name("detector"))
-    files = [file for folder in folders for file in sorted(folder.rglob("*.safetensors"))]
-    return "-".join(sha256(file)[:4] for file in files)
+    files = sorted({file for folder in folders for file in folder.rglob("*.safetensors")})
+    return hashlib.sha256(" ".join(sha256(file) for file in files).encode()).hexdigest()[:16]
+
+
+def steering(model: str, row: Row) -> dict[str, Any]:
+    """The default settings of ours that a row rests on: it is made anew when they change. None of a published loss."""
+    variant = named_variant(model)
+    if variant is None or row.objective == BASE or (row.objective != LEARNED and row.profile == "default"):
+        return {}
+    resolved = profile(row.profile).changed(**{**variant.steering, **variant.ours})
+    return {key: getattr(resolved, key) for key in OURS}
 
 
 def searched(model: str, row: Row) -> dict[str, Any] | None:
@@ -74,7 +87,11 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
 
 def made(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     """What the pictures of ``row`` depend on, beside its name."""
-    return asked(options) | {"weights": weights(options.model), "settings": searched(options.model, row)}
+    return asked(options) | {
+        "weights": weights(options.model),
+        "settings": searched(options.model, row),
+        "steering": steering(options.model, row),
+    }
 
 
 def run(row: Row, options: argparse.Namespace) -> None:
@@ -129,7 +146,8 @@ def require_identical(benchmark: str, options: argparse.Namespace) -> None:
                 f"{benchmark}: {[job.prompt for job, s in zip(batch, same, strict=True) if not s]} changed"
             )
     print(f"{benchmark}: {len(jobs)} pictures bit-identical to the unsteered ones, in mixed batches", flush=True)
-    remember_identical(options.model, benchmark, {**asked(options), "images": len(jobs)})
+    made = {"pictures": len(jobs), "weights": weights(options.model), "seed": options.seed, "dtype": options.dtype}
+    remember_identical(options.model, benchmark, made)
 
 
 def main() -> None:

@@ -57,21 +57,22 @@ class Table:
 PAPER = {
     (POSITION, BASE): "SD1.4 .05, SD2.1 .07, schnell .26, dev .20",
     (POSITION, LEARNED): "SD1.4 .36, SD2.1 .54, schnell .52, dev .61",
-    (POSITION, "for-spatial"): "SD1.4 .26, schnell .35, dev .49",
+    (POSITION, "for-spatial"): "SD1.4 .26, SD2.1 .27, schnell .35, dev .49",
     (POSITION, "for-unified, verified by emoji"): "SD1.4 .30, SD2.1 .34",
-    (POSITION, "storm-released"): "SD1.4 .18",
+    (POSITION, "storm-released"): "SD1.4 .18, SD2.1 .19",
     (POSITION, "initno"): "SD1.4 .12",
     (POSITION, "compass-like"): "SD1.4 .46, SD2.1 .51, dev .60",
-    (COMPOSED, BASE): "SD1.4 .057, SD2.1 .089, schnell .199, dev .177",
-    (COMPOSED, LEARNED): "SD1.4 .278, SD2.1 .365, schnell .309, dev .392",
-    (COMPOSED, "for-spatial"): "dev .357",
+    (POSITION, "rrnet-like"): "SD2.1 .09",
+    (COMPOSED, BASE): "official: SD1.4 .057, SD2.1 .089, schnell .199, dev .177",
+    (COMPOSED, LEARNED): "official: SD1.4 .278, SD2.1 .365, schnell .309, dev .392",
+    (COMPOSED, "for-spatial"): "official: SD1.4 .228, SD2.1 .211, schnell .238, dev .357",
 }
 UNSEEN = {
     ("unseen", BASE): "SD1.4 .07, SD2.1 .15, dev .18",
     ("unseen", LEARNED): "SD1.4 .47, SD2.1 .60, dev .60",
 }
 SEVERAL = {
-    (f"multi-relation-{kind}{form}", method): f"dev {number}"
+    (f"multi-relation-{kind}{form}", method): f"compat: dev {number}"
     for kind, method, numbers in (
         ("", BASE, (".05", ".04", ".01", ".01")),
         ("", LEARNED, (".36", ".36", ".20", ".17")),

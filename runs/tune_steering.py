@@ -77,7 +77,7 @@ def main() -> None:
         low, high = summary["accuracy_interval"]
         where, passes = summary["accuracy_where_present"] or 0, summary["passes_per_image"]
         right = f"right {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
-        there = f"present {summary['both_present']:.3f}  each once {summary['each_once']:.3f}"
+        there = f"present {summary['both_present']:.3f}  each once {summary['each_once'] or 0:.3f}"
         print(f"{name:24} {right}  {there}  passes {passes:.1f}", flush=True)
         weights = " ".join(summary["fingerprints"].values())
         pictures = f"{options.limit} prompts" + (f" x {options.images}" if options.images > 1 else "")

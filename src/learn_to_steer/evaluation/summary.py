@@ -13,16 +13,18 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shares over the images in ``rows`` (of results.jsonl); None where a share is of no image at all.
 
     ``accuracy_interval`` is the 95 % bootstrap interval, whole prompts drawn. ``each_once`` is the share of images with
-    relations in which every object they name was found exactly once. ``accuracy_where_present`` and
-    ``on_axis_where_present`` are of the images in which every object was found; the latter asks only for the
-    right side of the prompted axis (as VISOR_cond does), where there is one. ``failures`` counts images by
-    reason; one image may have two. What an image cost is not known (None) of pictures made elsewhere.
+    relations in which every object that they name was found exactly once (None where a row does not tell).
+    ``accuracy_where_present`` and ``on_axis_where_present`` are of the images in which every object was found; the
+    latter asks only for the right side of the prompted axis (as VISOR_cond does), where there is one. ``failures``
+    counts images by reason; one image may have two. What an image cost is not known (None) of pictures made elsewhere.
     Raises ValueError when there are no rows.
     """
     if not rows:
         raise ValueError("a summary needs at least one image")
     correct = [bool(row["correct"]) for row in rows]
     present = [row for row in rows if row["present"]]
+    placed = [row for row in rows if row["relations"]]
+    told = all(row.get("once") is not None for row in placed)
     relations: dict[str, list[tuple[bool, bool | None]]] = defaultdict(list)
     for row in rows:
         for (_, predicate, _), held, on_axis in zip(row["relations"], row["held"], row["on_axis"], strict=True):
@@ -33,7 +35,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": _share(correct),
         "accuracy_interval": [low, high],
         "both_present": _share(bool(row["present"]) for row in rows),
-        "each_once": _share(row["once"] for row in rows if row.get("once") is not None),
+        "each_once": _share(row["once"] for row in placed) if told else None,
         "accuracy_where_present": _share(row["correct"] for row in present),
         "on_axis_where_present": _share(all(row["on_axis"]) for row in present if row["on_axis"]),
         "prompts": len({row["index"] for row in rows}),
