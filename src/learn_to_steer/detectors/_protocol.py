@@ -22,7 +22,8 @@ class Asked:
 
 class Detector(Protocol):
     """Finds named objects in pictures. A detector's module offers ``load(device, source=None) -> Detector``, and
-    ``vocabulary()``: every word it answers to -> the class it reports; None when it answers to any word.
+    ``vocabulary()``: every word it answers to -> the class it reports; None when it answers to any word. It may offer
+    ``known()``: pictures with what is in them, which it must find before it scores anything.
 
     ``source`` is a folder or hub id of weights in place of the usual ones.
     ``tells_colors`` says whether its detections can carry their colours, as GenEval's colour tasks need; these are

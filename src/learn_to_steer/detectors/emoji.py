@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from learn_to_steer.detectors._protocol import Asked, Detector
 from learn_to_steer.emoji.detector_net import STRIDE, DetectorNet, decode, detector_folder, load_net
+from learn_to_steer.emoji.known import known as known
 from learn_to_steer.emoji.sprites import canonical_names
 from learn_to_steer.geometry import Detection
 from learn_to_steer.storage import sha256

@@ -13,6 +13,7 @@ from PIL.Image import Image
 
 from learn_to_steer.detectors._protocol import Asked, Detector
 from learn_to_steer.emoji import judge
+from learn_to_steer.emoji.known import known as known
 from learn_to_steer.emoji.sprites import canonical_names
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection

@@ -16,6 +16,7 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.score import Judge, find_detector, judge
+from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.geometry import Detection
 from learn_to_steer.objectives._for_repair import ForRepair
 from learn_to_steer.steering import Steerer
@@ -32,6 +33,7 @@ def find_verifier(name: str, objective: str, prompts: Sequence[BenchmarkPrompt],
     if catalog.normal(objective) != "for-unified":
         raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
     verifier = find_detector(name, device)
+    require_knowing(verifier)
     for prompt in prompts:
         judge(prompt, [], verifier.vocabulary)
     return verifier

@@ -15,6 +15,7 @@ from learn_to_steer.evaluation.detections import detect_all
 from learn_to_steer.evaluation.folders import find_pictures
 from learn_to_steer.evaluation.run import digest, prompt_row, versions, write_rows
 from learn_to_steer.evaluation.score import find_detector, judge, usual_detector
+from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.evaluation.summary import summarise
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
@@ -59,6 +60,7 @@ def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = 
     every(config, None)
     assert config.detector is not None  # _completed has found one, or raised
     detector = find_detector(config.detector, config.device)
+    require_knowing(detector)
     theirs = others(config.against, config.similarity, config.out, detector.detector.identity)
     made = {(row["index"], row["sample"]): row for row in _made(Path(config.pictures))}
     chosen = judged(config, detector, {index for index, _ in made} or None)

@@ -26,6 +26,7 @@ from learn_to_steer.evaluation.generate import Job, Picture, draw
 from learn_to_steer.evaluation.model import Model, open_model, resolve_device
 from learn_to_steer.evaluation.noise_refinement import draw_refined, find_verifier
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
+from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.evaluation.summary import summarise
 from learn_to_steer.steering import SteeringConfig
 
@@ -52,6 +53,7 @@ def evaluate(
     every(config, None)
     device = resolve_device(config.device)
     detector = find_detector(name, device)
+    require_knowing(detector)
     chosen = judged(config, detector)
     theirs = others(config.against, config.similarity, config.out, detector.detector.identity)
     rule = benchmarks.rule(config.benchmark, detector.detector.counting)

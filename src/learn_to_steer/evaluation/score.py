@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,14 @@ from learn_to_steer.geometry import Detection
 
 @dataclass(frozen=True)
 class Judge:
-    """A detector and the words it answers to: name or alias -> class; None when it answers to any word."""
+    """A detector and the words it answers to: name or alias -> class; None when it answers to any word.
+
+    ``known`` makes pictures for its self-test, with what is in them; None when it has none.
+    """
 
     detector: Detector
     vocabulary: Mapping[str, str] | None
+    known: Callable[[], list[tuple[Image, list[Detection]]]] | None = None
 
     def look(self, pictures: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> list[list[Detection]]:
         """What is in each picture, of what its prompt asks for."""
@@ -35,7 +39,7 @@ def find_detector(name: str, device: str = "cpu") -> Judge:
     """
     kind, _, source = name.partition(":")
     module = catalog.load("detectors", kind)
-    return Judge(module.load(device, source or None), module.vocabulary())
+    return Judge(module.load(device, source or None), module.vocabulary(), getattr(module, "known", None))
 
 
 def usual_detector(model: str | None) -> str:
