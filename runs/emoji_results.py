@@ -20,6 +20,7 @@ import torch
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate
 from learn_to_steer.evaluation.folders import image_path
+from learn_to_steer.evaluation.model import resolve_device
 from learn_to_steer.report import sheet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tables:
         path = DOCS / "results" / f"{options.model.replace(':', '-')}.json"
-        machine = f"{torch.get_num_threads()} threads" if options.device == "cpu" else options.device
+        device = resolve_device(options.device)
+        machine = f"{torch.get_num_threads()} threads" if device == "cpu" else device
         machine = f"torch {torch.__version__}, {machine}, {options.dtype or 'float32'}"
         for row in rows():
             if row.name.startswith(options.only or ""):

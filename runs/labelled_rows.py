@@ -5,7 +5,7 @@
 
 The script needs the pictures that paper_tables.py left in out/tables. It writes pages to label from (prompts, no
 verdicts) to out/labelled, and all pictures as one sheet to docs/results/labelled/MODEL/ROW.webp, ten across in the
-order of the labels. ROW.json beside it is what a person then writes: picture -> right, wrong (all objects there,
+order of the labels. ROW.json beside it is what whoever labels then writes: picture -> right, wrong (all objects there,
 misplaced) or missing, as the page of ``learn-to-steer audit`` saves it. made.json remembers what the pictures were
 made with: labels of other pictures are refused.
 """
@@ -40,6 +40,10 @@ def main() -> None:
     folder = options.pictures / name / options.row
     if not kept or not (folder / "images").is_dir():
         raise SystemExit(f"{options.row} of {options.model} has no pictures in {folder}: run paper_tables.py first")
+    bound, labels = LABELS / name / "made.json", LABELS / name / f"{options.row}.json"
+    known = storage.read_json(bound) if bound.exists() else {}
+    if labels.exists() and known.get(options.row) != settings(options.model)[options.row]:
+        raise SystemExit(f"{labels} labels pictures made otherwise than those of now: move it away, then label these")
     pictures = [Image.open(image_path(folder, line["index"], line["sample"])).convert("RGB") for line in kept]
     width, height = pictures[0].size
     tiled = Image.new("RGB", (ACROSS * width, -(-len(pictures) // ACROSS) * height))
@@ -47,8 +51,6 @@ def main() -> None:
         tiled.paste(picture, (number % ACROSS * width, number // ACROSS * height))
     (LABELS / name).mkdir(parents=True, exist_ok=True)
     tiled.save(LABELS / name / f"{options.row}.webp", quality=85, method=6)
-    bound = LABELS / name / "made.json"
-    known = storage.read_json(bound) if bound.exists() else {}
     storage.write_json(bound, known | {options.row: settings(options.model)[options.row]})
     options.out.mkdir(parents=True, exist_ok=True)
     shown = [

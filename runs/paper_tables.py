@@ -5,7 +5,7 @@
     python runs/paper_tables.py --write                              # docs/tables.md and CSV from what is there
 
 Every method has the same prompts, noise, sampler and machine. Baselines run at their published schedule, in our loop
-with as many passes as it has (``equal``), and so that they stop where ours does (``equal, stopped``). Pictures go to
+with as many passes as it has (``equal``), and so that they stop once they are sure (``equal, stopped``). Pictures go to
 out/tables; of every picture one line is kept in docs/results/tables, with what it was made with, and rows that are kept
 there whole are not made again. Numbers of the paper stand beside ours where it has them; they are of other models, so
 what can be compared is the order of the rows. ``--t2i`` names T2I-CompBench's spatial_val.txt; without it its rows are
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from functools import cache
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from table_page import KEPT, ROOT, keep, lines, place, refuse, remember_identical, settings, write
@@ -36,12 +38,13 @@ from learn_to_steer.evaluation import (
     open_model,
     score,
 )
+from learn_to_steer.evaluation.model import tuned
 from learn_to_steer.families._load import named_variant, package_folder
 from learn_to_steer.prompts import parse
 from learn_to_steer.steering import profile
 from learn_to_steer.storage import sha256
 
-OURS = ("window", "passes", "total_passes", "rate", "threshold", "pick")
+OURS = ("window", "passes", "total_passes", "rate", "threshold", "stop", "pick")
 SEARCHED = ("for-spatial", "for-logistic")
 TUNING = ROOT / "docs" / "results" / "tuning"
 
@@ -63,21 +66,32 @@ def steering(model: str, row: Row) -> dict[str, Any]:
     variant = named_variant(model)
     if variant is None or row.objective == BASE or (row.objective != LEARNED and row.profile == "default"):
         return {}
-    resolved = profile(row.profile).changed(**{**variant.steering, **variant.ours})
+    resolved = tuned(profile(row.profile), variant)
     return {key: getattr(resolved, key) for key in OURS}
 
 
-def searched(model: str, row: Row) -> dict[str, Any] | None:
+def searched(model: str, dtype: str | None, row: Row) -> dict[str, Any] | None:
     """Settings of ``row``: FOR's step size on FLUX is the best of a search on validation prompts (paper, C.1).
 
-    None when that search has not been made.
+    Among its entries those made with today's weights on as many pictures as most of them count. None when there are
+    none.
     """
     if not (model.startswith("flux") and row.objective in SEARCHED and row.schedule == "default"):
         return dict(row.settings)
     path = TUNING / f"{model.replace(':', '-')}-{row.objective}.json"
-    tried = storage.read_json(path).values() if path.exists() else []
-    best = max((one for one in tried if "rate" in one["settings"]), key=lambda one: one["accuracy"], default=None)
+    stored = storage.read_json(path) if path.exists() else {}
+    tried = [
+        one for key, one in stored.items() if key.endswith(f" {denoiser(model, dtype)}") and "rate" in one["settings"]
+    ]
+    usual = mode(one["images"] for one in tried) if tried else 0  # a larger run of one setting is no search
+    best = max((one for one in tried if one["images"] == usual), key=lambda one: one["accuracy"], default=None)
     return best["settings"] if best else None
+
+
+@cache
+def denoiser(model: str, dtype: str | None) -> str:
+    """The fingerprint that entries of a search carry."""
+    return open_model(ModelConfig(model=model, objective=BASE, dtype=dtype)).fingerprints["denoiser"]
 
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +103,7 @@ def made(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     """What the pictures of ``row`` depend on, beside its name."""
     return asked(options) | {
         "weights": weights(options.model),
-        "settings": searched(options.model, row),
+        "settings": searched(options.model, options.dtype, row),
         "steering": steering(options.model, row),
     }
 

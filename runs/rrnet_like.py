@@ -139,6 +139,22 @@ def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
     return net
 
 
+@torch.no_grad()
+def heeded(pipe: Any) -> float:
+    """How much of the denoiser's guess hangs on the column that is bent: its relative change when that is blanked."""
+    changes = []
+    for predicate in BASIC:
+        relation = Relation("dog", predicate, "cat")
+        _, text, ends = nodes_of(pipe, [relation], [relation_prompt("dog", predicate, "cat")])
+        blank = text.clone()
+        blank[0, ends[0]] = 0
+        torch.manual_seed(0)
+        noise = torch.randn(1, pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
+        plain, without = (pipe.unet(noise, torch.tensor([600]), words).sample for words in (text, blank))
+        changes.append(((plain - without).norm() / plain.norm()).item())
+    return sum(changes) / len(changes)
+
+
 def bend(nets: dict[str, Rectifier], weight: float, digest: str, dtype: str | None) -> Model:
     """The unsteered model, whose prompts with one known relation have their end-of-text embedding moved."""
     model = open_model(ModelConfig(objective="none", device="cpu", dtype=dtype))
@@ -196,6 +212,7 @@ def main() -> None:
     best = max(WEIGHTS[1:], key=lambda weight: tried[weight])  # a row of its own, even if nothing beats no offset
     _, folder = measure(best, POSITION, options.images)
     training = {key: getattr(options, key) for key in ("steps", "batch")} | {"validation": tried}
+    training["heeded"] = heeded(pipe)
     made = asked(options) | {"weights": weights(MODEL), "settings": {"weight": best}, "training": training}
     keep(MODEL, Row(NAME), folder, made)
 

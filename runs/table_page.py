@@ -103,30 +103,42 @@ def is_ours(model: str, row: Row) -> bool:
 def section(number: str, table: Table, model: str) -> list[str]:
     """One table of one model in Markdown, and as CSV beside the kept lines; nothing where nothing was measured."""
     view = VIEWS[table.view]
-    rows = [(row, cells) for row in table.rows if (cells := view(model, row)) is not None]
+    known = settings(model)
+    rows = [(row, cells) for row in table.rows if row.name in known and (cells := view(model, row)) is not None]
     if not rows:
         return []
+    below = refused(model, table) + identical(model, {row.benchmark for row in table.rows if table.plain})
     paper = bool(table.paper)
     head = ["benchmark", "method", "schedule", *HEADS[table.view], *(["paper"] if paper else [])]
     body = []
     for row, cells in rows:
         # The paper ran every baseline at its own schedule.
         theirs = table.paper.get((row.benchmark, row.method), "") if row.schedule == "default" else ""
-        empty = [""] * (len(HEADS[table.view]) - len(cells))
-        body.append([row.benchmark, row.method, row.schedule, *cells, *empty, *([theirs] if paper else [])])
+        body.append([row.benchmark, row.method, row.schedule, *cells, *([theirs] if paper else [])])
     with (KEPT / f"table-{number}-{model.replace(':', '-')}.csv").open("w", newline="") as file:
         csv.writer(file).writerows([head, *body])
     title = f"Table {number}: {table.title}" if number.isdigit() else table.title
     shown = ["| " + " | ".join(line) + " |" for line in body]
     shown = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *shown, ""]
-    return [f"## {title}, {model}", "", *shown, *identical(model, {row.benchmark for row, _ in rows if table.plain})]
+    return [f"## {title}, {model}", "", *shown, *below]
+
+
+def refused(model: str, table: Table) -> list[str]:
+    """The library's own words on what cannot run; a method that cannot at its schedule cannot in our loop either."""
+    told = {}
+    for row in table.rows if table.view == "accuracy" else ():
+        mine = lines(model, row)
+        if mine and "refused" in mine[0]:
+            told[row.method, row.benchmark] = mine[0]["refused"]
+    bullets = [f"- {method} on `{benchmark}`: {reason}" for (method, benchmark), reason in told.items()]
+    return ["Cannot run on this model:", "", *bullets, ""] if told else []
 
 
 def accuracy(model: str, row: Row) -> list[str] | None:
-    """Cells of one method; None when there is nothing, the reason alone when it cannot run on this model."""
+    """Cells of one method; None when there is nothing or it cannot run on this model."""
     mine = lines(model, row)
     if not mine or "refused" in mine[0]:
-        return ["-", f"(cannot run: {mine[0]['refused']})"] if mine else None
+        return None
     found = summarise(mine)
     low, high = found["accuracy_interval"]
     where = found["accuracy_where_present"]
@@ -149,7 +161,7 @@ def difference(model: str, row: Row, mine: list[dict[str, Any]], other: str) -> 
 
 
 def alike(model: str, row: Row) -> list[str] | None:
-    """Similarity to the unsteered pictures and to those of other prompts; change of the background's deviation."""
+    """Similarity to the unsteered pictures and to those of other prompts; how the background differs and deviates."""
     path = place(model, row, "likeness.json")
     if not path.exists():
         return None
@@ -157,10 +169,12 @@ def alike(model: str, row: Row) -> list[str] | None:
     mean, low, high = found["similarity"]
     strangers = found["similarity_to_strangers"]
     cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]", "-" if strangers is None else f"{strangers:.3f}"]
-    if "background" in found:
-        mean, low, high = found["background"]["deviation"]
-        cells += [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", f"{found['background']['deviation_there']:.4f}"]
-    return cells
+    if "background" not in found:
+        return [*cells, "-", "-", "-"]
+    mean, low, high = found["background"]["difference"]
+    cells += [f"{mean:.3f} [{low:.3f}, {high:.3f}]"]
+    mean, low, high = found["background"]["deviation"]
+    return [*cells, f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", f"{found['background']['deviation_there']:.4f}"]
 
 
 def relations(model: str, row: Row) -> list[str] | None:
@@ -193,7 +207,10 @@ HEADS = {
         *("images", "right [95 %]", "minus unsteered", "minus learned", "all present", "right where present"),
         *("each once", "its own measure", "passes", "s/image"),
     ),
-    "likeness": ("similarity [95 %]", "to other prompts' pictures", "background, deviation [95 %]", "unsteered"),
+    "likeness": (
+        *("similarity [95 %]", "to other prompts' pictures", "background, difference [95 %]"),
+        *("its deviation [95 %]", "unsteered"),
+    ),
     "relations": BASIC,
     "labels": ("pictures", "right by eye", "automatically", "automatically - by eye", "same verdict [95 %]", "kappa"),
 }

@@ -12,7 +12,7 @@ POSITION, COMPOSED = "geneval-position", "t2i-compbench-four-relations"
 FORMS = ("3-2", "4-2", "4-3", "5-3")
 PHRASED = ("multi-relation-3-2", "phrasing-and", "phrasing-same")
 TUNED = ("compass-like", "rrnet-like")  # made by the scripts of their names, which keep their rows here
-OWN_STOP = (("threshold", 0.95),)  # the stop rule of ours, on what a handcrafted loss gives for a probability
+OWN_STOP = (("threshold", 0.95),)  # our usual stop, on what a handcrafted loss gives for a probability
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def tables() -> dict[str, Table]:
             paper=LAYOUT,
         ),
         "10": Table(
-            "The automatic score against labels made by eye",
+            "The automatic score against labels made by eye (an AI assistant's, docs/results.md)",
             (
                 *(Row(LEARNED, f"multi-relation-{form}") for form in ("3-2", "4-3", "5-3")),
                 *(Row(name) for name in (BASE, LEARNED, "for-spatial")),

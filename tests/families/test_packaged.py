@@ -43,12 +43,24 @@ def test_plain_transformers_loads_an_encoder_that_fits_the_transformer():
     )
 
 
+def config(model="flux:emoji-schnell", **settings):
+    return open_model(ModelConfig(model=model, **settings)).steered.config
+
+
+def test_a_stop_chosen_for_a_model_is_the_default_profiles_alone():
+    default, equal, official = (config("sd:emoji", profile=name) for name in ("default", "equal", "official"))
+    assert default.threshold == 0.8 and equal.threshold == NEVER
+    assert official.loss_targets and official.threshold != 0.8
+    assert config("sd:emoji", settings={"threshold": 0.9}).threshold == 0.9
+    assert config("sd:emoji", objective="for-spatial").threshold == NEVER
+
+
+def test_a_published_stop_looks_at_the_least_relation():
+    assert config("sd:emoji").stop == "all" and config("sd:emoji", objective="layout-guidance").stop == "worst"
+
+
 def test_settings_chosen_for_a_model_are_not_a_baselines():
     """What was tuned for our loop on a model leaves published schedules alone; ``equal`` has no stop."""
-
-    def config(**settings):
-        return open_model(ModelConfig(model="flux:emoji-schnell", **settings)).steered.config
-
     equal, published = config(profile="equal", objective="for-spatial"), config(objective="for-spatial")
     assert config().passes == equal.passes == 10 and published.passes == 1
     assert equal.threshold == NEVER and config().threshold < 1

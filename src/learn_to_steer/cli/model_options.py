@@ -90,8 +90,8 @@ def sampled(
     profile: Annotated[
         str,
         typer.Option(
-            help="How to steer: 'default' stops when sure (baselines: as published), 'equal' does so for baselines "
-            "too, 'official' is the paper's loop.",
+            help="How to steer: 'default' stops when sure (baselines: as published), 'equal' is our loop without a "
+            "stop, the same for every loss, 'official' is the paper's loop.",
             metavar="NAME",
         ),
     ] = "default",

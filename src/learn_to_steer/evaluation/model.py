@@ -19,7 +19,7 @@ from learn_to_steer.families._load import Placement, load_pipeline, package_fold
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.replay import record
-from learn_to_steer.steering import SteeredPipeline, Steerer, profile
+from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
 from learn_to_steer.steering.checks import check_pipeline
 from learn_to_steer.steering.memory import estimate
 
@@ -113,10 +113,7 @@ def open_model(config: ModelConfig) -> Model:
         return Model(pipe, variant, sampling, None, fingerprints)
     objective = _objective(pipe, variant, config)
     settings = profile(config.profile, variant.rate, objective.schedule)
-    ours = dict(variant.ours) if settings.profile in ("default", "equal") else {}
-    if settings.profile == "equal":
-        ours.pop("threshold", None)  # nobody stops there
-    settings = settings.changed(**{**variant.steering, **ours, **config.settings})
+    settings = tuned(settings, variant).changed(**config.settings)
     check_pipeline(pipe, find(pipe))
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
@@ -124,6 +121,14 @@ def open_model(config: ModelConfig) -> Model:
     if isinstance(objective, Learned):
         fingerprints["classifier"] = _fingerprint(objective.classifier)
     return Model(pipe, variant, sampling, steered, fingerprints)
+
+
+def tuned(settings: SteeringConfig, variant: Variant) -> SteeringConfig:
+    """The settings of a profile with what was chosen for the model; published schedules keep their own."""
+    ours = dict(variant.ours) if settings.profile in ("default", "equal") else {}
+    if settings.profile == "equal":
+        ours.pop("threshold", None)  # nobody stops there
+    return settings.changed(**{**variant.steering, **ours})
 
 
 def _objective(pipe: Any, variant: Variant, config: ModelConfig) -> Objective:

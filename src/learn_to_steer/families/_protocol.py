@@ -20,7 +20,7 @@ class Variant:
     ``levels`` are the noise levels (0-1) at which maps are collected, None for the usual eight. A model of few
     steps is steered while its latents are pure noise; a picture noised so far teaches nothing, so its classifier learns
     from cleaner ones and reads the noise as the noisiest of them. ``ours`` are settings of the profiles of our own,
-    default and equal, that were chosen for this model; published schedules have none of them.
+    default and (but for ``threshold``) equal, that were chosen for this model; published schedules have none of them.
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.

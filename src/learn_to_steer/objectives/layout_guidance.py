@@ -56,6 +56,7 @@ class LayoutGuidance:
         "by_variance": True,
         "normalised": False,
         "threshold": 0.8,
+        "stop": "worst",
     }
     spec = MapSpec(choose=middle_and_first_up)
 

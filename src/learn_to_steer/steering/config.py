@@ -32,9 +32,10 @@ class SteeringConfig:
     A pass is one forward and backward. ``window`` is the share of the schedule that is steered, from the
     noisiest end. ``rate`` is latent units per unit gradient (None: what the authors used for the kind of model that is
     steered); with ``normalised`` the gradient is first brought to a root mean square of one, so that ``rate`` is the
-    size of a move; with ``keep_norm`` a move does not change the latents' own root mean square. A sample stops when the
-    probability of its least satisfied relation reaches ``threshold``; the official profile stops at ``loss_targets``
-    instead (one per denoising step, the last one repeated).
+    size of a move; with ``keep_norm`` a move does not change the latents' own root mean square. A sample stops when a
+    probability reaches ``threshold``: with ``stop`` "all" that of all its relations together, their product, with
+    "worst" the least one's, as published stops and losses that judge a picture as a whole have it. The official profile
+    stops at ``loss_targets`` instead (one per denoising step, the last one repeated).
 
     The rest is what published baselines do. ``start`` is the share of the schedule that goes by before the window
     opens. ``decay`` is the share of ``rate`` squared that is left in the last step, falling evenly; with
@@ -55,6 +56,7 @@ class SteeringConfig:
     keep_norm: bool = False
     pick: Literal["worst", "round-robin", "sum"] = "worst"
     threshold: Target = 0.95
+    stop: Literal["all", "worst"] = "all"
     loss_targets: tuple[Target, ...] = ()
     by_step_index: bool = False
     checkpointing: bool = False

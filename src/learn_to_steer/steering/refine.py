@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -112,7 +113,7 @@ class Refiner:
             waiting = still
         for i in steps:
             # One ulp of a probability is not worth a pass: "converged" is what the stop rule saw.
-            self.samples[i].report.converged = min(steps[i].probability, default=0.0) >= self.config.threshold
+            self.samples[i].report.converged = self._probability(steps[i].probability) >= self.config.threshold
         return moved
 
     def _gradient(
@@ -189,7 +190,13 @@ class Refiner:
         if self.config.loss_targets:
             target = self.config.loss_targets[min(clock.step, len(self.config.loss_targets) - 1)]
             return bool(losses[n] <= target)
-        return bool(verdict.probability[n, :relations].min() >= self.config.threshold)
+        return self._probability(verdict.probability[n, :relations].tolist()) >= self.config.threshold
+
+    def _probability(self, relations: Sequence[float]) -> float:
+        """What the stop rule looks at; 0 of no relations. Those of a picture count as if independent."""
+        if not relations:
+            return 0.0
+        return math.prod(relations) if self.config.stop == "all" else min(relations)
 
     def _direction(self, gradient: Tensor) -> Tensor:
         if self.config.clip is not None:

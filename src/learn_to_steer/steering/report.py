@@ -24,7 +24,7 @@ class ImageReport:
     """One image: what was asked, what it cost, how it ended.
 
     ``passes`` had a backward, ``checks`` were forwards that found nothing left to do. ``converged`` says
-    that every relation reached the wanted probability when it was last looked at.
+    that the relations together reached the wanted probability when they were last looked at.
     """
 
     prompt: str
