@@ -109,7 +109,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
         asked = {"source": options.source} | row.maps
-        changes = {key: value for key, value in asked.items() if getattr(CollectConfig, key) != value}
+        usual = vars(CollectConfig(options.model))
+        changes = {key: value for key, value in asked.items() if usual[key] != value}
         variant = named_variant(options.model)
         changes |= {"levels": variant.levels} if variant and variant.levels else {}
         changes |= {"dtype": options.dtype or "float32", "seed": options.seed}
