@@ -73,16 +73,22 @@ def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: b
     return cells
 
 
-def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
-    models = {
-        name: open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype))
-        for name in ("none", "learned")
+def both(options: argparse.Namespace) -> dict[str, Model]:
+    """The model left alone and steered, by what their rows are called."""
+    objectives = {"unsteered": "none", "steered": "learned"}
+    return {
+        label: open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype))
+        for label, name in objectives.items()
     }
+
+
+def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    models = both(options)
     rows = []
     for a, b in PAIRS:
         prompts = [relation_prompt(a, relation, b) for relation in BASIC]
-        for name, label in (("none", "unsteered"), ("learned", "steered")):
-            rows.append((f"{a}, {b}: {label}", shown(models[name], eye, prompts, options.seed)))
+        for label, model in models.items():
+            rows.append((f"{a}, {b}: {label}", shown(model, eye, prompts, options.seed)))
     return grid(BASIC, rows)
 
 
@@ -133,14 +139,11 @@ def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
 
 
 def limitations(options: argparse.Namespace, eye: Judge) -> Image.Image:
-    models = {
-        name: open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype))
-        for name in ("none", "learned")
-    }
+    models = both(options)
     rows = []
     for what, prompt in LIMITS.items():
-        for name, label in (("none", "unsteered"), ("learned", "steered")):
-            rows.append((f"{what}: {label}", shown(models[name], eye, [prompt] * ACROSS, options.seed, spread=True)))
+        for label, model in models.items():
+            rows.append((f"{what}: {label}", shown(model, eye, [prompt] * ACROSS, options.seed, spread=True)))
     return grid([""] * ACROSS, rows)
 
 

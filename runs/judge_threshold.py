@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 
-from PIL import Image
 from redraw import redrawn
 from train_detector import score
 
 from learn_to_steer.emoji import judge
+from learn_to_steer.emoji.scenes import pictures
 
 
 def main() -> None:
@@ -22,8 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     pixels, labels = redrawn(256, 43)
     seen = []
-    for number, picture in enumerate(pixels[: options.pictures], 1):
-        drawn = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+    for number, drawn in enumerate(pictures(pixels[: options.pictures]), 1):
         seen.append(judge.find(drawn, threshold=0.1))
         print(f"\r{number} of {options.pictures} pictures", end="", flush=True)
     print()

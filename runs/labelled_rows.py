@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from PIL import Image
-from table_page import LABELS, lines, settings
+from table_page import LABELS, lines, settings, stored
 from table_rows import tables
 
 from learn_to_steer import storage
@@ -41,8 +41,8 @@ def main() -> None:
     if not kept or not (folder / "images").is_dir():
         raise SystemExit(f"{options.row} of {options.model} has no pictures in {folder}: run paper_tables.py first")
     bound, labels = LABELS / name / "made.json", LABELS / name / f"{options.row}.json"
-    known = storage.read_json(bound) if bound.exists() else {}
-    if labels.exists() and known.get(options.row) != settings(options.model)[options.row]:
+    known, made = stored(bound), settings(options.model)[options.row]
+    if labels.exists() and known.get(options.row) != made:
         raise SystemExit(f"{labels} labels pictures made otherwise than those of now: move it away, then label these")
     pictures = [Image.open(image_path(folder, line["index"], line["sample"])).convert("RGB") for line in kept]
     width, height = pictures[0].size
@@ -51,7 +51,7 @@ def main() -> None:
         tiled.paste(picture, (number % ACROSS * width, number // ACROSS * height))
     (LABELS / name).mkdir(parents=True, exist_ok=True)
     tiled.save(LABELS / name / f"{options.row}.webp", quality=85, method=6)
-    storage.write_json(bound, known | {options.row: settings(options.model)[options.row]})
+    storage.write_json(bound, known | {options.row: made})
     options.out.mkdir(parents=True, exist_ok=True)
     shown = [
         Shown(picture, None, f"{picture_id(line)}: {line['prompt'].removeprefix('a photo of ')}")

@@ -49,6 +49,7 @@ SEARCHED = ("for-spatial", "for-logistic")
 TUNING = ROOT / "docs" / "results" / "tuning"
 
 
+@cache
 def weights(model: str) -> str:
     """A digest of a packaged model with the parts it shares, its classifier and its judge: others are not compared."""
     variant = named_variant(model)
@@ -160,8 +161,8 @@ def require_identical(benchmark: str, options: argparse.Namespace) -> None:
                 f"{benchmark}: {[job.prompt for job, s in zip(batch, same, strict=True) if not s]} changed"
             )
     print(f"{benchmark}: {len(jobs)} pictures bit-identical to the unsteered ones, in mixed batches", flush=True)
-    made = {"pictures": len(jobs), "weights": weights(options.model), "seed": options.seed, "dtype": options.dtype}
-    remember_identical(options.model, benchmark, made)
+    shown = {"pictures": len(jobs), "weights": weights(options.model), "seed": options.seed, "dtype": options.dtype}
+    remember_identical(options.model, benchmark, shown)
 
 
 def main() -> None:

@@ -26,8 +26,12 @@ FIELDS = (
 )
 
 
+def home(model: str) -> Path:
+    return KEPT / model.replace(":", "-")
+
+
 def place(model: str, row: Row, ending: str = "jsonl") -> Path:
-    return KEPT / model.replace(":", "-") / f"{row.name}.{ending}"
+    return home(model) / f"{row.name}.{ending}"
 
 
 def lines(model: str, row: Row) -> list[dict[str, Any]]:
@@ -37,7 +41,10 @@ def lines(model: str, row: Row) -> list[dict[str, Any]]:
 
 def settings(model: str) -> dict[str, dict[str, Any]]:
     """What every kept row of ``model`` was made with, by the row's name."""
-    path = KEPT / model.replace(":", "-") / "rows.json"
+    return stored(home(model) / "rows.json")
+
+
+def stored(path: Path) -> dict[str, Any]:
     return storage.read_json(path) if path.exists() else {}
 
 
@@ -61,20 +68,19 @@ def refuse(model: str, row: Row, reason: str, made: dict[str, Any]) -> None:
 
 def remember(model: str, row: Row, made: dict[str, Any]) -> None:
     # Read again: another process may do other rows.
-    storage.write_json(KEPT / model.replace(":", "-") / "rows.json", settings(model) | {row.name: made})
+    storage.write_json(home(model) / "rows.json", settings(model) | {row.name: made})
 
 
 def remember_identical(model: str, benchmark: str, made: dict[str, Any]) -> None:
     """Keep that pictures of ``benchmark``, which asks for no relation, were to the bit as unsteered."""
-    path = KEPT / model.replace(":", "-") / "identical.json"
-    storage.write_json(path, (storage.read_json(path) if path.exists() else {}) | {benchmark: made})
+    path = home(model) / "identical.json"
+    storage.write_json(path, stored(path) | {benchmark: made})
 
 
-def identical(model: str, benchmarks: set[str]) -> list[str]:
-    """What the page says of pictures that steering left alone."""
-    path = KEPT / model.replace(":", "-") / "identical.json"
-    found = storage.read_json(path) if path.exists() else {}
-    now = {made["weights"] for made in settings(model).values()}
+def identical(model: str, benchmarks: set[str], known: dict[str, dict[str, Any]]) -> list[str]:
+    """What the page says of pictures that steering left alone; ``known`` are the ``settings``."""
+    found = stored(home(model) / "identical.json")
+    now = {made["weights"] for made in known.values()}
     told = [
         f"`{name}` {found[name]['pictures']}"
         for name in sorted(benchmarks & set(found))
@@ -86,28 +92,30 @@ def identical(model: str, benchmarks: set[str]) -> list[str]:
 
 def write(models: list[str]) -> None:
     page = ["# Tables", "", "Made by `runs/paper_tables.py --write`; what a row lacks has not been measured.", ""]
+    known = {model: settings(model) for model in models}
     for number, table in tables().items():
         for model in models:
-            made = {settings(model)[row.name]["weights"] for row in table.rows if row.name in settings(model)}
-            ours = {str(settings(model)[row.name].get("steering")) for row in table.rows if is_ours(model, row)}
-            if len(made) > 1 or len(ours) > 1:
-                raise SystemExit(f"table {number} of {model} has rows of different weights or settings: make them anew")
-            page += section(number, table, model)
+            page += section(number, table, model, known[model])
     storage.write_atomic(PAGE, "\n".join(page))
 
 
-def is_ours(model: str, row: Row) -> bool:
-    return row.name in settings(model) and (row.objective, row.profile) == (LEARNED, "default")
+def section(number: str, table: Table, model: str, known: dict[str, dict[str, Any]]) -> list[str]:
+    """One table of one model in Markdown, and as CSV beside the kept lines; nothing where nothing was measured.
 
-
-def section(number: str, table: Table, model: str) -> list[str]:
-    """One table of one model in Markdown, and as CSV beside the kept lines; nothing where nothing was measured."""
+    ``known`` are the model's ``settings``; rows that are not to be compared end it.
+    """
+    there = [row for row in table.rows if row.name in known]
+    made = {known[row.name]["weights"] for row in there}
+    ours = {
+        str(known[row.name].get("steering")) for row in there if (row.objective, row.profile) == (LEARNED, "default")
+    }
+    if len(made) > 1 or len(ours) > 1:
+        raise SystemExit(f"table {number} of {model} has rows of different weights or settings: make them anew")
     view = VIEWS[table.view]
-    known = settings(model)
-    rows = [(row, cells) for row in table.rows if row.name in known and (cells := view(model, row)) is not None]
+    rows = [(row, cells) for row in there if (cells := view(model, row)) is not None]
     if not rows:
         return []
-    below = refused(model, table) + identical(model, {row.benchmark for row in table.rows if table.plain})
+    below = refused(model, table) + identical(model, {row.benchmark for row in table.rows if table.plain}, known)
     paper = bool(table.paper)
     head = ["benchmark", "method", "schedule", *HEADS[table.view], *(["paper"] if paper else [])]
     body = []

@@ -10,13 +10,9 @@ from PIL import Image
 from learn_to_steer.detectors.emoji import EmojiDetector, load
 from learn_to_steer.emoji.backgrounds import BACKGROUNDS
 from learn_to_steer.emoji.detector_net import DetectorNet
-from learn_to_steer.emoji.scenes import Scene, place, render
+from learn_to_steer.emoji.scenes import Scene, pictures, place, render
 from learn_to_steer.emoji.sprites import object_names
 from learn_to_steer.geometry import iou
-
-
-def pictures_of(pixels: torch.Tensor) -> list[Image.Image]:
-    return [Image.fromarray((p.permute(1, 2, 0) * 255).round().byte().numpy()) for p in pixels]
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_packaged_weights_find_held_out_objects(height: int, width: int) -> None
         ground = list(BACKGROUNDS)[index % len(BACKGROUNDS)]
         scenes.append(Scene(place(chosen, rng, aspect=width / height), ground, index))
     pixels, boxes = render(scenes, height, width)
-    found = load().detect(pictures_of(pixels))
+    found = load().detect(pictures(pixels))
     objects = hits = extra = 0
     for scene, around, seen in zip(scenes, boxes, found, strict=True):
         right = [

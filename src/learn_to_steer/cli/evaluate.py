@@ -105,8 +105,9 @@ def show(summary: Mapping[str, Any]) -> None:
 
 
 def _show_difference(found: Mapping[str, Any]) -> None:
-    for name in (name for name in ("correct", "present", "once") if name in found):
-        print(f"{name} against {found['folder']}: {_interval(found[name], signed=True)}")
+    for name in ("correct", "present", "once"):
+        if name in found:
+            print(f"{name} against {found['folder']}: {_interval(found[name], signed=True)}")
     if "similarity" in found:
         strangers = _number(found["similarity_to_strangers"])
         told = f"to pictures of other prompts {strangers}"

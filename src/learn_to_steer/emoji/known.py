@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from learn_to_steer.emoji.scenes import Placed, Scene, render
+from learn_to_steer.emoji.scenes import Placed, Scene, pictures, render
 from learn_to_steer.geometry import Detection
 
 SCENES = (
@@ -17,9 +17,8 @@ SCENES = (
 def known() -> list[tuple[Image.Image, list[Detection]]]:
     """Clean scenes of two objects each, 128 pixels, with what a working detector finds in them."""
     pixels, boxes = render(SCENES, 128)
-    pictures = [Image.fromarray((one * 255).round().byte().permute(1, 2, 0).numpy()) for one in pixels]
     objects = [[placed.name for placed in scene.objects] for scene in SCENES]
     return [
         (picture, [Detection(name, 1.0, box) for name, box in zip(names, there, strict=True)])
-        for picture, names, there in zip(pictures, objects, boxes, strict=True)
+        for picture, names, there in zip(pictures(pixels), objects, boxes, strict=True)
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from learn_to_steer.emoji import backgrounds
@@ -159,6 +160,11 @@ def render(
 
 Patch = tuple[torch.Tensor, int, int]
 BUCKETS = (0.5, 0.7, math.inf)  # shares of a stored sprite's side: sprites of like size are drawn together
+
+
+def pictures(pixels: torch.Tensor) -> list[Image.Image]:
+    """RGB in [0, 1], shape (n, 3, height, width), as ``render`` draws it, as pictures of eight bits a channel."""
+    return [Image.fromarray((one * 255).round().byte().permute(1, 2, 0).numpy()) for one in pixels]
 
 
 def _patches(placed: Sequence[Placed], height: int, device: torch.device) -> list[Patch]:

@@ -73,8 +73,7 @@ def compared(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -
     """``rows`` minus ``others`` on the images (prompt and number) that both have, with 95 % intervals.
 
     ``correct`` and ``present``, and ``once`` where all of them know it, are [difference, low, high], whole prompts
-    drawn. Raises ValueError when they share
-    no image or one of the shared was made of another prompt.
+    drawn. Raises ValueError when they share no image or one of the shared was made of another prompt.
     """
     theirs = {(row["index"], row["sample"]): row for row in others}
     pairs = [(row, theirs[row["index"], row["sample"]]) for row in rows if (row["index"], row["sample"]) in theirs]
