@@ -41,7 +41,7 @@ def tiny_sd() -> Iterator[Any]:
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        folder = files("learn_to_steer").joinpath("emoji", "data", "sd-emoji", "tokenizer")
+        folder = files("learn_to_steer_emoji").joinpath("data", "sd-emoji", "tokenizer")
         tokenizer = CLIPTokenizer.from_pretrained(str(folder))
         unet = UNet2DConditionModel(
             sample_size=8,
@@ -101,7 +101,7 @@ def tiny_flux() -> Iterator[Any]:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-    data = files("learn_to_steer").joinpath("emoji", "data")
+    data = files("learn_to_steer_emoji").joinpath("data")
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)

@@ -4,6 +4,7 @@
 
     SteerError                  the one to catch; the command line turns it into one line and exit code 2
     ├── UnknownNameError        a model, benchmark, source, ... that does not exist (nearest match named)
+    ├── PluginError             an installed package whose plug-in is broken, or has a name that is taken
     ├── PromptError             empty prompt, object not in the prompt, unknown predicate, truncated text
     ├── MismatchError           classifier against model: layout, channels, classes
     ├── UnsupportedError        a scheduler, attention backend or pipeline that steering would corrupt
@@ -23,7 +24,11 @@ class SteerError(Exception):
 
 
 class UnknownNameError(SteerError):
-    """A name that is not in the catalog."""
+    """A name that is not in the registry."""
+
+
+class PluginError(SteerError):
+    """A plug-in of an installed package cannot be imported, lacks something, or has the name of another."""
 
 
 class PromptError(SteerError):

@@ -11,10 +11,10 @@ import pytest
 
 from learn_to_steer import benchmarks, catalog
 from learn_to_steer.benchmarks import BenchmarkPrompt, stratified
-from learn_to_steer.emoji.sprites import canonical_names, object_names
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import OPPOSITE, SIGNS, Detection
 from learn_to_steer.prompts import parse
+from learn_to_steer_emoji.sprites import canonical_names, object_names
 
 NAMES = [name for name in benchmarks.benchmark_names() if not benchmarks.reads(name)]
 READING = [name for name in benchmarks.benchmark_names() if benchmarks.reads(name)]

@@ -8,7 +8,7 @@ from collections import Counter
 
 from learn_to_steer import benchmarks
 from learn_to_steer.benchmarks import geneval
-from learn_to_steer.emoji.sprites import canonical_names
+from learn_to_steer_emoji.sprites import canonical_names
 
 PUBLISHED = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
 PUBLISHED_PROMPTS = "55b6e3650e980c13daf30569eb666e000faf19bfc2b7b4cbe999fcdb7aa9d680"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,13 @@ def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, m
         def detect(self, shown, asked=None):
             return [[Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))] for _ in shown]
 
-    monkeypatch.setattr(pictures, "PACKAGE", "")
+    opened = pictures.open_model
+
+    def with_detector(config):
+        found = opened(config)
+        return replace(found, variant=replace(found.variant, detector="stub"))
+
+    monkeypatch.setattr(pictures, "open_model", with_detector)
     monkeypatch.setattr(pictures, "find_detector", lambda name: Judge(LeftDog(), {"dog": "dog", "cat": "cat"}))
     prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
     outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")

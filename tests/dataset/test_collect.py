@@ -20,12 +20,12 @@ from learn_to_steer.geometry import BASIC, NEUTRAL
 from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
-from learn_to_steer.sources import emoji
 from learn_to_steer.training import TrainConfig, train
+from learn_to_steer_emoji.source import EMOJI
 
 CLASSES = (*BASIC, NEUTRAL)
 # Picture 5 is val: with six of them there are two shards.
-CONFIG = CollectConfig("tiny", limit=6, side=64, levels=(0.9, 0.5), quality=1e9, batch=3)
+CONFIG = CollectConfig("tiny", "emoji", limit=6, side=64, levels=(0.9, 0.5), quality=1e9, batch=3)
 
 
 def _collect(pipe, folder, config=CONFIG):
@@ -43,7 +43,7 @@ def test_shards_hold_both_prompts_of_every_picture(tiny_sd, tmp_path):
     assert verify(tmp_path) == manifest.counts
     rows = Rows.open(tmp_path, "train")
     lines = storage.read_jsonl(tmp_path / "shards" / "train-0000.jsonl")
-    pictures = list(emoji.pictures(6, 0, 64))
+    pictures = list(EMOJI.pictures(6, 0, 64))
     assert len(rows) == len(lines) == 20
     for number, line in enumerate(lines):
         picture = pictures[line["group"]]
@@ -223,7 +223,7 @@ def test_batches_mix_a_few_shards_at_a_time(tiny_sd, tmp_path, monkeypatch):
 
 
 def test_twins_say_the_truth_and_one_other_relation():
-    pictures = list(emoji.pictures(60, 0, 64))
+    pictures = list(EMOJI.pictures(60, 0, 64))
     wrong_words, named = set(), 0
     for picture in pictures:
         true, wrong = twins(picture, CLASSES, 0)

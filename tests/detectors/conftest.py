@@ -27,9 +27,7 @@ def swin(stages: tuple[str, ...]) -> Any:
 def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(
-        str(files("learn_to_steer").joinpath("emoji", "data", "sd-emoji", "tokenizer"))
-    )
+    return CLIPTokenizer.from_pretrained(str(files("learn_to_steer_emoji").joinpath("data", "sd-emoji", "tokenizer")))
 
 
 def clip_parts(image_size: int, patch_size: int, length: int) -> dict[str, Any]:

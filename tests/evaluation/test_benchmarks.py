@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from learn_to_steer.benchmarks import t2i_compbench
-from learn_to_steer.emoji.sprites import canonical_names
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.evaluation import EvaluateConfig, Picture, evaluate
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.geometry import Detection
+from learn_to_steer_emoji.sprites import canonical_names
 
 
 class Blank:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from learn_to_steer.emoji.known import known
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.score import Judge, find_detector
 from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.geometry import Detection
+from learn_to_steer_emoji.self_test import known
 
 
 @pytest.fixture(scope="module")

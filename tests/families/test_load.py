@@ -57,8 +57,11 @@ def test_names_that_are_nothing():
         load_pipeline("sd:emojis")
     with pytest.raises(DataError, match="does not exist"):
         load_pipeline("some/folder/here")
-    with pytest.raises(DataError, match=r"runs/train_base\.py"):
-        package_folder("package:nothing-here")
+    with pytest.raises(DataError, match="holds no weights in 'nothing-here'"):
+        package_folder("package:learn_to_steer/nothing-here")
+    for nowhere in ("package:not_installed/data", "package:"):
+        with pytest.raises(DataError, match="not installed"):
+            package_folder(nowhere)
     assert package_folder("owner/name") == "owner/name"
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from types import ModuleType
 from typing import Any, cast
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
+from learn_to_steer.benchmarks._compose import compose
 from learn_to_steer.benchmarks._export import export
 from learn_to_steer.benchmarks._file import load_file
 from learn_to_steer.benchmarks._names import class_of, found_as
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Rule, Score, Size, geneval_line, stratified
+from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Rule, Score, Size, geneval_line, runnable, stratified
 from learn_to_steer.benchmarks._scoring import score_relations
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, PluginError
 
 __all__ = [
     "BenchmarkPrompt",
@@ -28,6 +28,7 @@ __all__ = [
     "Size",
     "benchmark_names",
     "class_of",
+    "compose",
     "export",
     "found_as",
     "geneval_line",
@@ -37,6 +38,7 @@ __all__ = [
     "prompts",
     "reads",
     "rule",
+    "runnable",
     "score_relations",
     "stratified",
 ]
@@ -44,12 +46,12 @@ __all__ = [
 
 def benchmark_names() -> list[str]:
     """Names of all benchmarks, as used on the command line, in the order of their files."""
-    return list(_by_name())
+    return list(_declared().entries)
 
 
 def held_out_names() -> list[str]:
     """Names of the benchmarks whose pairs of objects training data can leave out."""
-    return [name for name, module in _by_name().items() if getattr(module, "HELD_OUT", True)]
+    return [name for name, module in _declared().entries.items() if getattr(module, "HELD_OUT", True)]
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | None = None) -> list[BenchmarkPrompt]:
@@ -61,11 +63,11 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | 
     """
     module = _find(name)
     if reads(name):
-        read: list[BenchmarkPrompt] = module.prompts(catalog.normal(name), vocabulary, data)
+        read: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary, data)
         return read
     if data is not None:
-        raise DataError(f"the benchmark {catalog.normal(name)} reads no file; leave --data out")
-    made: list[BenchmarkPrompt] = module.prompts(catalog.normal(name), vocabulary)
+        raise DataError(f"the benchmark {registry.normal(name)} reads no file; leave --data out")
+    made: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary)
     return made
 
 
@@ -94,13 +96,16 @@ def metrics(name: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return own(rows) if own else {}
 
 
-def _find(name: str) -> ModuleType:
-    if catalog.normal(name) not in _by_name():
-        raise catalog.unknown("benchmark", name, _by_name())
-    return _by_name()[catalog.normal(name)]
+def _find(name: str) -> Any:
+    known = _declared()
+    if registry.normal(name) in known.clashes:
+        raise PluginError(known.clashes[registry.normal(name)])
+    if registry.normal(name) not in known.entries:
+        raise registry.unknown("benchmark", name, known.entries)
+    return known.entries[registry.normal(name)]
 
 
 @cache
-def _by_name() -> dict[str, ModuleType]:
-    modules = [catalog.load("benchmarks", file) for file in catalog.names("benchmarks")]
-    return {name: module for module in modules for name in module.NAMES}
+def _declared() -> registry.Declared[Any]:
+    """The plug-in behind every benchmark's name."""
+    return registry.declared(lambda plugin: dict.fromkeys(plugin.NAMES, plugin), "benchmarks")

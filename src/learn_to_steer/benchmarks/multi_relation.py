@@ -2,13 +2,13 @@
 
 The paper's prompt files are not public; these are drawn by its rules, seeded, with proper articles.
 ``multi-relation-*`` has the paper's in-distribution objects, ``multi-relation-ood-*`` its out-of-distribution
-ones, and ``multi-relation-unseen-*`` those of the latter that the emoji world can draw. ``multi-relation-val-*`` are
-other prompts of the first kind, to tune on.
+ones. ``multi-relation-val-*`` are other prompts of the first kind, to tune on. Another package may add prompts with
+objects of its own: ``draw``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,8 @@ FORMS = {
     "4-3": ("relation", "relation", "relation"),
     "5-3": ("relation", "relation", "and", "relation"),
 }
-# Each name's place is part of its seed: new kinds go to the end.
-NAMES = tuple(f"multi-relation-{split}{form}" for split in ("", "unseen-", "ood-", "val-") for form in FORMS)
+SPLITS = {"": 0, "ood-": 8, "val-": 12}  # the first seed of each; 4 to 7 are taken
+NAMES = tuple(f"multi-relation-{split}{form}" for split in SPLITS for form in FORMS)
 
 IN_DISTRIBUTION = (
     *("backpack", "bowl", "cat", "skateboard", "bottle", "cake", "tie", "vase"),
@@ -48,18 +48,34 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 
     See ``learn_to_steer.benchmarks.prompts``.
     """
-    objects = _objects(name)
-    joins = FORMS[name[-3:]]
-    rng = np.random.default_rng([SEED, NAMES.index(name)])
+    split, form = name.removeprefix("multi-relation-")[:-3], name[-3:]
+    tested = {prompt.prompt for prompt in prompts(name.replace("val-", ""))} if split == "val-" else set()
+    objects = OUT_OF_DISTRIBUTION if split == "ood-" else IN_DISTRIBUTION
+    return runnable(draw(form, objects, SPLITS[split], tested), vocabulary)
+
+
+def draw(form: str, objects: Sequence[str], seed: int, excluded: Collection[str] = ()) -> list[BenchmarkPrompt]:
+    """200 different prompts of one form.
+
+    Args:
+        form: A key of ``FORMS``.
+        objects: Nouns to draw from.
+        seed: Of the first form; the others count on from it. A set of objects has a seed of its own.
+        excluded: Texts that none of the prompts may be.
+
+    Returns:
+        Prompts numbered from 0.
+    """
+    joins = FORMS[form]
+    rng = np.random.default_rng([SEED, seed + list(FORMS).index(form)])
     found: dict[str, BenchmarkPrompt] = {}
-    tested = {prompt.prompt for prompt in prompts(name.replace("val-", ""))} if "val" in name else set()
     while len(found) < COUNT:
         nouns = [objects[i] for i in rng.choice(len(objects), size=len(joins) + 1, replace=False)]
         relations = iter([BASIC[i] for i in rng.choice(len(BASIC), size=joins.count("relation"), replace=False)])
         prompt = compose(len(found), nouns, [next(relations) if join == "relation" else None for join in joins])
-        if prompt.prompt not in tested:
+        if prompt.prompt not in excluded:
             found.setdefault(prompt.prompt, prompt)
-    return runnable(found.values(), vocabulary)
+    return list(found.values())
 
 
 def score(
@@ -90,14 +106,3 @@ def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "strict": sum(row["correct"] for row in rows) / len(rows),
         "compat": sum(row["scores"]["compat"] for row in rows) / len(rows),
     }
-
-
-def _objects(name: str) -> list[str]:
-    if "ood" in name:
-        return list(OUT_OF_DISTRIBUTION)
-    # Imported late: the sprite table's module loads torch.
-    from learn_to_steer.emoji.sprites import object_names
-
-    unseen = "unseen" in name
-    drawable = object_names("unseen" if unseen else "seen")
-    return [noun for noun in (OUT_OF_DISTRIBUTION if unseen else IN_DISTRIBUTION) if noun in drawable]

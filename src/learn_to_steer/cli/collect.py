@@ -13,7 +13,12 @@ from learn_to_steer.cli.model_options import general, placed, taking
 @taking(placed, general)
 def collect(
     out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR")],
-    source: Annotated[str, typer.Option(help="Where labelled pictures come from. See: list sources.")] = "emoji",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Where labelled pictures come from. See: list sources.", metavar="NAME", show_default="the model's own"
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +95,7 @@ def collect(
     named = None if levels in (None, "official") else room.parsed(levels)
     # Cheap mistakes are found before any model is loaded.
     storage.check_folder(out)
+    source = source or _usual_source(chosen["model"])
     pairs = room.benchmark_pairs() if exclude_benchmarks else frozenset()
     catalog.load("sources", source).pictures(limit, seed, 64, diagonals=diagonals, data=data, exclude=pairs)
     way = catalog.load("inversion", inversion).invert
@@ -126,3 +132,16 @@ def collect(
         print(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", file=sys.stderr)
     rows = ", ".join(f"{split} {count}" for split, count in manifest.counts["rows"].items())
     print(f"Collected {rows} rows of {len(manifest.classes)} classes into {out}")
+
+
+def _usual_source(model: str) -> str:
+    """The source of labelled pictures for a model: its variant's, else the default model's."""
+    from learn_to_steer.errors import DataError
+    from learn_to_steer.families import variants
+    from learn_to_steer.registry import DEFAULT_MODEL
+
+    known = variants()
+    for variant in (known.get(model.partition("=")[0]), known.get(DEFAULT_MODEL)):
+        if variant and variant.picture_source:
+            return variant.picture_source
+    raise DataError(f"name a --source of labelled pictures for {model} (see: list sources)")

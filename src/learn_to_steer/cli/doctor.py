@@ -12,7 +12,7 @@ from learn_to_steer.cli.console import package_version
 from learn_to_steer.cli.model_options import general, placed, taking
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")
-EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "eval": "torchvision", "nlp": "spacy", "demo": "gradio"}
+EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "nlp": "spacy"}
 
 
 @taking(placed, general)

@@ -16,7 +16,7 @@ def list_names(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, benchmarks, objectives, profiles, detectors, sources, inversions or schedulers.",
+            help="models, benchmarks, objectives, profiles, detectors, sources, inversions, embedders or schedulers.",
             show_default=False,
         ),
     ],
@@ -31,6 +31,7 @@ def list_names(
         "detectors": lambda: catalog.names("detectors"),
         "sources": lambda: catalog.names("sources"),
         "inversions": lambda: catalog.names("inversion"),
+        "embedders": lambda: catalog.names("embedders"),
         "profiles": _profiles,
         "schedulers": _schedulers,
     }

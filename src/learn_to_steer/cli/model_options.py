@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from learn_to_steer.cli import options
+from learn_to_steer.registry import DEFAULT_MODEL
 
 Group = Callable[..., dict[str, Any]]
 Verb = Callable[..., None]
@@ -41,7 +42,7 @@ def taking(*groups: Group) -> Callable[[Verb], Verb]:
 
 def placed(
     model: Annotated[str, typer.Option(help="A variant (see: list models), a local diffusers folder, or a hub id.")] = (
-        "sd:emoji"
+        DEFAULT_MODEL
     ),
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub id.", show_default="main", metavar="NAME")

@@ -122,7 +122,7 @@ Detector = Annotated[
     typer.Option(
         help="Who looks at the pictures (see: list detectors), with ':' and a folder or hub id for other weights.",
         metavar="NAME[:SOURCE]",
-        show_default="emoji for the package's own models",
+        show_default="the model's own",
     ),
 ]
 Against = Annotated[
@@ -136,7 +136,8 @@ Against = Annotated[
 Similarity = Annotated[
     str | None,
     typer.Option(
-        help="Also how alike the pictures of the two are: 'emoji', or a DINO or CLIP model (folder or hub id).",
+        help="Also how alike the pictures of the two are, by a DINO or CLIP model (folder or hub id) or one of: "
+        "list embedders.",
         metavar="NAME",
         show_default=False,
     ),

@@ -18,7 +18,6 @@ from learn_to_steer.evaluation import Job, Model, ModelConfig, Picture, draw, fi
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.evaluation.run import png
 from learn_to_steer.evaluation.score import Judge
-from learn_to_steer.families._load import PACKAGE
 from learn_to_steer.prompts import Relation, load_nlp, locate, parse
 from learn_to_steer.report import ObjectMaps, Shown, Trace, compare, draw_maps, object_maps
 from learn_to_steer.steering.request import check_predicates
@@ -108,11 +107,11 @@ def _relations(config: GenerateConfig) -> list[Relations]:
 
 
 def _detector(model: Model) -> Judge | None:
-    """A judge for the frames' colours; only the embedded world's pictures have one without a download."""
-    if not model.variant.source.startswith(PACKAGE):
+    """A judge for the frames' colours, where one is known that knows all that the model draws."""
+    if model.variant.detector is None:
         return None
     try:
-        return find_detector("emoji")
+        return find_detector(model.variant.detector)
     except DataError as error:
         log.debug("pictures are not judged: %s", error)
         return None

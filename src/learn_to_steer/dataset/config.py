@@ -23,7 +23,7 @@ class CollectConfig:
     """
 
     model: str
-    source: str = "emoji"
+    source: str
     data: str | None = None
     exclude_benchmarks: bool = False
     inversion: str = "noise"

@@ -51,7 +51,7 @@ class Rows:
             raise DataError(f"{folder} is not complete: run collect again with the same settings to finish it")
         count = manifest.counts["rows"].get(split, 0)
         if not count:
-            raise DataError(f"{folder} has no {split} pictures; collect more (at least 15 from the emoji source)")
+            raise DataError(f"{folder} has no {split} pictures; collect more: about one in ten is for it")
         shards = tuple(paths(folder, shard)[0] for shard in manifest.shards if split_of(shard) == split)
         layout = Layout.from_dict(manifest.layout)
         at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)

@@ -17,7 +17,7 @@ class EvaluateConfig(ModelConfig):
     """A model on a benchmark, or on the prompts of a JSON-lines file ``prompts``.
 
     ``data`` is the file of a benchmark that reads one. ``images`` a prompt, of a seeded, stratified subset of
-    ``limit`` prompts. ``detector`` None is the emoji world's own, for models that the package carries;
+    ``limit`` prompts. ``detector`` None is the one that the model's variant names;
     ``verifier`` is the one that FOR's second stage asks (``noise_refinement``), None leaves that stage out. ``out`` is
     the folder of the results, ``batch`` the number of images of one pipeline call. ``against`` is the folder of another
     evaluation, whose difference is reported; with ``similarity`` (an embedder of ``likeness``) the pictures are

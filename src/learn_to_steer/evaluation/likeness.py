@@ -1,8 +1,7 @@
 """How far a picture stays what the base made of the same prompt and noise: as a whole, and outside its objects.
 
 *Source:* paper, Table 5 (cosine similarity of DINO and CLIP embeddings) and Fig. 10 (backgrounds that steering dulls).
-Published numbers hold for one checkpoint of an embedder; it is always named with the result. The emoji world has a
-stand-in, ``emoji``: features of the packaged detector, averaged over the picture.
+Published numbers hold for one checkpoint of an embedder; it is always named with the result.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from learn_to_steer.detectors import emoji
+from learn_to_steer import registry
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box
 
 Embed = Callable[[Sequence[Image]], Tensor]
-EMOJI = "emoji"
 GROWN = 0.1  # share of a box's side that is added on every side: a detector's boxes are tight
 
 
 def embedder(name: str, device: str = "cpu") -> Embed:
-    """Pictures to embeddings (n, channels) by ``emoji`` or by a DINO or CLIP model, a folder or hub id.
+    """Pictures to embeddings (n, channels) by a plug-in's name, or by a DINO or CLIP model, a folder or hub id.
 
-    CLIP answers with its image embedding, others with the class token of the last layer. Raises DataError for a model
-    that cannot be loaded.
+    A plug-in offers ``load(device)``, which gives such a function. CLIP answers with its image embedding, others with
+    the class token of the last layer. Raises DataError for a model that cannot be loaded.
     """
-    if name == EMOJI:
-        return _emoji(device)
+    if name in registry.names("embedders"):
+        plugin: Embed = registry.load("embedders", name).load(device)
+        return plugin
     try:
         from transformers import AutoImageProcessor, AutoModel
 
@@ -51,17 +50,6 @@ def embedder(name: str, device: str = "cpu") -> Embed:
         found = network.get_image_features(**inputs)
         image: Tensor = found if isinstance(found, Tensor) else found.pooler_output
         return image.float()
-
-    return embed
-
-
-def _emoji(device: str) -> Embed:
-    detector: Any = emoji.load(device)
-
-    @torch.no_grad()
-    def embed(pictures: Sequence[Image]) -> Tensor:
-        seen = [detector.net.features(detector.pixels([picture])).mean((2, 3)) for picture in pictures]
-        return torch.cat(seen)
 
     return embed
 

@@ -18,6 +18,7 @@ from learn_to_steer.families import Variant, find
 from learn_to_steer.families._load import Placement, load_pipeline, package_folder
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.registry import DEFAULT_MODEL
 from learn_to_steer.replay import record
 from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
 from learn_to_steer.steering.checks import check_pipeline
@@ -40,7 +41,7 @@ class ModelConfig:
     time for memory when a pass would not fit. The others are as in ``Placement``.
     """
 
-    model: str = "sd:emoji"
+    model: str = DEFAULT_MODEL
     objective: str = "learned"
     profile: str = "default"
     classifier: str | None = None

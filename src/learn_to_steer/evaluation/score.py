@@ -12,7 +12,7 @@ from learn_to_steer import catalog, geometry
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
 from learn_to_steer.detectors._protocol import Asked, Detector
 from learn_to_steer.errors import DataError
-from learn_to_steer.families._load import PACKAGE, named_variant
+from learn_to_steer.families._load import named_variant
 from learn_to_steer.geometry import Detection
 
 
@@ -43,18 +43,18 @@ def find_detector(name: str, device: str = "cpu") -> Judge:
 
 
 def usual_detector(model: str | None) -> str:
-    """The name of the detector for pictures of ``model``: the emoji world's, for a model that the package carries.
+    """The name of the detector that knows everything ``model`` draws.
 
-    Raises DataError for any other model (None: unknown), since a detector that knows drawings alone finds nothing in
-    photographs and would call every picture wrong.
+    Raises DataError for a model (None: unknown) whose variant names none, since a detector that does not know what is
+    in a picture would call it wrong.
     """
     variant = named_variant(model) if model else None
-    if variant is None or not variant.source.startswith(PACKAGE):
+    if variant is None or variant.detector is None:
         raise DataError(
             f"name a --detector for pictures of {model or 'an unknown model'}: mask2former knows COCO's objects, owlv2 "
-            "and grounding-dino any word, emoji only what the package's own models draw"
+            "and grounding-dino any word"
         )
-    return "emoji"
+    return variant.detector
 
 
 def asked(prompt: BenchmarkPrompt) -> Asked:

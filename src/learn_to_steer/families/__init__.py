@@ -1,43 +1,60 @@
 """Model families: one file each, a small table of facts and how they are asked for.
 
-``find(pipe)`` names the family of a user's pipeline; ``resolve("sd:emoji")`` the variant behind a name.
+``find(pipe)`` names the family of a user's pipeline; ``resolve("sd:1.4")`` the variant behind a name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from learn_to_steer import catalog
-from learn_to_steer.errors import UnknownNameError, UnsupportedError
+from learn_to_steer import registry
+from learn_to_steer.errors import PluginError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families._protocol import Call, Family, Variant
 
-__all__ = ["Call", "Family", "Variant", "find", "resolve", "variants"]
+__all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "variants"]
 
 
 def variants() -> dict[str, Variant]:
-    """Every variant of every family, by its full name (``sd:emoji``)."""
-    found = {}
-    for name in catalog.names("families"):
-        for variant in catalog.load("families", name).VARIANTS:
-            found[variant.name] = variant
-    return found
+    """Every variant, by its full name ("sd:1.4"): those of the families, and those of installed packages."""
+    return dict(_declared().entries)
 
 
 def resolve(name: str) -> Variant:
     """The variant called ``name``; raises UnknownNameError with the nearest match."""
     known = variants()
     if name not in known:
-        close = catalog.nearest(name, list(known))
-        hint = f"; did you mean {close}?" if close else ""
-        raise UnknownNameError(f"there is no model variant {name!r}{hint} Known: {', '.join(sorted(known))}")
+        raise unknown_model(name)
     return known[name]
+
+
+def unknown_model(name: str) -> SteerError:
+    """The error, to be raised by the caller, for a ``name`` that is no variant's, or more than one's."""
+    known = _declared()
+    if name in known.clashes:
+        return PluginError(known.clashes[name])
+    error = registry.unknown("model", name, known.entries)
+    if registry.DEFAULT_MODEL in known.entries:
+        return error
+    return UnknownNameError(
+        f"{error}; small models to begin with are a package of their own: pip install "
+        f"{registry.DEFAULT_MODEL_PACKAGE} (from a clone: pip install {registry.DEFAULT_MODEL_FOLDER})"
+    )
 
 
 def find(pipe: Any) -> Family:
     """The family of a diffusers pipeline; raises UnsupportedError when no family knows it."""
-    for name in catalog.names("families"):
-        family: Family = catalog.load("families", name).FAMILY
+    for plugin in registry.load_all("families").values():
+        family: Family = plugin.FAMILY
         if family.knows(pipe):
             return family
-    known = ", ".join(catalog.names("families"))
+    known = ", ".join(registry.names("families"))
     raise UnsupportedError(f"no model family knows the pipeline {type(pipe).__name__}; families: {known}")
+
+
+def _declared() -> registry.Declared[Variant]:
+    return registry.declared(_by_name, "variants", "families")
+
+
+def _by_name(plugin: Any) -> Mapping[str, Variant]:
+    return {variant.name: variant for variant in getattr(plugin, "VARIANTS", ())}

@@ -168,16 +168,19 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
 
 
 def package_folder(source: str) -> Path | str:
-    """The folder behind ``package:FOLDER``; any other source unchanged. DataError when it is not in this copy."""
+    """The folder behind ``package:IMPORT_NAME/FOLDER``; any other source unchanged.
+
+    Raises DataError when that package is not installed or has no weights there.
+    """
     if not source.startswith(PACKAGE):
         return source
-    folder = Path(str(files("learn_to_steer").joinpath("emoji", "data", source.removeprefix(PACKAGE))))
-    complete = (folder / "model_index.json").is_file() or any(folder.glob("*.safetensors"))
-    if not complete:
-        raise DataError(
-            f"the weights {folder.name!r} are not in this copy of the package; make them with runs/train_base.py or "
-            "runs/train_flux.py (a model), or with learn-to-steer collect and train (a classifier)"
-        )
+    package, _, inside = source.removeprefix(PACKAGE).partition("/")
+    try:
+        folder = Path(str(files(package).joinpath(inside)))
+    except (ModuleNotFoundError, ValueError) as error:
+        raise DataError(f"the weights {source} are in the package {package!r}, which is not installed") from error
+    if not ((folder / "model_index.json").is_file() or any(folder.glob("*.safetensors"))):
+        raise DataError(f"the installed copy of {package} holds no weights in {inside!r}; reinstall it")
     return folder
 
 
@@ -194,7 +197,8 @@ def _written(model: str) -> Variant | None:
     variant = families.variants().get(name)
     if variant is None or (equals and not place):
         return None
-    return replace(variant, source=place) if place else variant  # the facts of a variant, the weights from elsewhere
+    # The facts of a variant, the weights from elsewhere: they may draw what its detector has never seen.
+    return replace(variant, source=place, detector=None) if place else variant
 
 
 def named_variant(model: str) -> Variant | None:
@@ -217,7 +221,7 @@ def named_variant(model: str) -> Variant | None:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise DataError(f"the model folder {model} does not exist; name a diffusers folder, a hub id or a variant")
     if "/" not in model:
-        raise catalog.unknown("model", model, families.variants())
+        raise families.unknown_model(model)
     return None
 
 

@@ -15,7 +15,8 @@ from learn_to_steer.maps import Layout, TapPoint
 class Variant:
     """A named base model: where it is, how it is sampled, and what the authors did with it.
 
-    ``source`` is a hub id, a local path, or ``package:FOLDER`` for weights this package carries.
+    ``source`` is a hub id, a local path, or ``package:IMPORT_NAME/FOLDER`` for weights in a folder of an installed
+    package.
     ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
     ``levels`` are the noise levels (0-1) at which maps are collected, None for the usual eight. A model of few
     steps is steered while its latents are pure noise; a picture noised so far teaches nothing, so its classifier learns
@@ -24,7 +25,9 @@ class Variant:
     ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
     ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
     denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
-    ``shares`` are parts that the folder lacks, each with the source whose part of that name is used.
+    ``shares`` are parts that the folder lacks, each with the source whose part of that name is used. ``detector`` names
+    one that knows everything this model draws, ``picture_source`` a source of labelled pictures like those it draws:
+    what is used where the user names none.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Variant:
     steering: Mapping[str, Any] = field(default_factory=dict)
     architecture: Mapping[str, Any] = field(default_factory=dict)
     shares: Mapping[str, str] = field(default_factory=dict)
+    detector: str | None = None
+    picture_source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,35 +18,10 @@ from learn_to_steer.families._protocol import Call, Variant
 from learn_to_steer.maps import Layout, MapLayer, TapPoint
 from learn_to_steer.prompts import token_columns
 
-_EMOJI: dict[str, Any] = {"side": 128, "rate": 5.0, "arguments": {"max_sequence_length": 48}}
 _LONGEST = 512  # columns, unless a call says otherwise
-_FEW = (0.8, 0.65, 0.5)
-_FIRST_STEP = {"window": 0.2}  # of four steps the first alone: the initial noise
-_SD, _DEV = "package:sd-emoji", "package:flux-emoji"
+FEW_STEP_LEVELS = (0.8, 0.65, 0.5)  # noise levels of the maps that a classifier for a few-step model learns from
+FIRST_STEP = {"window": 0.2}  # of four steps the first alone: the initial noise
 VARIANTS = (
-    Variant(
-        "flux:emoji",
-        "flux",
-        _DEV,
-        steps=25,
-        guidance=6.0,
-        classifier="package:flux-emoji-classifier",
-        shares={"vae": _SD, "tokenizer": _SD},
-        **_EMOJI,
-    ),
-    Variant(
-        "flux:emoji-schnell",
-        "flux",
-        "package:flux-emoji-schnell",
-        steps=4,
-        guidance=0.0,
-        classifier="package:flux-emoji-schnell-classifier",
-        levels=_FEW,
-        ours={"passes": 10},  # two are too few for a single step, thirty lose objects (validation prompts)
-        steering=_FIRST_STEP,
-        shares={"vae": _SD, "tokenizer": _SD, **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _DEV)},
-        **_EMOJI,
-    ),
     Variant(
         "flux:schnell",
         "flux",
@@ -56,9 +31,9 @@ VARIANTS = (
         0.0,
         rate=5.0,
         trained_steps=(1, 3),
-        levels=_FEW,
+        levels=FEW_STEP_LEVELS,
         dtype="bfloat16",
-        steering=_FIRST_STEP,
+        steering=FIRST_STEP,
     ),
     Variant(
         "flux:dev",
@@ -104,7 +79,7 @@ class Flux:
         if pipe.transformer.config.guidance_embeds:
             return Variant(model, self.name, model, side, 50, 3.5, rate=5.0)
         # Without an embedded guidance it is a few-step model like schnell.
-        return Variant(model, self.name, model, side, 4, 0.0, rate=5.0, levels=_FEW, steering=_FIRST_STEP)
+        return Variant(model, self.name, model, side, 4, 0.0, rate=5.0, levels=FEW_STEP_LEVELS, steering=FIRST_STEP)
 
     def cell(self, pipe: Any) -> int:
         return 2 * int(pipe.vae_scale_factor)

@@ -21,17 +21,6 @@ from learn_to_steer.prompts import token_columns
 
 VARIANTS = (
     Variant(
-        "sd:emoji",
-        "sd",
-        "package:sd-emoji",
-        128,
-        25,
-        4.0,
-        rate=5.0,
-        classifier="package:sd-emoji-classifier",
-        ours={"threshold": 0.8},  # being surer moves no more things, but doubles some (validation prompts)
-    ),
-    Variant(
         "sd:1.4",
         "sd",
         "CompVis/stable-diffusion-v1-4",

@@ -1,8 +1,8 @@
 """Object names: singular and plural, and which two of them may mean the same thing (WordNet).
 
-The table is cut from WordNet 3.0 by ``runs/build_wordnet.py``: of every noun its first two meanings that can be seen,
-and everything above those. *Differs* from the authors' rule: synonyms and ancestors at any distance count, names of
-several words are looked up whole and then by their last words, rare meanings ("a dog": a dull girl) do not.
+The table is cut from WordNet 3.0 by ``reproduce/build_wordnet.py``: of every noun its first two meanings that can be
+seen, and everything above those. *Differs* from the authors' rule: synonyms and ancestors at any distance count, names
+of several words are looked up whole and then by their last words, rare meanings ("a dog": a dull girl) do not.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _usable(record: Record, rules: Rules, skipped: Skipped) -> Iterator[tuple[in
 
 
 def _predicate(a: Box, b: Box, diagonals: bool) -> str:
-    """The class of two boxes; "is", as in the emoji world, where no axis is clear or, without diagonals, both are."""
+    """The class of two boxes; "is" where no axis is clear or, without diagonals, both are."""
     found = basic_relations(a, b)
     if len(found) == 1:
         return next(iter(found))

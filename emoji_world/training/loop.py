@@ -1,0 +1,238 @@
+"""What the training scripts of the embedded models share: one resumable loop with EMA and time left."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+from transformers import CLIPTextModel
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "src" / "learn_to_steer_emoji" / "data"
+# In the user's cache and not in the tree, so that hours of training outlive a fresh clone.
+CHECKPOINTS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "learn-to-steer" / "checkpoints"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Under `torchrun --nproc-per-node N` every process takes its own batches and the gradients are averaged. Two
+# processes of one thread are twice as fast as one of two where other tenants take turns on the cores: threads
+# meet hundreds of times a step, processes once.
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+torch.set_flush_denormal(True)  # denormal gradients slow a CPU step down tenfold
+
+
+def autocast() -> torch.autocast:
+    """bf16 where it is fast: CUDA, and CPUs through oneDNN."""
+    return torch.autocast(DEVICE.type, torch.bfloat16)
+
+
+class Ema:
+    """Exponential moving average of a module's floating-point parameters, warmed up from zero."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[key].lerp_(value.detach(), 1 - decay)
+            else:
+                self.shadow[key].copy_(value)
+
+
+def decayed(step: int, steps: int, warmup: int = 100, tail: float = 0.35) -> float:
+    """Learning-rate factor: linear warm-up, flat, linear decay to 2 % over the last ``tail`` of the steps."""
+    return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (tail * steps)))
+
+
+class Optimizer:
+    """AdamW; with ``muon``, Muon for the hidden matrices (convolutions as rows of outputs) and AdamW for what is left.
+
+    Muon (torch.optim.Muon) learns more from each sample, and samples are what two cores are short of.
+    """
+
+    def __init__(self, module: nn.Module, rate: float, weight_decay: float, muon: bool, edges: tuple[str, ...]) -> None:
+        inner = {
+            name: p for name, p in module.named_parameters() if p.ndim >= 2 and not any(edge in name for edge in edges)
+        }
+        # Muon takes matrices alone: these share the storage of the parameters that they flatten.
+        self.flat = [(p, nn.Parameter(p.detach().view(p.shape[0], -1))) for p in inner.values()] if muon else []
+        hidden = {id(p) for p, _ in self.flat}
+        rest = [p for p in module.parameters() if id(p) not in hidden]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+        ]
+        if muon:
+            # Each process works on its share and sends the result round: Muon is a fifth of a step on a CPU.
+            mine = [matrix for _, matrix in self.flat[RANK::WORLD]]
+            self.parts.append(
+                torch.optim.Muon(mine, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def step(self, rate: float) -> None:
+        for parameter, matrix in self.flat:
+            matrix.grad = None if parameter.grad is None else parameter.grad.view_as(matrix)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+        if self.flat and WORLD > 1:
+            for rank in range(WORLD):
+                share = [matrix.data for _, matrix in self.flat[rank::WORLD]]
+                sent = torch.cat([matrix.flatten() for matrix in share])
+                distributed.broadcast(sent, rank)
+                if rank != RANK:
+                    scatter(sent, share)
+
+    def state_dict(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def average(gradients: list[torch.Tensor]) -> None:
+    """Mean over the processes, in place."""
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    scatter(flat / WORLD, gradients)
+
+
+def elapsed(began: float) -> float:
+    """Seconds since ``began`` by the first process's clock, so that all of them end at the same step."""
+    seconds = torch.tensor(time.monotonic() - began)
+    if WORLD > 1:
+        distributed.broadcast(seconds, 0)
+    return float(seconds)
+
+
+def scatter(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
+    """Copy the parts of ``flat`` into ``tensors``."""
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def train(
+    name: str,
+    module: nn.Module,
+    loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
+    *,
+    steps: int,
+    rate: float,
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.998,
+    clip: float = 1.0,
+    save_every: int = 200,
+    on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
+    twin: nn.Module | None = None,
+    muon: bool = False,
+    tail: float = 0.35,
+    minutes: float | None = None,
+    edges: tuple[str, ...] = ("embedding", "conv_in", "conv_out", "what"),
+) -> dict[str, torch.Tensor]:
+    """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
+
+    A checkpoint is written to a temporary name and renamed, so killing the script loses at most
+    ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on
+    a CPU than autocast); weights go to it and gradients come from it every step. With ``muon``, parameters whose
+    name holds one of ``edges`` keep AdamW: embeddings, and what maps into or out of the network. With ``minutes``
+    the rate falls to nothing over that time from now on, however many steps fit into it, and training ends.
+    """
+    if WORLD > 1:
+        distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
+    folder = CHECKPOINTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = Optimizer(module, rate, weight_decay, muon, edges)
+    ema, start = Ema(module, ema_decay), 0
+    if (folder / "state.json").exists():
+        start = json.loads((folder / "state.json").read_text())["step"]
+        stored = load_file(folder / f"{start}.safetensors", device=str(DEVICE))
+        module.load_state_dict({k[6:]: v for k, v in stored.items() if k.startswith("model.")})
+        ema.shadow = {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
+        moments = folder / f"{start}.{RANK}-of-{WORLD}.pt"
+        if moments.exists():  # else it was made by other processes: moments are soon rebuilt
+            optimizer.load_state_dict(torch.load(moments, weights_only=True))
+        print(f"{name}: resumed at step {start} of {steps} (process {RANK} of {WORLD})", flush=True)
+
+    def save(step: int) -> None:
+        torch.save(optimizer.state_dict(), folder / f"tmp-{RANK}.pt")
+        os.replace(folder / f"tmp-{RANK}.pt", folder / f"{step}.{RANK}-of-{WORLD}.pt")
+        if RANK:
+            return
+        # Cloned, since safetensors refuses tied weights.
+        tensors = {f"model.{k}": v.contiguous().clone() for k, v in module.state_dict().items()}
+        tensors |= {f"ema.{k}": v.contiguous() for k, v in ema.shadow.items()}
+        save_file(tensors, folder / "tmp.safetensors")
+        os.replace(folder / "tmp.safetensors", folder / f"{step}.safetensors")
+        (folder / "tmp.json").write_text(json.dumps({"step": step}))
+        os.replace(folder / "tmp.json", folder / "state.json")
+        for old in folder.glob("*.*"):
+            if old.name.split(".")[0].isdigit() and int(old.name.split(".")[0]) < step:
+                old.unlink()
+        if on_save is not None:
+            on_save(step, ema.shadow)
+
+    began, running = time.monotonic(), {}
+    for step in range(start, steps):
+        over = elapsed(began) / (60 * minutes) if minutes else 0.0
+        if over >= 1:
+            save(step)
+            break
+        if twin is not None:
+            with torch.no_grad():
+                torch._foreach_copy_(list(twin.parameters()), list(module.parameters()))
+        loss, parts = loss_of(step)
+        if not torch.isfinite(loss):
+            raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
+        module.zero_grad(set_to_none=True)
+        loss.backward()
+        if WORLD > 1:
+            average([p.grad for p in (twin or module).parameters() if p.grad is not None])
+        if twin is not None:
+            for master, fast in zip(module.parameters(), twin.parameters(), strict=True):
+                master.grad = None if fast.grad is None else fast.grad.float()
+                fast.grad = None
+        nn.utils.clip_grad_norm_(module.parameters(), clip)
+        falling = min(1.0, (step + 1 - start) / 100, max(0.02, 1 - over))
+        optimizer.step(rate * (falling if minutes else decayed(step, steps, tail=tail)))
+        ema.update(module, step)
+        for key, value in {"loss": loss.item(), **parts}.items():
+            running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
+        if (step + 1) % 25 == 0 and RANK == 0:
+            spent = time.monotonic() - began
+            left = 60 * minutes - spent if minutes else spent / (step + 1 - start) * (steps - step - 1)
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
+            pace = spent / (step + 1 - start)
+            print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save(step + 1)
+    return ema.shadow
+
+
+def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as they are packaged: fp16, contiguous, on the CPU."""
+    return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state.items()}
+
+
+def package(part: nn.Module, folder: Path) -> None:
+    """Write ``part`` with fp16 weights, to be loaded in fp32.
+
+    transformers loads a model in the dtype that its config names, diffusers in fp32 unless told otherwise: a pipeline
+    loaded without a word about dtypes would have parts that do not fit together. CLIP's weights get the names that
+    those on the hub have: transformers 5 writes others, with which 4 silently leaves the encoder untrained.
+    """
+    part.half().save_pretrained(folder)
+    if isinstance(part, CLIPTextModel):
+        stored = load_file(folder / "model.safetensors")
+        named = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in stored.items()}
+        save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    if "dtype" in config:
+        (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")

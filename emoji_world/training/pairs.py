@@ -1,0 +1,20 @@
+"""Prompts "a X and a Y" of two random objects, each with an image of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learn_to_steer.evaluation.generate import Job
+from learn_to_steer.prompts import article
+from learn_to_steer_emoji.sprites import object_names
+
+
+def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], list[Job]]:
+    """``count`` different pairs of names, and what to draw for each."""
+    names = object_names()
+    drawn = ([names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(2 * count + 100))
+    first: dict[frozenset[str], list[str]] = {}
+    for pair in drawn:
+        first.setdefault(frozenset(pair), pair)
+    pairs = list(first.values())[:count]
+    return pairs, [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]

@@ -1,0 +1,182 @@
+"""One pass of steering through the real architectures, random weights: our tap, with and without checkpointing,
+beside explicit attention that keeps every map. Seconds and peak memory above the weights, as ratios within one run.
+
+    python reproduce/bench_full_size.py                # SD1.4, SD2.1-base, FLUX.1-dev at full width with 2+2 blocks
+    python reproduce/bench_full_size.py --model sd:1.4 --side 512
+
+Every way runs in a process of its own, so that its peak is its own. Nothing is downloaded. *image* is the time of a
+steered image, put together: a forward a step of the variant's schedule and thirty passes at most, text and VAE left
+out. Numbers go to docs/results/full_size.json with the device named; on a GPU FLUX is built whole (--whole) in bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from learn_to_steer import storage
+from learn_to_steer.families import Call
+from learn_to_steer.families._load import named_variant, skeleton
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.steering import SteeringConfig
+from learn_to_steer.tap import Tap
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = ("explicit", "tap", "tap, checkpointed", "forward alone")
+MODELS = {"sd:1.4": 512, "sd:2.1": 512, "flux:dev": 512, "flux:schnell": 256}
+CUDA = torch.cuda.is_available()
+
+
+class KeepEverything(TorchFunctionMode):
+    """Attention written out in every layer, and the text's probabilities kept: what a capturing processor does."""
+
+    def __init__(self, tokens: int, joint: bool) -> None:
+        super().__init__()
+        self.tokens, self.joint, self.kept = tokens, joint, []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, key, value = args[:3] if len(args) >= 3 else [kwargs[name] for name in ("query", "key", "value")]
+        share = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        if self.joint:
+            text = query[..., self.tokens :, :] @ key[..., : self.tokens, :].transpose(-2, -1)
+            self.kept.append((text * query.shape[-1] ** -0.5).softmax(dim=-1))
+        elif key.shape[-2] == self.tokens:
+            self.kept.append(share)
+        return share @ value
+
+
+def build(model: str, whole: bool) -> tuple[Any, torch.nn.Module]:
+    family, empty = skeleton(model)
+    # diffusers drops what it lists as defaults, changed or not.
+    config = {key: value for key, value in empty.config.items() if key != "_use_default_values"}
+    if model.startswith("flux") and not whole:
+        config |= {"num_layers": 2, "num_single_layers": 2}
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if CUDA else torch.float32
+    torch.set_default_dtype(dtype)  # never in fp32 first: that alone would fill a GPU
+    with torch.device("cuda" if CUDA else "cpu"):
+        denoiser = getattr(diffusers, family.network).from_config(config)
+    torch.set_default_dtype(torch.float32)
+    return family, denoiser.requires_grad_(False)
+
+
+def call_of(denoiser: torch.nn.Module, side: int) -> Call:
+    """A call as the pipeline would make it for one picture of ``side`` pixels, with random text."""
+    config: Any = denoiser.config
+    like = next(denoiser.parameters())
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(like)
+
+    if hasattr(config, "cross_attention_dim"):
+        text = {"encoder_hidden_states": drawn(1, 77, config.cross_attention_dim)}
+        return Call(drawn(1, 4, side // 8, side // 8), torch.tensor(900.0, device=like.device), text)
+    places = side // 16
+    ids = torch.zeros(places, places, 3)
+    ids[..., 1], ids[..., 2] = torch.arange(places)[:, None], torch.arange(places)[None]
+    rest = {
+        "encoder_hidden_states": drawn(1, 512, config.joint_attention_dim),
+        "pooled_projections": drawn(1, config.pooled_projection_dim),
+        "guidance": torch.full((1,), 3.5).to(like) if config.guidance_embeds else None,
+    }
+    shared = {"img_ids": ids.reshape(-1, 3).to(like), "txt_ids": torch.zeros(512, 3).to(like)}
+    return Call(drawn(1, places**2, config.in_channels), torch.tensor([0.9]).to(like), rest, shared)
+
+
+def held() -> int:
+    """Bytes in use before a pass; on a GPU the peak is counted from here on."""
+    if not CUDA:
+        return peak()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def peak() -> int:
+    """Bytes at the highest so far."""
+    return torch.cuda.max_memory_allocated() if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, float]:
+    family, denoiser = build(model, whole)
+    call = call_of(denoiser, side)
+    if way == WAYS[2]:
+        denoiser.enable_gradient_checkpointing()
+    tokens = family.text_length(call)
+    before, seconds, gradient = held(), [], torch.zeros(())
+    for _ in range(passes):
+        began = time.monotonic()
+        leaf = call.latents.detach().clone().requires_grad_()
+        arguments = family.write(Call(leaf, call.time, call.rest, call.shared)) | {"return_dict": False}
+        if way == WAYS[3]:
+            with torch.no_grad():
+                denoiser(**arguments)
+        elif way == WAYS[0]:
+            with KeepEverything(tokens, family.name == "flux") as mode:
+                denoiser(**arguments)
+            loss = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        else:
+            tap = Tap(family.points(denoiser), family.attention(denoiser))
+            weights = columns_to_weights([((1,), (2,))], tokens)
+            with tap.reading(weights, *family.latent_size(call)) as maps:
+                denoiser(**arguments)
+                loss = sum(layer.float().square().sum() for layer in maps().layers)
+                (gradient,) = torch.autograd.grad(loss, leaf)
+        if CUDA:
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - began)
+    return {"seconds": min(seconds), "bytes": peak() - before, "gradient": float(gradient.float().norm())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", choices=list(MODELS))
+    parser.add_argument("--side", type=int, help="pixels; 512 if left out")
+    parser.add_argument("--passes", type=int, default=2, help="the faster one counts")
+    parser.add_argument("--whole", action="store_true", help="all blocks of FLUX")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    models = options.model or list(MODELS)
+    if options.way:
+        print(json.dumps(one(models[0], options.way, options.side, options.passes, options.whole)))
+        return
+    path = ROOT / "docs" / "results" / "full_size.json"
+    stored = storage.read_json(path) if path.exists() else {}
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    for model in models:
+        side = options.side or MODELS[model]
+        found = {}
+        for way in WAYS:
+            command = [sys.executable, __file__, "--model", model, "--way", way, "--side", str(side)]
+            command += ["--passes", str(options.passes)] + ["--whole"] * options.whole
+            done = subprocess.run(command, capture_output=True, text=True)
+            found[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
+            print(f"{model} {side} px  {way:20} {found[way]}", flush=True)
+        if all("seconds" in found[way] for way in WAYS):
+            steps, passes = named_variant(model).steps, SteeringConfig().total_passes
+            doubled = 2 if model.startswith("sd") else 1  # guidance
+            passed = min(found[way]["seconds"] for way in WAYS[1:3])
+            found["image"] = {
+                "seconds": doubled * steps * found[WAYS[3]]["seconds"] + passes * passed,
+                "passes": passes,
+            }
+        blocks = " (2+2 blocks)" if model.startswith("flux") and not options.whole else ""
+        stored[f"{model}{blocks}, {side} px, {device}"] = found
+        storage.write_json(path, stored)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The pictures of the docs, made anew: docs/figures/*.png.
+
+    python reproduce/figures.py                       # all of them, a few minutes
+    python reproduce/figures.py --only orientations
+
+``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: every row a
+prompt from noise of its own, every column a method (handcrafted losses at their published schedule, on FLUX with the
+step size that was searched). ``steps``: attention over the denoising steps, base and steered (Fig. 5). ``failures``:
+what went wrong in steered pictures of emoji_results.py, the first ones of each kind (Fig. 13). ``limitations``: prompts
+of a kind that steering does not master (Fig. 7). Nothing is chosen by its looks: the seeds are the first ones, prompts
+stand here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from learn_to_steer import storage
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.evaluation import Model, ModelConfig, find_detector, judge, open_model
+from learn_to_steer.evaluation.folders import image_path
+from learn_to_steer.evaluation.score import Judge
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.prompts import parse, relation_prompt
+from learn_to_steer.report import Shown, grid
+from paper_tables import searched
+from table_rows import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "docs" / "figures"
+PAIRS = (("horse", "laptop"), ("pizza", "bus"))
+PROMPTS = (
+    "a dog to the left of a suitcase",
+    "a photo of a cow above a vase",
+    "a banana below a cat",
+    "an airplane to the right of a clock",
+    "a chair above a sheep",
+    "a robot to the left of a turtle",
+)
+METHODS = ("none", "attend-and-excite", "for-spatial", "storm-ot", "infsplign", "layout-guidance", "learned")
+LIMITS = {
+    "many objects": "a dog to the left of a cat and a pizza above a bus and the bus is to the right of a chair",
+    "a scene, adjectives": "a bright photo of a small brown dog resting to the left of a shiny red bus. A clear day.",
+    "one name twice": "a dog to the left of a dog",
+    "depth: not a relation here": "a dog in front of a cat",
+}
+ACROSS = 5
+KINDS = ("missing", "wrong side", "ambiguous", "fused")
+
+
+def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Shown]:
+    """A picture of each prompt, steered if the model is, framed by the verdict where two names are placed.
+
+    All from the noise of ``seed``, or each from the next one's.
+    """
+    generators = [torch.Generator().manual_seed(seed + spread * n) for n in range(len(prompts))]
+    call = model.steered or model.pipe
+    pictures = call(list(prompts), generator=generators, **model.sampling).images
+    cells = []
+    for picture, prompt in zip(pictures, prompts, strict=True):
+        asked = BenchmarkPrompt(0, prompt, parse(prompt), {})
+        verdict = None
+        if any(relation.subject != relation.object for relation in asked.relations):
+            verdict = judge(asked, eye.look([picture], [asked])[0], eye.vocabulary)["correct"]
+        cells.append(Shown(picture, verdict))
+    return cells
+
+
+def both(options: argparse.Namespace) -> dict[str, Model]:
+    """The model left alone and steered, by what their rows are called."""
+    objectives = {"unsteered": "none", "steered": "learned"}
+    return {
+        label: open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype))
+        for label, name in objectives.items()
+    }
+
+
+def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    models = both(options)
+    rows = []
+    for a, b in PAIRS:
+        prompts = [relation_prompt(a, relation, b) for relation in BASIC]
+        for label, model in models.items():
+            rows.append((f"{a}, {b}: {label}", shown(model, eye, prompts, options.seed)))
+    return grid(BASIC, rows)
+
+
+def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    columns = {}
+    for name in METHODS:
+        try:
+            chosen = searched(options.model, options.dtype, Row(name))
+            if chosen is None:
+                print(f"methods: {name} left out, its step size was not searched in this --dtype", flush=True)
+                continue
+            model = open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype, settings=chosen))
+        except UnsupportedError as error:
+            print(f"methods: {error}", flush=True)
+            continue
+        columns["unsteered" if name == "none" else name] = shown(model, eye, PROMPTS, options.seed, spread=True)
+    rows = [(prompt, [column[n] for column in columns.values()]) for n, prompt in enumerate(PROMPTS)]
+    return grid(list(columns), rows)
+
+
+def steps(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    out = options.out / "steps"
+    config = GenerateConfig(
+        model=options.model, prompts=PROMPTS[:1], seed=options.seed, dtype=options.dtype, out=str(out)
+    )
+    make_pictures(config, lambda done, of: None)
+    return Image.open(out / "maps.png")
+
+
+def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
+    folder = ROOT / "out" / "results" / options.model.replace(":", "-") / "seen-steered"
+    if not (folder / "results.jsonl").is_file():
+        print("failures: run emoji_results.py --only seen first", flush=True)
+        return None
+    rows = []
+    listed = storage.read_jsonl(folder / "results.jsonl")
+    blank = Shown(Image.new("RGB", (128, 128), "white"))
+    for kind in KINDS:
+        wrong = [row for row in listed if row["reason"].startswith(kind)]
+        first = list({row["index"]: row for row in reversed(wrong)}.values())[::-1][:ACROSS]  # one of a prompt
+        cells = [
+            Shown(Image.open(image_path(folder, row["index"], row["sample"])), False, row["prompt"].split(" of ", 1)[1])
+            for row in first
+        ]
+        if cells:
+            rows.append((f"{kind} ({len(wrong)} of {len(listed)})", [*cells, *[blank] * (ACROSS - len(cells))]))
+    return grid([""] * ACROSS, rows) if rows else None
+
+
+def limitations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+    models = both(options)
+    rows = []
+    for what, prompt in LIMITS.items():
+        for label, model in models.items():
+            rows.append((f"{what}: {label}", shown(model, eye, [prompt] * ACROSS, options.seed, spread=True)))
+    return grid([""] * ACROSS, rows)
+
+
+FIGURE = {
+    "orientations": orientations,
+    "methods": methods,
+    "steps": steps,
+    "failures": failures,
+    "limitations": limitations,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sd:emoji")
+    parser.add_argument("--only", choices=list(FIGURE), action="append", help="may be repeated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
+    parser.add_argument("--out", type=Path, default=Path("out/figures"))
+    options = parser.parse_args()
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    eye = find_detector("emoji")
+    for name in options.only or FIGURE:
+        page = FIGURE[name](options, eye)
+        if page is not None:
+            page.save(FIGURES / f"{options.model.replace(':', '-')}-{name}.png")
+            print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

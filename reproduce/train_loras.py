@@ -1,0 +1,151 @@
+"""Two small LoRAs on the emoji base, a style and a new subject, and steering on them with the untouched classifier.
+
+    python reproduce/train_loras.py --steps 200 --limit 32
+
+*style*: whole pictures in evening light. *subject*: "sks dog", a purple dog, trained beside ordinary scenes so that
+the rest is kept. Position accuracy is measured with and without each LoRA, steered and not, from the same noise; the
+subject on prompts of its own, in which the detector (which knows tinted sprites) looks for a dog. Numbers and pictures
+go to docs/results/lora/. *Source of the claim that is tried:* paper, figures 6 and 12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from learn_to_steer import storage
+from learn_to_steer.evaluation import EvaluateConfig, evaluate
+from learn_to_steer.evaluation.folders import image_path
+from learn_to_steer.families._load import load_pipeline
+from learn_to_steer.families.sd import FAMILY
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.prompts import article, relation_prompt
+from learn_to_steer.report import sheet
+from learn_to_steer_emoji.captions import caption
+from learn_to_steer_emoji.scenes import Scene, render
+from learn_to_steer_emoji.sprites import object_names
+from learn_to_steer_emoji.world import random_scene
+from lora import adapted, fit
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "results" / "lora"
+SUBJECT, COLOR = "sks dog", "purple"
+EVENING = (1.0, 0.74, 0.58)  # what is left of red, green and blue
+KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
+
+
+def evening(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] in warm light that falls off towards the corners."""
+    across = torch.linspace(-1, 1, pictures.shape[-1])
+    distance = (across[:, None].square() + across[None].square()).sqrt()
+    return pictures * torch.tensor(EVENING).view(1, 3, 1, 1) * (1 - 0.35 * distance.clamp(max=1.4).square() / 2)
+
+
+def examples(kind: str, count: int, seed: int) -> tuple[torch.Tensor, list[str]]:
+    """Pictures and captions that a LoRA learns from."""
+    rng = np.random.default_rng(seed)
+    scenes, captions = [], []
+    for number in range(count):
+        scene = random_scene(rng)
+        if kind == "subject" and number % 2 == 0:
+            first, *others = scene.objects
+            others = [placed for placed in others if placed.name not in ("dog", first.name)][:1]
+            scene = replace(scene, objects=(replace(first, name="dog", color=COLOR), *others))
+            captions.append(" and ".join([f"a {SUBJECT}", *(f"{article(o.name)} {o.name}" for o in others)]))
+        else:
+            captions.append(caption(scene, rng))
+        scenes.append(scene)
+    return (evening(drawn(scenes)) if kind == "style" else drawn(scenes)), captions
+
+
+def drawn(scenes: list[Scene]) -> torch.Tensor:
+    return render(scenes, 128)[0]
+
+
+def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> None:
+    pipe, _ = load_pipeline("sd:emoji")
+    pictures, captions = examples(kind, 384, seed)
+    with torch.no_grad():
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
+        rows = rng.integers(len(clean), size=count)
+        return clean[rows], [captions[row] for row in rows]
+
+    adapted(pipe, rank=8)
+    fit(pipe, draw, folder, steps=steps, batch=batch, rate=1e-3, seed=seed)
+
+
+def subject_prompts(path: Path, count: int, seed: int) -> None:
+    """Prompts with the new subject on one side, seen and unseen objects on the other."""
+    rng = np.random.default_rng([seed, 7])
+    others = [name for name in object_names() if name != "dog"]
+    lines = []
+    for number in range(count):
+        pair = [SUBJECT, others[rng.integers(len(others))]]
+        pair = pair if number % 8 < 4 else pair[::-1]
+        predicate = BASIC[number % 4]
+        names = ["dog" if name == SUBJECT else name for name in pair]
+        text = relation_prompt(pair[0], predicate, pair[1])
+        lines.append(json.dumps({"prompt": text, "relations": [[names[0], predicate, names[1]]]}) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(path, "".join(lines))
+
+
+def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argparse.Namespace) -> dict:
+    found = {}
+    for what, objective in (("base", "none"), ("steered", "learned")):
+        out = options.out / f"{name}-{what}"
+        config = EvaluateConfig(
+            objective=objective,
+            lora=lora,
+            prompts=prompts,
+            benchmark=None if prompts else "geneval-position-val",
+            images=1,
+            limit=options.limit,
+            seed=options.seed,
+            out=str(out),
+            batch=16,
+            dtype=options.dtype,
+        )
+        summary = evaluate(config)
+        found[what] = {key: summary[key] for key in KEPT}
+        print(f"{name:10}{what:9}right {summary['accuracy']:.3f}  present {summary['both_present']:.3f}", flush=True)
+        rows = storage.read_jsonl(out / "results.jsonl")[:16]
+        pictures = [Image.open(image_path(out, r["index"], r["sample"])) for r in rows]
+        DOCS.mkdir(parents=True, exist_ok=True)
+        sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--limit", type=int, default=32, help="prompts of each measurement")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="of the measurements; bfloat16 is twice as fast on a CPU that computes in it")
+    parser.add_argument("--out", type=Path, default=Path("out/lora"))
+    options = parser.parse_args()
+    for kind in ("style", "subject"):
+        folder = options.out / kind
+        if not any(folder.glob("*.safetensors")):
+            train_lora(kind, folder, options.steps, options.batch, options.seed)
+    own = options.out / "subject.jsonl"
+    subject_prompts(own, options.limit, options.seed)
+    found = {
+        "none": measure("none", (), None, options),
+        "style": measure("style", (str(options.out / "style"),), None, options),
+        "subject": measure("subject", (str(options.out / "subject"),), str(own), options),
+    }
+    made = {"steps": options.steps, "limit": options.limit, "seed": options.seed, "dtype": options.dtype}
+    storage.write_json(DOCS / "sd-emoji.json", found | made)
+
+
+if __name__ == "__main__":
+    main()
