@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from learn_to_steer import storage
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.benchmarks import prompts, stratified
 from learn_to_steer.evaluation.generate import Job, draw, generator
 from learn_to_steer.evaluation.model import Model, ModelConfig, open_model
@@ -25,9 +26,9 @@ from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import token_columns
 from learn_to_steer.steering import ImageReport, profile
-from learn_to_steer.steering.refine import Refiner, Sample
-from learn_to_steer.steering.session import Session
-from learn_to_steer.tap import Tap
+from learn_to_steer.steering.inputs import Target
+from learn_to_steer.steering.loop import CallState, SteeringLoop
+from learn_to_steer.steering.pipeline import hooked
 from learn_to_steer_emoji.sprites import canonical_names
 
 
@@ -50,21 +51,20 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     relation = job.relations[0]
     columns = token_columns(pipe.tokenizer, job.prompt, [relation.subject_span, relation.object_span])
     every = tuple((column,) for column in range(77))
-    sample = Sample((Pair(0, relation.predicate, 1),), every, ImageReport(job.prompt, [relation]))
-    refiner = Refiner(
+    state = CallState([ImageReport(job.prompt, [relation])], [0])
+    loop = SteeringLoop(
         family,
         pipe.unet,
         FromAllColumns(model.steered.objective, columns),
-        Tap(family.points(pipe.unet), family.attention(pipe.unet), method="explicit"),
+        AttentionCapture(family.points(pipe.unet), family.attention(pipe.unet), method="explicit"),
         profile("official", model.variant.rate),
-        [sample],
+        [Target(job.prompt, (relation,), (Pair(0, relation.predicate, 1),), every)],
     )
-    session = Session(pipe, family, refiner)
     began = time.monotonic()
-    with session.installed():
+    with hooked(pipe, loop, state):
         pipe.unet.requires_grad_(True)
         pipe(prompt=job.prompt, generator=generator(seed, job.prompt, job.index), **model.sampling)
-    return time.monotonic() - began, sample.report.passes
+    return time.monotonic() - began, state.reports[0].passes
 
 
 def main() -> None:

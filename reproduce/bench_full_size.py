@@ -26,11 +26,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from learn_to_steer import storage
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call
 from learn_to_steer.families._load import named_variant, skeleton
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.steering import SteeringConfig
-from learn_to_steer.tap import Tap
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("explicit", "tap", "tap, checkpointed", "forward alone")
@@ -129,9 +129,9 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
             loss = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
             (gradient,) = torch.autograd.grad(loss, leaf)
         else:
-            tap = Tap(family.points(denoiser), family.attention(denoiser))
+            capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
             weights = columns_to_weights([((1,), (2,))], tokens)
-            with tap.reading(weights, *family.latent_size(call)) as maps:
+            with capture.capture(weights, *family.latent_size(call)) as maps:
                 denoiser(**arguments)
                 loss = sum(layer.float().square().sum() for layer in maps().layers)
                 (gradient,) = torch.autograd.grad(loss, leaf)

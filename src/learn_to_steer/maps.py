@@ -1,7 +1,7 @@
-"""Attention maps as the objectives see them, and what identifies the layout they came from.
+"""Attention maps as the losses see them, and the layout that tells what each of them means.
 
-A map is how much every place of the picture attends to an object's words. Maps keep their layers' own
-resolution until an objective asks for one common side; how that is done belongs to the objective.
+A map is how much every place of the image attends to an object's words. Maps keep the resolution of their layers until
+a loss asks for a common one; how that is done belongs to the loss.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,30 +28,41 @@ REDUCTIONS: tuple[Reduce, ...] = ("none", "layer-mean", "mean")
 
 @dataclass(frozen=True)
 class MapLayer:
-    """One tapped attention layer: its module name, its heads, and how often the latents were halved."""
+    """One attention layer whose maps are read.
+
+    Attributes:
+        name: Of its module in the denoiser.
+        heads: Number of its heads.
+        level: How often the latents were halved before it.
+    """
 
     name: str
     heads: int
     level: int
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Map height and width for latents of ``height`` x ``width``."""
+        """Height and width of its maps for latents of ``height`` x ``width``."""
         for _ in range(self.level):
             height, width = -(-height // 2), -(-width // 2)
         return height, width
 
 
 @dataclass(frozen=True)
-class TapPoint:
-    """One attention module to read, where the text stands among its keys, and its block's self-attention.
+class HookPoint:
+    """Where the maps of one layer are read.
 
-    ``own`` is None where text and picture attend to each other in one module.
+    Attributes:
+        layer: The layer.
+        module: Its attention module.
+        text: Where the text stands among the module's keys; "only" for cross-attention.
+        self_attention: The self-attention module of the same block; None where text and image attend to each other in
+            one module.
     """
 
     layer: MapLayer
     module: nn.Module
     text: Text = "only"
-    own: nn.Module | None = None
+    self_attention: nn.Module | None = None
 
 
 # Picks the layers to read out of all, for latents of a height and a width.
@@ -59,26 +71,34 @@ Choice = Callable[[Sequence[MapLayer], int, int], Sequence[MapLayer]]
 
 @dataclass(frozen=True)
 class MapSpec:
-    """What an objective wants to see.
+    """Which maps a loss wants to see.
 
-    ``softmax``: "text" normalises over the text columns only, "joint" over all keys the layer has (the model's
-    true attention). They differ only where text and picture share the keys (FLUX, SD3).
-    ``columns``: "objects" gives the maps of the objects' columns, averaged; "every" a map of every text column.
-    ``choose`` picks the layers (None: all of them); ``own`` asks for the picture's attention to itself there too.
+    Attributes:
+        softmax: "text" normalises over the text columns only, "joint" over all keys of the layer (the model's true
+            attention). They differ only where text and image share the keys (FLUX, SD3).
+        columns: "objects" gives one map per object, the mean over its text columns; "every" one per text column.
+        choose: Picks the layers to read; None reads all of them.
+        self_attention: Whether to read these layers' self-attention as well.
     """
 
     softmax: Softmax = "text"
     columns: Literal["objects", "every"] = "objects"
     choose: Choice | None = None
-    own: bool = False
+    self_attention: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
     """Everything that gives a map channel its meaning; a classifier is tied to one layout.
 
-    Channels are the layers in order, and inside a layer its heads; with ``reduce`` "layer-mean" one a layer, the mean
-    over its heads, and with "mean" a single one, the mean over all heads of all layers.
+    Attributes:
+        family: The model family's name.
+        layers: In channel order; inside a layer the channels are its heads.
+        side: Height and width that maps are resized to.
+        renormalise: Whether each map sums to one afterwards.
+        softmax: As in ``MapSpec``.
+        reduce: "none" keeps a channel per head, "layer-mean" one per layer (the mean over its heads), "mean" a single
+            one (the mean over all heads of all layers).
     """
 
     family: str
@@ -90,6 +110,7 @@ class Layout:
 
     @property
     def channels(self) -> int:
+        """Number of maps per object."""
         if self.reduce == "mean":
             return 1
         return len(self.layers) if self.reduce == "layer-mean" else sum(layer.heads for layer in self.layers)
@@ -101,6 +122,7 @@ class Layout:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
+        """As it is written into the header of a classifier."""
         value = asdict(self)
         if self.reduce == "none":
             del value["reduce"]  # as in files from before there was a choice
@@ -108,13 +130,17 @@ class Layout:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Layout:
+        """The layout that ``as_dict`` wrote."""
         return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
 
     def require(self, other: Layout) -> None:
-        """Raise MismatchError, naming the first difference, unless ``other`` has the same channels.
+        """Require that ``other``, the layout of a model, has the same layers.
 
-        Side, softmax, renormalisation and reduction are the classifier's own choice: any model's maps can be brought
-        to them.
+        Side, softmax, renormalisation and reduction are the classifier's own choice: the maps of any model can be
+        brought to them.
+
+        Raises:
+            MismatchError: Naming the first difference.
         """
         if self.family != other.family:
             raise MismatchError(f"the classifier was made for the family {self.family}, this model is {other.family}")
@@ -128,26 +154,37 @@ class Layout:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Maps of one forward: per layer (batch, objects, heads, height, width), in the layout's order, fp32.
+    """Maps of one forward, fp32.
 
-    With every text column asked for, columns stand in the place of objects; ``objects`` (batch, objects, columns)
-    are then the averaging weights of the objects' columns, and ``words`` (batch, columns) tells the columns of the
-    prompt's words from start, end and padding. ``own`` holds, per layer, the picture's attention to itself, mean
-    over heads: (batch, places asking, height, width). ``memory`` is, per sample, what the objective's verdict on
-    it left behind when it last saw it in this pipeline call, or None.
+    Attributes:
+        layers: One tensor per layer, in the layout's order. If a loss asks for every text column, columns stand in the
+            place of objects.
+        objects: The averaging weights of the objects' columns, if every column was asked for.
+        words: Which columns hold words of the prompt (not start, end or padding), if every column was asked for.
+        self_attention: Per layer, how much each place attends to every other, mean over heads.
+        memory: Per image, what the loss left behind when it last saw the image in this pipeline call, or None.
     """
 
-    layers: tuple[Tensor, ...]
-    objects: Tensor | None = None
-    words: Tensor | None = None
-    own: tuple[Tensor, ...] = ()
+    layers: tuple[Float[Tensor, "batch objects heads height width"], ...]
+    objects: Float[Tensor, "batch objects columns"] | None = None
+    words: Bool[Tensor, "batch columns"] | None = None
+    self_attention: tuple[Float[Tensor, "batch places height width"], ...] = ()
     memory: tuple[Any, ...] = ()
 
-    def stack(self, side: int, renormalise: bool = True, reduce: Reduce = "none") -> Tensor:
-        """All maps at one resolution: (batch, objects, channels, side, side), the channels as ``Layout`` has them.
+    def stack(
+        self, side: int, renormalise: bool = True, reduce: Reduce = "none"
+    ) -> Float[Tensor, "batch objects channels side side"]:
+        """All maps at one resolution, their channels as ``Layout`` has them.
 
-        Bilinear, corners not aligned, no antialiasing; with ``renormalise`` each map then sums to one.
-        *Source:* paper section 3; conventions of the authors' code (official_implementation, 3.4).
+        Maps are resized bilinearly, without aligned corners and without antialiasing.
+
+        Args:
+            side: Height and width of the result.
+            renormalise: Whether each map is divided by its sum afterwards.
+            reduce: As in ``Layout``.
+
+        Source:
+            Paper section 3; resizing and renormalisation as in the authors' code.
         """
         resized = []
         for layer in self.layers:
@@ -163,11 +200,18 @@ class AttentionMaps:
         return stacked.mean(dim=2, keepdim=True) if reduce == "mean" else stacked
 
 
-def columns_to_weights(columns: Sequence[Sequence[Sequence[int]]], tokens: int) -> Tensor:
-    """Token columns per sample and object -> averaging weights (batch, objects, tokens).
+def columns_to_weights(
+    columns: Sequence[Sequence[Sequence[int]]], tokens: int
+) -> Float[Tensor, "batch objects tokens"]:
+    """Averaging weights of text columns.
 
-    Samples may name different numbers of objects; missing ones get zero weights and so zero maps.
-    Raises PromptError for a column that the text does not have, and for an object without columns.
+    Args:
+        columns: Per prompt and object, the text columns (token positions) of its name. Prompts may name different
+            numbers of objects; missing ones get zero weights and so zero maps.
+        tokens: Number of text columns.
+
+    Raises:
+        PromptError: For a column that the text does not have, and for an object without columns.
     """
     objects = max((len(sample) for sample in columns), default=0)
     weights = torch.zeros(len(columns), objects, tokens)

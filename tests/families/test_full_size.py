@@ -8,10 +8,10 @@ import diffusers
 import pytest
 import torch
 
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call
 from learn_to_steer.families._load import skeleton
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.tap import Tap
 
 
 def one_pass(family: Any, denoiser: torch.nn.Module, call: Call) -> tuple[int, torch.Tensor]:
@@ -19,9 +19,9 @@ def one_pass(family: Any, denoiser: torch.nn.Module, call: Call) -> tuple[int, t
     denoiser.requires_grad_(False)
     denoiser.enable_gradient_checkpointing()
     leaf = call.latents.requires_grad_()
-    tap = Tap(family.points(denoiser), family.attention(denoiser))
+    capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
     tokens = family.text_length(call)
-    with tap.reading(columns_to_weights([((1,), (2,))], tokens), *family.latent_size(call)) as maps:
+    with capture.capture(columns_to_weights([((1,), (2,))], tokens), *family.latent_size(call)) as maps:
         denoiser(**family.write(Call(leaf, call.time, call.rest, call.shared)) | {"return_dict": False})
         stacked = maps().stack(16)
         (gradient,) = torch.autograd.grad(stacked.square().sum(), leaf)

@@ -7,10 +7,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from learn_to_steer import inversion
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.inversion import fixed_point
-from learn_to_steer.replay import record
 
 TIMES = torch.tensor([961, 641, 401])
 PROMPTS = ["a dog above a cat", "a dog below a cat"]

@@ -7,10 +7,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from learn_to_steer import inversion
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import find
 from learn_to_steer.inversion.rf import invert, residual
-from learn_to_steer.replay import record
 
 TIMES = torch.tensor([0.9, 0.6, 0.33])
 PROMPTS = ["a dog above a cat", "a dog below a cat"]

@@ -62,7 +62,7 @@ def maps_of(objective: Objective, first: tuple[float, float], second: tuple[floa
     own = tuple(
         torch.ones(1, layer.size(64, 64)[0] ** 2, *layer.size(64, 64)) / layer.size(64, 64)[0] ** 2 for layer in chosen
     )
-    maps = AttentionMaps(tuple(layers), own=own if spec.own else (), memory=(None,))
+    maps = AttentionMaps(tuple(layers), self_attention=own if spec.self_attention else (), memory=(None,))
     if spec.columns == "objects":
         return maps
     weights = torch.zeros(1, 2, COLUMNS)
@@ -140,7 +140,7 @@ def test_samples_with_fewer_relations_are_padded(name: str) -> None:
     both = replace(
         maps,
         layers=tuple(layer.expand(2, -1, -1, -1, -1) for layer in maps.layers),
-        own=tuple(layer.expand(2, -1, -1, -1) for layer in maps.own),
+        self_attention=tuple(layer.expand(2, -1, -1, -1) for layer in maps.self_attention),
         objects=None if maps.objects is None else maps.objects.expand(2, -1, -1),
         words=None if maps.words is None else maps.words.expand(2, -1),
         memory=(None, None),

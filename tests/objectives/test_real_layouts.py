@@ -32,7 +32,7 @@ def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool)
     assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
     for name in ("attend-and-excite", "divide-and-bind", "initno", "storm-fixed", "storm-ot", "storm-released"):
         assert catalog.load("objectives", name).build(layout).words_only == words_only
-    assert {point.own for point in family.points(denoiser)} <= set(denoiser.modules())
+    assert {point.self_attention for point in family.points(denoiser)} <= set(denoiser.modules())
 
 
 def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from learn_to_steer import catalog
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import NEVER, Clock, Pair
 from learn_to_steer.prompts import parse, token_columns
 from learn_to_steer.steering import Steerer, SteeringConfig, profile
-from learn_to_steer.tap import Tap
+from learn_to_steer.steering.loop import refinement_at, step_size_at
 
 PROMPT = "a dog to the left of a cat"
 HANDCRAFTED = [name for name in catalog.names("objectives") if name != "learned"]
@@ -92,8 +93,8 @@ def gradients(pipe: Any, objective: Any, positive: torch.Tensor, latents: torch.
     every = objective.spec.columns == "every"
     leaf = latents.detach().requires_grad_()
     family = find(pipe)
-    tap = Tap(family.points(pipe.unet), family.attention(pipe.unet), objective.spec)
-    with tap.reading(torch.eye(77)[None] if every else weights, 8, 8) as read:
+    capture = AttentionCapture(family.points(pipe.unet), family.attention(pipe.unet), objective.spec)
+    with capture.capture(torch.eye(77)[None] if every else weights, 8, 8) as read:
         pipe.unet(leaf, t, encoder_hidden_states=positive)
         maps = read()
         if every:
@@ -168,13 +169,20 @@ def test_gradients_are_clipped(tiny_sd: Any) -> None:
 
 def test_rates_follow_the_published_courses() -> None:
     family = SteeringConfig(rate=20.0, decay=0.5)
-    found = [family.rate_at(step, 50, 0.9) for step in (0, 10, 20, 24)]
+    found = [step_size_at(family, Clock(0.9, step)) for step in (0, 10, 20, 24)]
     assert found == pytest.approx([20, 18.952, 17.843, 17.379], abs=1e-3)
-    assert SteeringConfig(rate=30.0, by_variance=True).rate_at(3, 50, 0.5) == pytest.approx(7.5)
-    assert SteeringConfig(rate=0.04).rate_at(7, 50, 0.5) == 0.04
+    assert step_size_at(SteeringConfig(rate=30.0, by_variance=True), Clock(0.5, 3)) == pytest.approx(7.5)
+    assert step_size_at(SteeringConfig(rate=30.0, by_variance=True), Clock(0.5, 3), 0.5) == pytest.approx(30.0)
+    assert step_size_at(SteeringConfig(rate=0.04), Clock(0.5, 7)) == 0.04
     rows = SteeringConfig(refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8)))
-    assert [step for step in range(50) if rows.refined(step, 50)[0]] == [0, 10, 20]
-    assert [rows.refined(step, 25) for step in (0, 4, 5, 10)] == [(20, 0.05), (0, 0.0), (20, 0.5), (20, 0.8)]
+    assert [step for step in range(50) if refinement_at(rows, Clock(0.9, step))[0]] == [0, 10, 20]
+    found = [refinement_at(rows, Clock(0.9, step, 25)) for step in (0, 4, 5, 10)]
+    assert found == [
+        (20, 0.05),
+        (0, 0.0),
+        (20, 0.5),
+        (20, 0.8),
+    ]
 
 
 def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import CaptureError, MismatchError, PromptError, SteerError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.maps import columns_to_weights
@@ -17,7 +18,6 @@ from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import parse, token_columns
 from learn_to_steer.steering import Steerer, profile
-from learn_to_steer.tap import Tap
 
 PROMPT = "a dog to the left of a cat"
 OTHER = "a photo of a pizza above a horse"
@@ -41,7 +41,7 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
     relation = parse(prompt)[0]
     columns = token_columns(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], 77)
-    tap = Tap(FAMILY.points(pipe.unet), FAMILY.attention(pipe.unet))
+    capture = AttentionCapture(FAMILY.points(pipe.unet), FAMILY.attention(pipe.unet))
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(1, 16, 8, 8, generator=generator) * scheduler.init_noise_sigma
     with torch.no_grad():
@@ -51,7 +51,7 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
         if float(t) / 1000 >= 1 - config.window:
             for _ in range(config.passes):
                 leaf = latents.detach().requires_grad_()
-                with tap.reading(weights, 8, 8) as maps:
+                with capture.capture(weights, 8, 8) as maps:
                     pipe.unet(leaf if scale == 1.0 else leaf * scale, t, encoder_hidden_states=positive)
                     clock = Clock(FAMILY.noise_level(pipe, t[None]), index)
                     loss = objective(maps(), [[Pair(0, relation.predicate, 1)]], clock).loss.sum()

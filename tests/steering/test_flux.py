@@ -9,14 +9,14 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.flux import FAMILY
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.prompts import parse, token_columns
-from learn_to_steer.replay import record
-from learn_to_steer.steering.refine import Refiner
-from learn_to_steer.tap import Tap
+from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop
 
 PROMPT = "a dog to the left of a cat"
 STEPS = 4
@@ -40,7 +40,7 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
     relation = parse(PROMPT)[0]
     columns = token_columns(pipe.tokenizer_2, PROMPT, [relation.subject_span, relation.object_span], max_length=48)
     weights = columns_to_weights([columns], 48)
-    tap = Tap(FAMILY.points(transformer))
+    capture = AttentionCapture(FAMILY.points(transformer))
 
     def predict(fed: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         given = {"encoder_hidden_states": text, "pooled_projections": pooled, "img_ids": ids, "txt_ids": text_ids}
@@ -50,7 +50,7 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
         if 1 - float(t) / 1000 <= config.window:
             for _ in range(config.passes):
                 leaf = latents.detach().requires_grad_()
-                with tap.reading(weights, 4, 4) as maps:
+                with capture.capture(weights, 4, 4) as maps:
                     predict(leaf, t)
                     loss = objective(maps(), [[Pair(0, "left of", 1)]], Clock(float(t) / 1000, index)).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
@@ -121,12 +121,12 @@ def test_bf16_moves_in_fp32(tiny_flux: Any, steer: Any, monkeypatch: pytest.Monk
     """Moves too small for bf16 add up all the same."""
     seen = []
 
-    def spied(refiner: Refiner, call: Any, latents: torch.Tensor, *more: Any) -> torch.Tensor:
-        seen.append((latents, moves(refiner, call, latents, *more)))
+    def spied(loop: SteeringLoop, step: DenoisingStep, latents: torch.Tensor, state: CallState) -> torch.Tensor:
+        seen.append((latents, steer_step(loop, step, latents, state)))
         return seen[-1][1]
 
-    moves = Refiner.__call__
-    monkeypatch.setattr(Refiner, "__call__", spied)
+    steer_step = SteeringLoop.steer
+    monkeypatch.setattr(SteeringLoop, "steer", spied)
     tiny_flux.to(torch.bfloat16)
     out = draw(steer(tiny_flux, window=0.2, passes=8, rate=5e-4, threshold=2.0))
     assert out.images.dtype == torch.bfloat16 and out.images.isfinite().all()
@@ -141,7 +141,9 @@ def test_bf16_maps_agree_with_those_of_fp32(tiny_flux: Any) -> None:
         tiny_flux.to(dtype)
         recording = record(tiny_flux, FAMILY, [PROMPT], 64, 64, {"max_sequence_length": 48})
         latents = torch.randn(recording.call.latents.shape, generator=torch.Generator().manual_seed(0))
-        with Tap(FAMILY.points(tiny_flux.transformer)).reading(columns_to_weights([((1,), (5,))], 48), 4, 4) as maps:
+        with AttentionCapture(FAMILY.points(tiny_flux.transformer)).capture(
+            columns_to_weights([((1,), (5,))], 48), 4, 4
+        ) as maps:
             recording(latents.to(dtype), torch.tensor(0.7))
             found.append(maps().stack(16))
     exact, rough = found

@@ -9,6 +9,7 @@ import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file
 
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.classifier import read_official
 from learn_to_steer.families import Call
 from learn_to_steer.families.flux import FAMILY as FLUX
@@ -18,9 +19,9 @@ from learn_to_steer.objectives._protocol import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import profile
-from learn_to_steer.steering.refine import Refiner, Sample
-from learn_to_steer.steering.report import ImageReport
-from learn_to_steer.tap import Tap
+from learn_to_steer.steering.inputs import Target
+from learn_to_steer.steering.loop import CallState, DenoisingStep, ImageState, SteeringLoop
+from learn_to_steer.steering.report import ImageReport, StepReport
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
@@ -40,8 +41,8 @@ def sd():
 def test_sd_maps_and_logits(sd, method):
     unet, tensors, facts = sd
     weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], 77)
-    tap = Tap(SD.points(unet), SD.attention(unet), method=method)
-    with torch.no_grad(), tap.reading(weights, 32, 32) as maps:
+    capture = AttentionCapture(SD.points(unet), SD.attention(unet), method=method)
+    with torch.no_grad(), capture.capture(weights, 32, 32) as maps:
         prediction = unet(tensors["latents"], tensors["timestep"], tensors["text"]).sample
         stacked = maps().stack(16)
     _close(prediction, tensors["noise_pred"])
@@ -51,14 +52,25 @@ def test_sd_maps_and_logits(sd, method):
     _close(classifier(stacked, torch.tensor([facts["classifier_timestep"]])), tensors["logits"])
 
 
-def _refiner(unet, facts, updates):
+def _state():
+    return CallState([ImageReport("", [])], [0])
+
+
+def _evaluate(loop, step, latents):
+    """One evaluation of the only image, before it has moved."""
+    nowhere = torch.zeros_like(latents[0])
+    image = ImageState(0, latents[0], 0.0, 1.0, 0, 0.0, StepReport(0, 0.0), (latents[0], nowhere))
+    return loop.evaluate(step, [image], 0, _state())
+
+
+def _sd_loop(unet, facts, updates):
     objective = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
     config = profile("official", rate=facts["step_size"]).changed(passes=updates)
     relation = Relation("dog", "left of", "cat")
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
-    sample = Sample((Pair(0, "left of", 1),), columns, ImageReport("", [relation]))
-    tap = Tap(SD.points(unet), SD.attention(unet), objective.spec)
-    return Refiner(SD, unet, objective, tap, config, [sample]), sample
+    target = Target("", (relation,), (Pair(0, "left of", 1),), columns)
+    capture = AttentionCapture(SD.points(unet), SD.attention(unet), objective.spec)
+    return SteeringLoop(SD, unet, objective, capture, config, [target])
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -69,16 +81,16 @@ def test_sd_official_loop(sd, checkpointing):
         unet.enable_gradient_checkpointing()
     call = Call(tensors["latents"], tensors["timestep"][0], {"encoder_hidden_states": tensors["text"]})
     clock = Clock(level=0.9, step=facts["step_index"])
-    refiner, sample = _refiner(unet, facts, facts["updates"])
-    after = refiner(call, tensors["latents"], 1.0, clock)
+    step, state = DenoisingStep(call, clock), _state()
+    after = _sd_loop(unet, facts, facts["updates"]).steer(step, tensors["latents"], state)
     _close(after, tensors["latents_after"])
-    assert sample.report.passes == facts["updates"]
-    once, _ = _refiner(unet, facts, 1)
-    moved = once(call, tensors["latents"], 1.0, clock)
+    assert state.reports[0].passes == state.iterations[0] == facts["updates"]
+    once = _sd_loop(unet, facts, 1)
+    moved = once.steer(step, tensors["latents"], _state())
     _close((tensors["latents"] - moved) / facts["step_size"], tensors["grad"], 1e-3)  # the difference cancels digits
-    verdict, _, gradient = once._gradient(call, tensors["latents"], [0], torch.ones(1), 1.0, clock, 0)
-    _close(gradient, tensors["grad"])
-    _close(verdict.loss[0], tensors["losses"][:1])
+    evaluation = _evaluate(once, step, tensors["latents"])
+    _close(evaluation.gradient, tensors["grad"])
+    _close(evaluation.output.loss[0], tensors["losses"][:1])
     unet.disable_gradient_checkpointing()
 
 
@@ -104,7 +116,7 @@ def test_flux_maps(flux, method):
     """Joint attention, text first, double blocks then single blocks; the softmax runs over the text alone."""
     transformer, tensors, facts, call = flux
     weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], FLUX.text_length(call))
-    with Tap(FLUX.points(transformer), method=method).reading(weights, *FLUX.latent_size(call)) as maps:
+    with AttentionCapture(FLUX.points(transformer), method=method).capture(weights, *FLUX.latent_size(call)) as maps:
         prediction = transformer(**FLUX.write(call)).sample
         stacked = maps().stack(16, renormalise=False)
     _close(prediction, tensors["noise_pred"])
@@ -121,11 +133,11 @@ def test_flux_official_loop(flux):
     objective.check(FLUX.layout(transformer))
     config = profile("official", rate=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
-    sample = Sample((Pair(0, "above", 1),), columns, ImageReport("", [Relation("dog", "above", "cat")]))
-    tap = Tap(FLUX.points(transformer), FLUX.attention(transformer), objective.spec)
-    refiner = Refiner(FLUX, transformer, objective, tap, config, [sample])
-    clock = Clock(level=0.9, step=facts["step_index"])
-    verdict, _, gradient = refiner._gradient(call, tensors["latents"], [0], torch.ones(1), 1.0, clock, 0)
-    _close(verdict.loss[0], tensors["losses"][:1])
-    _close(gradient, tensors["grad"])
-    _close(refiner(call, tensors["latents"], 1.0, clock), tensors["latents_after"])
+    target = Target("", (Relation("dog", "above", "cat"),), (Pair(0, "above", 1),), columns)
+    capture = AttentionCapture(FLUX.points(transformer), FLUX.attention(transformer), objective.spec)
+    loop = SteeringLoop(FLUX, transformer, objective, capture, config, [target])
+    step = DenoisingStep(call, Clock(level=0.9, step=facts["step_index"]))
+    evaluation = _evaluate(loop, step, tensors["latents"])
+    _close(evaluation.output.loss[0], tensors["losses"][:1])
+    _close(evaluation.gradient, tensors["grad"])
+    _close(loop.steer(step, tensors["latents"], _state()), tensors["latents_after"])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import record
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.replay import record
 from learn_to_steer.steering.memory import estimate
-from learn_to_steer.tap import Tap
 
 PROMPT = "a dog to the left of a cat"
 
@@ -31,8 +31,8 @@ def really_kept(recording: Any) -> int:
     leaf = torch.randn_like(recording.call.latents).requires_grad_()
     weights = columns_to_weights([((1,), (2,))], family.text_length(recording.call))
     size = family.latent_size(recording.call)
-    tap = Tap(family.points(denoiser), method="indicator")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), tap.reading(weights, *size) as maps:
+    capture = AttentionCapture(family.points(denoiser), method="indicator")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), capture.capture(weights, *size) as maps:
         recording(leaf, recording.call.time)
         maps()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
@@ -46,6 +46,10 @@ def test_the_estimate_is_what_autograd_keeps(name: str, request: pytest.FixtureR
     need = estimate(pipe, find(pipe), recording)
     assert need.kept == pytest.approx(really_kept(recording), rel=0.05)
     assert need.checkpointed < need.kept
+    # With checkpointing: the inputs of all blocks, and one block while it is recomputed.
+    getattr(pipe, find(pipe).denoiser).enable_gradient_checkpointing()
+    one_block = need.kept / len(find(pipe).points(recording.denoiser))
+    assert need.checkpointed == pytest.approx(really_kept(recording) + one_block, rel=0.05)
     held = [p for part in pipe.components.values() if isinstance(part, torch.nn.Module) for p in part.parameters()]
     assert need.weights == sum(p.numel() * p.element_size() for p in held)
 

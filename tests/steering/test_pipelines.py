@@ -14,7 +14,7 @@ import torch
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.objectives._protocol import Verdict
-from learn_to_steer.steering.request import read
+from learn_to_steer.steering.inputs import nested_relations, read_targets
 
 PROMPT = "a dog to the left of a cat"
 CHAIN = "a dog to the left of a cat above a pizza"
@@ -117,8 +117,8 @@ def test_multi_vector_embeddings_shift_the_columns(tiny_sd: Any, tiny_steerer: A
     tiny_sd.load_textual_inversion({"<pup>": torch.randn(3, 16)}, token="<pup>")
     objective = tiny_steerer().objective
     prompt = "a <pup> dog to the left of a cat"
-    (plain,) = read(tiny_sd, FAMILY, objective, "a new dog to the left of a cat", None, None, {})
-    (longer,) = read(tiny_sd, FAMILY, objective, prompt, ["dog | left of | cat"], None, {})
+    (plain,) = read_targets(tiny_sd, FAMILY, objective, "a new dog to the left of a cat", None, None, {})
+    (longer,) = read_targets(tiny_sd, FAMILY, objective, prompt, ["dog | left of | cat"], None, {})
     assert longer.prompt == prompt
     ids = tiny_sd.tokenizer(tiny_sd.maybe_convert_prompt(prompt, tiny_sd.tokenizer)).input_ids
     words = tiny_sd.tokenizer("a new dog to the left of a cat").input_ids
@@ -127,14 +127,12 @@ def test_multi_vector_embeddings_shift_the_columns(tiny_sd: Any, tiny_steerer: A
 
 
 def test_several_relations_in_one_list() -> None:
-    from learn_to_steer.steering.request import _nested
-
     three = ["a | left of | b", "b | above | c", "c | below | d"]
-    assert _nested([three], 1) == [three]
-    assert _nested(three, 1) == [three]
-    assert _nested([["dog", "left of", "cat"]], 1) == [[["dog", "left of", "cat"]]]
+    assert nested_relations([three], 1) == [three]
+    assert nested_relations(three, 1) == [three]
+    assert nested_relations([["dog", "left of", "cat"]], 1) == [[["dog", "left of", "cat"]]]
     with pytest.raises(PromptError, match="2 prompts"):
-        _nested(three, 2)
+        nested_relations(three, 2)
 
 
 def test_embeddings_need_one_entry_of_columns_a_row(tiny_sd: Any, tiny_steerer: Any) -> None:

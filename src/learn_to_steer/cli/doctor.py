@@ -25,7 +25,7 @@ def doctor(scheduler: options.Scheduler = None, *, chosen: dict[str, Any]) -> No
 
     from learn_to_steer.errors import UnsupportedError
     from learn_to_steer.evaluation.model import ModelConfig, open_pipeline, resolve_device
-    from learn_to_steer.steering.examine import examine
+    from learn_to_steer.steering.probe import probe_pipeline
 
     print(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")
     for name in LIBRARIES:
@@ -38,14 +38,14 @@ def doctor(scheduler: options.Scheduler = None, *, chosen: dict[str, Any]) -> No
     print(f"devices         {names or f'cpu alone, {torch.get_num_threads()} threads'}")
     model, where = chosen["model"], resolve_device(chosen["device"])
     pipe, variant = open_pipeline(ModelConfig(**chosen, scheduler=scheduler))
-    finding = examine(pipe, variant.side, variant.side, variant.arguments)
+    finding = probe_pipeline(pipe, variant.side, variant.side, variant.arguments)
     if not math.isfinite(finding.gradient) or finding.gradient == 0:
         raise UnsupportedError(
             f"{model} shows its maps but their gradient is {finding.gradient}: run it eagerly and in a wider dtype"
         )
     print(f"{model:16}{finding.layers} layers, {finding.channels} maps an object (layout {finding.fingerprint})")
-    if finding.need:
-        sizes = [size / 2**30 for size in (finding.need.weights, finding.need.kept, finding.need.checkpointed)]
+    if finding.memory:
+        sizes = [size / 2**30 for size in (finding.memory.weights, finding.memory.kept, finding.memory.checkpointed)]
         print("memory          {:.2f} GiB of weights; a pass keeps {:.2f} an image, {:.2f} checkpointed".format(*sizes))
     peak = "" if finding.peak is None else f", {finding.peak / 2**30:.1f} GiB above the weights"
     print(f"one pass        {finding.seconds:.2f} s on {where} at {variant.side} px{peak}; gradient is finite")

@@ -20,7 +20,7 @@ from learn_to_steer.evaluation.run import png
 from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.prompts import Relation, load_nlp, locate, parse
 from learn_to_steer.report import ObjectMaps, Shown, Trace, compare, draw_maps, object_maps
-from learn_to_steer.steering.request import check_predicates
+from learn_to_steer.steering.inputs import check_predicates
 
 log = logging.getLogger(__name__)
 Relations = tuple[Relation, ...]

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer import inversion
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import record
 from learn_to_steer.dataset.config import CollectConfig
 from learn_to_steer.dataset.twins import Twin, twins
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.maps import MapSpec, columns_to_weights
-from learn_to_steer.replay import record
 from learn_to_steer.sources import LabelledPicture
-from learn_to_steer.tap import Tap
 
 Numbered = tuple[int, LabelledPicture]
 Shard = tuple[dict[str, Tensor], list[dict[str, Any]], list[dict[str, Any]]]
@@ -44,7 +44,7 @@ class Collector:
             family.layout(self.denoiser, config.map_side), reduce=config.reduce, softmax=config.softmax
         )
         self.invert = inversion.load(config.inversion)
-        self._tap = Tap(family.points(self.denoiser), spec=MapSpec(self.layout.softmax))
+        self._capture = AttentionCapture(family.points(self.denoiser), spec=MapSpec(self.layout.softmax))
 
     def weights_digest(self) -> str:
         """Twelve hex digits of the denoiser's weights (a few of every tensor): which training of it this is."""
@@ -95,7 +95,7 @@ class Collector:
         seen: dict[int, Tensor] = {}
 
         def observe(level: int, latents: Tensor, time: Tensor) -> Tensor:
-            with self._tap.reading(weights, *size) as maps:
+            with self._capture.capture(weights, *size) as maps:
                 prediction = recording(latents, time).float()
                 seen[level] = maps().stack(self.layout.side, self.layout.renormalise, self.layout.reduce).half().cpu()
             return prediction

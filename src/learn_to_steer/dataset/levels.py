@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError
 from learn_to_steer.families import Family, Variant
-from learn_to_steer.replay import record
 
 # Shares of the schedule that lie behind: for 1000 times 961, 881, ... 401, where steering does its work.
 ELAPSED = tuple(0.039 + 0.08 * index for index in range(8))

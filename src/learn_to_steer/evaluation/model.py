@@ -13,15 +13,15 @@ from torch import nn
 
 from learn_to_steer import catalog
 from learn_to_steer.classifier import RelationClassifier, load
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError, MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
 from learn_to_steer.families._load import Placement, load_pipeline, package_folder
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.registry import DEFAULT_MODEL
-from learn_to_steer.replay import record
 from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
-from learn_to_steer.steering.checks import check_pipeline
+from learn_to_steer.steering.compatibility import check_pipeline
 from learn_to_steer.steering.memory import estimate
 
 UNSTEERED = "none"

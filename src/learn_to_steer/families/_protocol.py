@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from learn_to_steer.maps import Layout, TapPoint
+from learn_to_steer.maps import HookPoint, Layout
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Family(Protocol):
     def cell(self, pipe: Any) -> int:
         """Pixels a side of one place that the denoiser sees; pictures' sides are multiples of it."""
 
-    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         """The attention modules that are tapped, in channel order."""
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
-from learn_to_steer.maps import Layout, MapLayer, TapPoint
+from learn_to_steer.maps import HookPoint, Layout, MapLayer
 from learn_to_steer.prompts import token_columns
 
 _LONGEST = 512  # columns, unless a call says otherwise
@@ -84,12 +84,12 @@ class Flux:
     def cell(self, pipe: Any) -> int:
         return 2 * int(pipe.vae_scale_factor)
 
-    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         found = []
         for place in ("transformer_blocks", "single_transformer_blocks"):
             for index, block in enumerate(getattr(denoiser, place)):
                 layer = MapLayer(f"{place}.{index}.attn", int(block.attn.heads), 0)
-                found.append(TapPoint(layer, block.attn, "first"))
+                found.append(HookPoint(layer, block.attn, "first"))
         return tuple(found)
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families._protocol import Call, Variant
-from learn_to_steer.maps import Layout, MapLayer, TapPoint
+from learn_to_steer.maps import HookPoint, Layout, MapLayer
 from learn_to_steer.prompts import token_columns
 
 VARIANTS = (
@@ -93,7 +93,7 @@ class StableDiffusion:
     def cell(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor)
 
-    def points(self, denoiser: nn.Module) -> tuple[TapPoint, ...]:
+    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         deepest = len(denoiser.down_blocks) - 1  # type: ignore[arg-type]
         found = []
         for name, module in denoiser.named_modules():
@@ -103,7 +103,8 @@ class StableDiffusion:
             index = int(re.match(r"\w+?\.(\d+)", name)[1]) if place != "mid_block" else 0  # type: ignore[index]
             level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[place]
             own = denoiser.get_submodule(name.removesuffix("2") + "1")
-            found.append((-level, _PLACES[place], TapPoint(MapLayer(name, int(module.heads), level), module, own=own)))
+            layer = MapLayer(name, int(module.heads), level)
+            found.append((-level, _PLACES[place], HookPoint(layer, module, self_attention=own)))
         return tuple(point for _, _, point in sorted(found, key=lambda entry: entry[:2]))
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:

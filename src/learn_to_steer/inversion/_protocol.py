@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from learn_to_steer.replay import Recording
+from learn_to_steer.conditioning import ConditioningSnapshot
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Task:
     """
 
     pipe: Any
-    recording: Recording
+    recording: ConditioningSnapshot
     clean: Tensor
     pictures: Tensor
     times: Tensor

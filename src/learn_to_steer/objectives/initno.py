@@ -39,7 +39,7 @@ class InitNO:
     """
 
     schedule: Mapping[str, Any] = published("initno", refinement=((0.2, 20, 0.8), (0.4, 20, 0.8)), search=(5, 10, 50))
-    spec = MapSpec(columns="every", choose=_columns.coarse, own=True)
+    spec = MapSpec(columns="every", choose=_columns.coarse, self_attention=True)
 
     def __init__(self, words_only: bool = False) -> None:
         self.words_only = words_only
@@ -52,7 +52,7 @@ class InitNO:
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
         shown = _columns.object_maps(maps, words_only=self.words_only)
-        own = torch.stack(maps.own).mean(dim=0)  # (batch, places, height, width)
+        own = torch.stack(maps.self_attention).mean(dim=0)  # (batch, places, height, width)
         averages = [_average(old, new.detach()) for old, new in zip(maps.memory, shown, strict=True)]
         terms = []
         for b, sample in enumerate(pairs):

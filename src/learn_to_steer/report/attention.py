@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import record
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation
-from learn_to_steer.replay import record
-from learn_to_steer.tap import Tap
 
 STEPS = 5
 SIDE = 16
@@ -71,14 +71,14 @@ def object_maps(
     recording = record(pipe, family, [prompt] * len(traces), sampling["height"], sampling["width"], sampling)
     tokens = family.text_length(recording.call)
     columns = family.columns(pipe, prompt, list(objects), sampling)
-    tap = Tap(family.points(recording.denoiser), spec=None)
+    capture = AttentionCapture(family.points(recording.denoiser), spec=None)
     weights = columns_to_weights([columns] * len(traces), tokens)
     steps = sorted(traces[0][0].kept)
     seen = []
     for step in steps:
         time = family.fed(traces[0][0].kept[step][0])
         latents = torch.stack([trace.kept[step][1][row] for trace, row in traces])
-        with torch.no_grad(), tap.reading(weights, *family.latent_size(recording.call)) as maps:
+        with torch.no_grad(), capture.capture(weights, *family.latent_size(recording.call)) as maps:
             recording(latents, time)
             seen.append(maps().stack(SIDE).mean(dim=2).float().cpu())
     values = torch.stack(seen, dim=1).numpy()

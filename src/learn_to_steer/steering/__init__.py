@@ -1,13 +1,18 @@
-"""Read this first: how a frozen pipeline is steered while it runs.
+"""How a frozen pipeline is steered while it runs. The story in reading order:
 
-``Steerer.on(pipe)`` gives a callable that takes what the pipeline takes. For the length of one call it hooks
-the denoiser and the scheduler (``session``), moves the latents before every early step until the objective is
-satisfied (``refine``), and then restores everything. ``config`` holds the profiles, ``report`` what was done.
+``steerer``: a loss and its settings, put on a user's pipeline.
+``pipeline``: one steered call. It hooks the denoiser and the scheduler, and restores them afterwards.
+``loop``: inside a denoising step, attention maps -> loss -> gradient -> moved latents, until it is good enough.
+``objectives.learned``: the loss, a relation classifier that reads the maps.
+
+Beside it: ``inputs`` (what a call asks for), ``config`` (every setting), ``report`` (what was done),
+``compatibility`` (what is refused), ``noise_search``, ``memory`` and ``probe``.
 """
 
 from learn_to_steer.steering.config import SteeringConfig, profile
+from learn_to_steer.steering.pipeline import SteeredPipeline
 from learn_to_steer.steering.report import ImageReport, SteeringReport, StepReport
-from learn_to_steer.steering.steerer import SteeredPipeline, Steerer
+from learn_to_steer.steering.steerer import Steerer
 
 __all__ = [
     "ImageReport",

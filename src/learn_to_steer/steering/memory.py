@@ -1,4 +1,4 @@
-"""How much memory a pass will need, counted before it runs: the same forward on tensors without data."""
+"""How much memory an iteration will need, counted before it runs: the same forward on tensors without data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import ConditioningSnapshot
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.replay import Recording
-from learn_to_steer.tap import Tap
+from learn_to_steer.steering.loop import index_batch
 
 
 @dataclass(frozen=True)
-class Need:
-    """Bytes: what the pipeline's weights take, and what a pass keeps for its backward with one image.
+class MemoryEstimate:
+    """What steering takes, in bytes. The working space of the kernels is not counted.
 
-    ``checkpointed`` is the latter with gradient checkpointing: the inputs of all blocks, and the inside of one.
+    Attributes:
+        weights: The weights of the whole pipeline.
+        kept: What an iteration keeps for its backward, per image.
+        checkpointed: The same with gradient checkpointing: the inputs of all blocks, and the inside of one.
     """
 
     weights: int
@@ -29,32 +33,36 @@ class Need:
     checkpointed: int
 
 
-def estimate(pipe: Any, family: Family, recording: Recording) -> Need:
-    """Memory of steering ``pipe`` as it was called in ``recording``, per image of a pass.
+def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> MemoryEstimate:
+    """Count every tensor that autograd would save, on torch's meta device: no data, no memory, about a second.
 
-    Counts every tensor that autograd would save, on torch's meta device: no data, no memory, about a second.
-    Working space of the kernels is not counted. Raises UnsupportedError for quantised weights, whose layers
-    have no plain twin to count with.
+    Args:
+        pipe: A diffusers pipeline.
+        family: Its family.
+        snapshot: A call of it, with images of the size in question.
+
+    Raises:
+        UnsupportedError: For quantised weights, whose layers cannot be made without data.
     """
-    denoiser: nn.Module = recording.denoiser
+    denoiser: nn.Module = snapshot.denoiser
     if getattr(denoiser, "hf_quantizer", None) is not None:
         raise UnsupportedError("memory cannot be estimated for quantised weights")
     weights = sum(_size(p) for part in _modules(pipe) for p in part.parameters())
     config: Any = denoiser.config
     with torch.device("meta"):
-        twin = type(denoiser).from_config(config).to(dtype=recording.call.latents.dtype)  # type: ignore[attr-defined]
-    twin.requires_grad_(False)
-    one = recording.rows(torch.zeros(1, dtype=torch.long)).call
-    kept = _saved(twin, family, one)
-    twin.enable_gradient_checkpointing()
-    outside = _saved(twin, family, one)
-    blocks = max(len(family.points(twin)), 1)
-    return Need(weights, kept, outside + kept // blocks)
+        empty = type(denoiser).from_config(config).to(dtype=snapshot.call.latents.dtype)  # type: ignore[attr-defined]
+    empty.requires_grad_(False)
+    one = index_batch(snapshot.call, torch.zeros(1, dtype=torch.long), snapshot.batch)
+    kept = _saved(empty, family, one)
+    empty.enable_gradient_checkpointing()
+    outside = _saved(empty, family, one)
+    blocks = max(len(family.points(empty)), 1)
+    return MemoryEstimate(weights, kept, outside + kept // blocks)
 
 
-def _saved(twin: nn.Module, family: Family, call: Call) -> int:
-    """Bytes that autograd saves in a forward with its maps, weights and the latents themselves not counted."""
-    known = {p.untyped_storage()._cdata for p in twin.parameters()}
+def _saved(denoiser: nn.Module, family: Family, call: Call) -> int:
+    """Bytes that autograd saves in a forward with its maps; weights and the latents themselves are not counted."""
+    known = {p.untyped_storage()._cdata for p in denoiser.parameters()}
     seen: dict[int, int] = {}
     alive: list[Tensor] = []  # a freed storage's address could come back
 
@@ -68,14 +76,14 @@ def _saved(twin: nn.Module, family: Family, call: Call) -> int:
     moved = _on_meta(call)
     leaf = moved.latents.requires_grad_()
     weights = columns_to_weights([((1,), (2,))], family.text_length(call)).to("meta")
-    tap = Tap(family.points(twin), spec=None, method="indicator")
+    capture = AttentionCapture(family.points(denoiser), method="indicator")
     with (
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         _FusedMode(),
-        tap.reading(weights, *family.latent_size(call)) as maps,
+        capture.capture(weights, *family.latent_size(call)) as maps,
     ):
-        twin(**family.write(replace(moved, latents=leaf)) | {"return_dict": False})
+        denoiser(**family.write(replace(moved, latents=leaf)) | {"return_dict": False})
         maps()
     return sum(seen.values())
 
@@ -105,6 +113,8 @@ class _FusedMode(TorchFunctionMode):
 
 
 def _on_meta(call: Call) -> Call:
+    """The call with tensors that have a shape and no data."""
+
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.detach().to("meta")

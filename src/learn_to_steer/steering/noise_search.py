@@ -1,7 +1,10 @@
 """A search for a better initial noise, before the first step.
 
-The noise z is replaced by z exp(v/2) + mu, and mu and v are fitted to the objective by Adam while they are held near
-a standard normal. *Source:* InitNO, arXiv 2404.04650; constants as published, the inner loop capped.
+The noise z is replaced by z exp(v/2) + mu. Adam fits mu and v to the loss, while a second loss pulls them back to the
+standard normal distribution.
+
+Source:
+    InitNO, Guo et al., CVPR 2024, arXiv 2404.04650; constants as published, the inner loop capped.
 """
 
 from __future__ import annotations
@@ -10,99 +13,118 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from learn_to_steer.families import Call
-from learn_to_steer.objectives._protocol import Clock
-from learn_to_steer.steering.refine import HALF_SCALE, Refiner
+from learn_to_steer.steering.loop import FP16_LOSS_SCALE, CallState, DenoisingStep, SteeringLoop
 from learn_to_steer.steering.report import StepReport
 
 LEARNING_RATE = 1e-2
 EPSILON = 1e-3
-NEAR = 1e-3  # the divergence from a standard normal that is let pass
-PULLS = 50
-SUCCESS = 0.8
+MAX_DIVERGENCE = 1e-3  # from the standard normal distribution; what is below it is not pulled back
+MAX_PRIOR_ITERATIONS = 50
+SUCCESS = 0.8  # the probability that ends the search
 
 
-def search(refiner: Refiner, call: Call, latents: Tensor, scale: float, clock: Clock) -> Tensor:
-    """``latents`` (samples, ...) in the scheduler's space, each replaced by what its own search found.
+def search(
+    loop: SteeringLoop, step: DenoisingStep, latents: Float[Tensor, images * latents], state: CallState
+) -> Float[Tensor, images * latents]:
+    """Search for a better noise for each image.
 
-    ``config.search`` are rounds, passes of a round, and passes on the best round's noise when none succeeded. Further
-    rounds begin with noise that depends on a sample's first one only, and so not on its batch.
+    ``config.search`` holds the number of rounds, the iterations of a round, and those on the best round's noise when no
+    round succeeded. Further rounds begin with noise that depends on the image's first noise only, and so not on its
+    batch.
+
+    Args:
+        loop: Gives losses at latents.
+        step: The first denoising step.
+        latents: The initial noise in the scheduler's space, fp32.
+        state: Of this pipeline call.
+
+    Returns:
+        The noise that was found, in the scheduler's space; unsteered images keep theirs.
     """
-    assert refiner.config.search is not None
-    rounds, passes, last = refiner.config.search
-    found = latents.clone()
-    for i, sample in enumerate(refiner.samples):
-        if not sample.pairs:
+    assert loop.config.search is not None
+    rounds, iterations, last_iterations = loop.config.search
+    after = latents.clone()
+    for i, target in enumerate(loop.targets):
+        if not target.pairs:
             continue
-        step = StepReport(clock.step, clock.level)
-        sample.report.steps.append(step)
-        one = _One(refiner, call, i, scale, clock, step)
+        report = StepReport(step.info.step, step.info.level)
+        state.reports[i].steps.append(report)
+        one = _ImageSearch(loop, step, i, state, report)
         generator = _generator(latents[i])
         best: tuple[float, Tensor, Tensor] | None = None
-        for turn in range(rounds):
-            start = latents[i] if turn == 0 else torch.randn(latents[i].shape, generator=generator) / scale
+        for number in range(rounds):
+            start = latents[i] if number == 0 else torch.randn(latents[i].shape, generator=generator) / step.scale
             start = start.to(latents)
-            tuned, probability = one.tuned(start, passes)
+            noise, probability = one.optimise(start, iterations)
             if best is None or probability > best[0]:
-                best = (probability, start, tuned)
+                best = (probability, start, noise)
             if probability >= SUCCESS:
                 break
         if best is not None:
-            found[i] = best[2] if best[0] >= SUCCESS or not last else one.tuned(best[1], last)[0]
-        refiner.memory.pop(i, None)
-    return found
+            probability, start, noise = best
+            done = probability >= SUCCESS or not last_iterations
+            after[i] = noise if done else one.optimise(start, last_iterations)[0]
+        state.loss_memory.pop(i, None)
+    return after
 
 
 def _generator(latents: Tensor) -> torch.Generator:
+    """A generator that is seeded by the noise itself."""
     digest = hashlib.sha256(latents.float().cpu().numpy().tobytes()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @dataclass(frozen=True)
-class _One:
-    """The search of one sample."""
+class _ImageSearch:
+    """The search of one image; ``report`` and ``state`` are kept up to date."""
 
-    refiner: Refiner
-    call: Call
+    loop: SteeringLoop
+    step: DenoisingStep
     index: int
-    scale: float
-    clock: Clock
-    step: StepReport
+    state: CallState
+    report: StepReport
 
-    def tuned(self, start: Tensor, passes: int) -> tuple[Tensor, float]:
-        """``start`` after up to ``passes`` of Adam, and the last probability seen; stops at success."""
-        mean, spread = torch.zeros_like(start), torch.zeros_like(start)
-        optimiser = torch.optim.Adam([mean, spread], lr=LEARNING_RATE, eps=EPSILON)
+    def optimise(self, start: Tensor, iterations: int) -> tuple[Tensor, float]:
+        """The noise after up to so many iterations of Adam, and the last probability seen; stops at success."""
+        mean, log_variance = torch.zeros_like(start), torch.zeros_like(start)
+        optimiser = torch.optim.Adam([mean, log_variance], lr=LEARNING_RATE, eps=EPSILON)
         probability = 0.0
         noise = start
-        for _ in range(passes):
+        for _ in range(iterations):
             probability, gradient = self._gradient(noise)
             if probability >= SUCCESS or not gradient.isfinite().all():
                 break
-            # The chain rule by hand: the pass ends at the noise, mean and spread lie before it.
-            mean.grad, spread.grad = gradient, gradient * start * (spread / 2).exp() / 2
+            # The chain rule by hand: the gradient is the noise's, which depends on mean and log-variance.
+            mean.grad, log_variance.grad = gradient, gradient * start * (log_variance / 2).exp() / 2
             optimiser.step()
-            self._pull(mean, spread, optimiser)
-            noise = start * (spread / 2).exp() + mean
+            pull_to_prior(mean, log_variance, optimiser)
+            noise = start * (log_variance / 2).exp() + mean
         return noise, probability
 
     def _gradient(self, noise: Tensor) -> tuple[float, Tensor]:
-        factor = HALF_SCALE if self.call.latents.dtype == torch.float16 else 1.0
-        self.step.passes += 1
-        with self.refiner.judging(self.call, noise[None], [self.index], self.scale, self.clock) as (verdict, leaf):
-            loss = verdict.loss if verdict.search is None else verdict.search
-            (gradient,) = torch.autograd.grad(loss[0].max() * factor, leaf)
-        self.step.probability = verdict.probability[0].tolist()
-        return float(verdict.probability[0].min()), gradient[0] / factor
+        """The least probability of a relation, and the gradient of the worst relation's loss."""
+        loss_scale = FP16_LOSS_SCALE if self.step.call.latents.dtype == torch.float16 else 1.0
+        self.report.passes += 1
+        self.state.iterations[self.index] += 1
+        with self.loop.losses(self.step, noise[None], [self.index], self.state) as (output, leaf):
+            loss = output.loss if output.search is None else output.search
+            (gradient,) = torch.autograd.grad(loss[0].max() * loss_scale, leaf)
+        self.report.probability = output.probability[0].tolist()
+        return float(output.probability[0].min()), gradient[0] / loss_scale
 
-    def _pull(self, mean: Tensor, spread: Tensor, optimiser: torch.optim.Optimizer) -> None:
-        """Back towards a standard normal, on the same optimiser."""
-        for _ in range(PULLS):
-            divergence = -0.5 * (1 + spread - mean**2 - spread.exp()).mean()
-            if divergence <= NEAR:
-                return
-            # Its gradient, written out; the mean's size is in it as in the published loss.
-            mean.grad, spread.grad = mean / mean.numel(), 0.5 * (spread.exp() - 1) / mean.numel()
-            optimiser.step()
+
+def pull_to_prior(mean: Tensor, log_variance: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """Bring mean and log-variance back towards the standard normal distribution, on the same optimiser.
+
+    Stops when their Kullback-Leibler divergence from it, averaged over the latents, is small enough.
+    """
+    for _ in range(MAX_PRIOR_ITERATIONS):
+        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()
+        if divergence <= MAX_DIVERGENCE:
+            return
+        # Its gradient, written out; as in the published loss it is divided by the number of latents.
+        mean.grad, log_variance.grad = mean / mean.numel(), 0.5 * (log_variance.exp() - 1) / mean.numel()
+        optimiser.step()

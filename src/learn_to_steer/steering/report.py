@@ -1,4 +1,4 @@
-"""What was done to each image, and how sure the objective is of the result."""
+"""What was done to each image, and how sure the loss is of the result."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from learn_to_steer.prompts import Relation
+from learn_to_steer.steering.config import SteeringConfig
 
 
 @dataclass
 class StepReport:
-    """One denoising step of one image. ``probability`` is per relation, as last seen in the step."""
+    """One denoising step of one image.
+
+    Attributes:
+        step: Index of the step.
+        level: Noise level in [0, 1].
+        passes: Iterations with a backward.
+        checks: Evaluations that found nothing left to do.
+        probability: Per relation, as last seen in this step.
+    """
 
     step: int
     level: float
@@ -21,10 +30,15 @@ class StepReport:
 
 @dataclass
 class ImageReport:
-    """One image: what was asked, what it cost, how it ended.
+    """One image: what it was steered towards, what that cost, how it ended.
 
-    ``passes`` had a backward, ``checks`` were forwards that found nothing left to do. ``converged`` says
-    that the relations together reached the wanted probability when they were last looked at.
+    Attributes:
+        prompt: Its prompt.
+        relations: What it was steered towards.
+        steps: The steered denoising steps.
+        converged: Whether the relations reached the wanted probability when they were last evaluated.
+        backoffs: How often a gradient was not finite.
+        note: Anything the user should know.
     """
 
     prompt: str
@@ -36,10 +50,12 @@ class ImageReport:
 
     @property
     def passes(self) -> int:
+        """Iterations with a backward."""
         return sum(step.passes for step in self.steps)
 
     @property
     def checks(self) -> int:
+        """Evaluations that found nothing left to do."""
         return sum(step.checks for step in self.steps)
 
     @property
@@ -48,6 +64,7 @@ class ImageReport:
         return self.steps[-1].probability if self.steps else []
 
     def as_dict(self) -> dict[str, Any]:
+        """As it is written into report.json."""
         return {
             "prompt": self.prompt,
             "relations": [relation.as_list() for relation in self.relations],
@@ -64,13 +81,25 @@ class ImageReport:
 
 @dataclass
 class SteeringReport:
-    """One pipeline call. ``seconds`` is the time spent steering, over all its images."""
+    """One pipeline call.
+
+    Attributes:
+        images: One report per image, in the order of the output.
+        settings: How it was steered.
+        seconds: Time spent on steering, over all images.
+    """
 
     images: list[ImageReport]
-    config: dict[str, Any]
+    settings: SteeringConfig
     seconds: float = 0.0
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings as they are written into report.json."""
+        return asdict(self.settings)
+
     def as_dict(self) -> dict[str, Any]:
+        """As it is written into report.json."""
         return {
             "config": self.config,
             "seconds": self.seconds,

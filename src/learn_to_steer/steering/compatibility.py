@@ -1,7 +1,9 @@
-"""What cannot be steered, found before a step is made, with the remedy."""
+"""What cannot be steered, found before a step is made and with the remedy; compiled denoisers are run eagerly."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,9 +13,20 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.steering.config import SteeringConfig
 
+DENOISERS = ("unet", "transformer")
+
 
 def check_pipeline(pipe: Any, family: Family) -> None:
-    """Raise UnsupportedError, naming the remedy, for what steering would corrupt or could not differentiate."""
+    """Refuse what steering would corrupt or could not differentiate.
+
+    Args:
+        pipe: A diffusers pipeline.
+        family: Its family, which names the schedulers and pipelines that were tried.
+
+    Raises:
+        UnsupportedError: For a scheduler, pipeline class, cache, offloading or mode that does not work with steering;
+            the message names the remedy.
+    """
     scheduler = type(pipe.scheduler).__name__
     if scheduler not in family.schedulers:
         usual = family.schedulers[0]
@@ -47,7 +60,11 @@ def check_pipeline(pipe: Any, family: Family) -> None:
 
 
 def check_update(pipe: Any, config: SteeringConfig) -> None:
-    """Raise UnsupportedError when noise is to be added to the prediction and the model predicts something else."""
+    """Refuse ``update="prediction"`` for a model that does not predict the noise.
+
+    Raises:
+        UnsupportedError: Naming what the model predicts.
+    """
     kind = pipe.scheduler.config.get("prediction_type", "flow")
     if config.update == "prediction" and kind != "epsilon":
         raise UnsupportedError(
@@ -74,10 +91,35 @@ def _offloaded_in_groups(module: nn.Module) -> bool:
 
 
 def refuse_wrapped(pipe: Any) -> None:
-    """Raise UnsupportedError for a denoiser without a backward, which no family would recognise."""
-    for name in ("unet", "transformer"):
+    """Refuse a denoiser without a backward, which no family would recognise.
+
+    Raises:
+        UnsupportedError: Naming another way to save memory.
+    """
+    for name in DENOISERS:
         if type(getattr(pipe, name, None)).__module__.partition(".")[0] == "nunchaku":
             raise UnsupportedError(
                 f"pipe.{name} runs on nunchaku's kernels, which have no gradient; load the model's own weights, "
                 "quantised with --quantize 4bit if they are too large"
             )
+
+
+@contextmanager
+def disable_compile(pipe: Any) -> Iterator[None]:
+    """``pipe`` with its denoiser as it was before ``torch.compile`` or ``.compile()``, which are back afterwards.
+
+    Maps and their gradients need the plain modules.
+    """
+    denoisers: dict[str, Any] = {name: getattr(pipe, name, None) for name in DENOISERS}
+    with ExitStack() as restore:
+        for name, denoiser in denoisers.items():
+            if hasattr(denoiser, "_orig_mod"):
+                restore.callback(setattr, pipe, name, denoiser)
+                setattr(pipe, name, denoiser._orig_mod)
+            if not isinstance(denoiser, nn.Module):
+                continue
+            for module in getattr(denoiser, "_orig_mod", denoiser).modules():
+                if module._compiled_call_impl is not None:
+                    restore.callback(setattr, module, "_compiled_call_impl", module._compiled_call_impl)
+                    module._compiled_call_impl = None
+        yield

@@ -1,4 +1,4 @@
-"""The tap changes nothing it looks at, and its ways of computing a map agree."""
+"""Capturing changes nothing it looks at, and its ways of computing a map agree."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.maps import MapSpec, columns_to_weights
-from learn_to_steer.tap import Tap
 
 WEIGHTS = columns_to_weights([[(2,), (4, 5)], [(3, 4), (7,)]], 77)
 
@@ -26,7 +26,7 @@ def inputs(width: int = 8) -> dict[str, Any]:
 def maps_and_gradient(unet: Any, method: str) -> tuple[torch.Tensor, torch.Tensor]:
     given = inputs()
     given["sample"].requires_grad_()
-    with Tap(FAMILY.points(unet), FAMILY.attention(unet), method=method).reading(WEIGHTS, 8, 8) as maps:
+    with AttentionCapture(FAMILY.points(unet), FAMILY.attention(unet), method=method).capture(WEIGHTS, 8, 8) as maps:
         unet(**given)
         shown = maps().stack(8)
         (gradient,) = torch.autograd.grad(shown.square().sum(), given["sample"])
@@ -44,7 +44,9 @@ def test_the_ways_agree_with_explicit_softmax(tiny_sd: Any, method: str) -> None
 def test_without_gradients_the_output_keeps_its_bits(tiny_sd: Any) -> None:
     with torch.no_grad():
         before = tiny_sd.unet(**inputs()).sample
-        with Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet)).reading(WEIGHTS, 8, 8) as maps:
+        with AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet)).capture(
+            WEIGHTS, 8, 8
+        ) as maps:
             during = tiny_sd.unet(**inputs()).sample
             maps()
         assert torch.equal(during, before)
@@ -53,14 +55,14 @@ def test_without_gradients_the_output_keeps_its_bits(tiny_sd: Any) -> None:
 
 def test_columns_are_probabilities(tiny_sd: Any) -> None:
     every = torch.eye(77).expand(2, 77, 77)
-    with torch.no_grad(), Tap(FAMILY.points(tiny_sd.unet)).reading(every, 8, 8) as maps:
+    with torch.no_grad(), AttentionCapture(FAMILY.points(tiny_sd.unet)).capture(every, 8, 8) as maps:
         tiny_sd.unet(**inputs())
         for layer in maps().layers:
             torch.testing.assert_close(layer.sum(1), torch.ones_like(layer[:, 0]))
 
 
 def test_maps_have_the_pictures_shape(tiny_sd: Any) -> None:
-    with torch.no_grad(), Tap(FAMILY.points(tiny_sd.unet)).reading(WEIGHTS, 8, 12) as maps:
+    with torch.no_grad(), AttentionCapture(FAMILY.points(tiny_sd.unet)).capture(WEIGHTS, 8, 12) as maps:
         tiny_sd.unet(**inputs(width=12))
         shapes = {layer.shape for layer in maps().layers}
     assert shapes == {(2, 2, 2, 8, 12), (2, 2, 2, 4, 6)}
@@ -72,13 +74,13 @@ def only_coarse(layers: Any, height: int, width: int) -> Any:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_chosen_layers_are_those_of_all(tiny_sd: Any, grad: bool) -> None:
-    tap = Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
-    some = Tap(tap.points, FAMILY.attention(tiny_sd.unet), MapSpec(choose=only_coarse))
+    capture = AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    some = AttentionCapture(capture.points, FAMILY.attention(tiny_sd.unet), MapSpec(choose=only_coarse))
     with torch.set_grad_enabled(grad):
-        with tap.reading(WEIGHTS, 8, 8) as maps:
+        with capture.capture(WEIGHTS, 8, 8) as maps:
             whole = tiny_sd.unet(**inputs()).sample
             every = maps().layers
-        with some.reading(WEIGHTS, 8, 8) as maps:
+        with some.capture(WEIGHTS, 8, 8) as maps:
             part = tiny_sd.unet(**inputs()).sample
             coarse = maps().layers
     assert [layer.shape[-1] for layer in coarse] == [4, 4, 4, 4]
@@ -89,18 +91,18 @@ def test_chosen_layers_are_those_of_all(tiny_sd: Any, grad: bool) -> None:
 def test_own_attention_is_the_pictures_to_itself(tiny_sd: Any) -> None:
     """Against the projections of the block itself, written out."""
     points = [point for point in FAMILY.points(tiny_sd.unet) if point.layer.level == 1]
-    spec = MapSpec(choose=only_coarse, own=True)
+    spec = MapSpec(choose=only_coarse, self_attention=True)
     seen: list[torch.Tensor] = []
-    module = points[0].own
+    module = points[0].self_attention
     assert module is not None
     handle = module.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
     )
     with torch.no_grad():
         before = tiny_sd.unet(**inputs()).sample
-        with Tap(FAMILY.points(tiny_sd.unet), spec=spec).reading(WEIGHTS, 8, 8) as maps:
+        with AttentionCapture(FAMILY.points(tiny_sd.unet), spec=spec).capture(WEIGHTS, 8, 8) as maps:
             during = tiny_sd.unet(**inputs()).sample
-            own = maps().own
+            own = maps().self_attention
         query, key = (
             part(seen[-1]).unflatten(-1, (module.heads, -1)).transpose(1, 2) for part in (module.to_q, module.to_k)
         )
@@ -119,8 +121,8 @@ def test_channels_come_by_resolution_then_down_mid_up(tiny_sd: Any) -> None:
 
 
 def test_an_exception_leaves_no_mode_behind(tiny_sd: Any) -> None:
-    tap = Tap(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    capture = AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
     broken = inputs() | {"encoder_hidden_states": torch.randn(2, 77, 15)}
-    with pytest.raises(RuntimeError), tap.reading(WEIGHTS, 8, 8):
+    with pytest.raises(RuntimeError), capture.capture(WEIGHTS, 8, 8):
         tiny_sd.unet(**broken)
     assert torch.overrides._get_current_function_mode() is None

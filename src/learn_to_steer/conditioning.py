@@ -1,8 +1,7 @@
-"""Record a pipeline's conditioning, then call its denoiser again with other latents and times.
+"""Record a pipeline's conditioning once, then call its denoiser again with other latents and times.
 
-Inversion and collection need text embeddings, ids and guidance tensors exactly as the pipeline builds them.
-Instead of one encoder per family, a pipeline call is stopped at its first denoiser call and its arguments
-are kept.
+Inversion and collection need text embeddings, ids and guidance tensors exactly as the pipeline builds them. Instead of
+one encoder per family, a pipeline call is stopped at its first denoiser call and its arguments are kept.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from learn_to_steer.families import Call, Family
@@ -23,10 +23,13 @@ class _Stop(BaseException):
 
 
 @dataclass(frozen=True)
-class Recording:
-    """The conditioning of some prompts, ready to be run at any latents and time.
+class ConditioningSnapshot:
+    """The conditioning of some prompts, ready to be run with any latents and at any time.
 
-    Rows are the prompts in order. ``rows`` picks some of them.
+    Attributes:
+        family: The facts of the model family.
+        denoiser: The UNet or transformer.
+        call: The recorded denoiser call, one row per prompt, in the prompts' order.
     """
 
     family: Family
@@ -35,35 +38,22 @@ class Recording:
 
     @property
     def batch(self) -> int:
+        """The number of prompts."""
         return self.call.latents.shape[0]
 
-    def __call__(self, latents: Tensor, time: Tensor) -> Tensor:
-        """The denoiser's raw prediction for ``latents`` (batch, ...) at ``time`` (scalar or (batch,))."""
+    def __call__(self, latents: Float[Tensor, batch * latents], time: Tensor) -> Float[Tensor, batch * latents]:
+        """Run the denoiser.
+
+        Args:
+            latents: As the denoiser is fed them; cast to the recorded dtype.
+            time: As the denoiser is fed it, a scalar or one value per row.
+
+        Returns:
+            The denoiser's raw prediction (noise, velocity, ...).
+        """
         call = replace(self.call, latents=latents.to(self.call.latents.dtype), time=time.to(latents.device))
         prediction: Tensor = self.denoiser(**self.family.write(call) | {"return_dict": False})[0]
         return prediction
-
-    def rows(self, index: Tensor) -> Recording:
-        """The recording of the prompts at ``index``."""
-        return replace(self, call=sliced(self.call, index, self.batch))
-
-
-def sliced(call: Call, index: Tensor, batch: int) -> Call:
-    """``call`` with only the samples at ``index``: every tensor whose first axis is the batch is cut alike.
-
-    That reaches nested ones too (ControlNet residuals, ``added_cond_kwargs``), but not what is ``shared``.
-    """
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[index.to(value.device)] if value.ndim and value.shape[0] == batch else value
-        if isinstance(value, (tuple, list)):
-            return type(value)(cut(v) for v in value)
-        if isinstance(value, Mapping):
-            return {key: cut(v) for key, v in value.items()}
-        return value
-
-    return Call(cut(call.latents), cut(call.time), cut(call.rest), call.shared)
 
 
 @contextmanager
@@ -88,12 +78,20 @@ def record(
     width: int,
     arguments: Mapping[str, Any] | None = None,
     steps: int = 2,
-) -> Recording:
-    """Run ``pipe`` up to its first denoiser call and keep the arguments (conditional batch alone).
+) -> ConditioningSnapshot:
+    """Run ``pipe`` up to its first denoiser call and keep the arguments of that call.
 
-    ``height`` and ``width`` in pixels; ``arguments`` are further ones of the pipeline call, whose scheduler is left
-    set to ``steps``. Uses no random numbers, shows no progress bar, and frees what the pipeline's offloading hooks
-    loaded.
+    Uses no random numbers, shows no progress bar, and frees what the pipeline's offloading hooks loaded. The scheduler
+    is left set to ``steps``.
+
+    Args:
+        pipe: A diffusers pipeline.
+        family: Its family.
+        prompts: One row each; the conditional rows alone are kept.
+        height: Of the images, in pixels.
+        width: Likewise.
+        arguments: Further ones of the pipeline call.
+        steps: Denoising steps of the pipeline call.
     """
     denoiser: nn.Module = getattr(pipe, family.denoiser)
     caught: list[Call] = []
@@ -114,4 +112,4 @@ def record(
     finally:
         handle.remove()
         pipe.maybe_free_model_hooks()
-    return Recording(family, denoiser, caught[0])
+    return ConditioningSnapshot(family, denoiser, caught[0])

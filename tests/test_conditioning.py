@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Call, find
-from learn_to_steer.replay import record, sliced
+from learn_to_steer.steering.loop import index_batch
 
 PROMPTS = ["a dog", "a cat and a kite"]
 
@@ -22,8 +24,6 @@ def test_a_recording_is_the_pipelines_own_conditioning(tiny_sd: Any) -> None:
         text = tiny_sd.encode_prompt(PROMPTS, "cpu", 1, False)[0]
         expected = tiny_sd.unet(latents, time, encoder_hidden_states=text).sample
         assert torch.equal(recording(latents, time), expected)
-        second = recording.rows(torch.tensor([1]))(latents[1:], time)
-    torch.testing.assert_close(second, expected[1:], rtol=1e-4, atol=1e-5)
 
 
 def test_recording_leaves_no_trace(tiny_sd: Any) -> None:
@@ -40,13 +40,22 @@ def test_the_latents_take_the_asked_size(tiny_sd: Any) -> None:
     assert recording.call.latents.shape == (2, 16, 8, 12)
 
 
+def test_some_rows_of_a_call(tiny_sd: Any) -> None:
+    recording = record(tiny_sd, find(tiny_sd), PROMPTS, 64, 64)
+    second = replace(recording, call=index_batch(recording.call, torch.tensor([1]), 2))
+    latents, time = torch.randn(2, 16, 8, 8), torch.tensor(500)
+    with torch.no_grad():
+        expected = recording(latents, time)[1:]
+        torch.testing.assert_close(second(latents[1:], time), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_every_batched_argument_is_cut_alike() -> None:
     rest = {
         "residuals": (torch.arange(4), [torch.arange(8).reshape(4, 2)]),
         "added_cond_kwargs": {"ids": torch.arange(4), "scale": 0.5},
         "mask": torch.ones(3),
     }
-    cut = sliced(Call(torch.zeros(4, 1), torch.tensor(7), rest), torch.tensor([2, 3]), 4)
+    cut = index_batch(Call(torch.zeros(4, 1), torch.tensor(7), rest), torch.tensor([2, 3]), 4)
     assert cut.latents.shape == (2, 1) and cut.time == 7
     assert cut.rest["residuals"][0].tolist() == [2, 3]
     assert cut.rest["residuals"][1][0].tolist() == [[4, 5], [6, 7]]

@@ -1,0 +1,179 @@
+"""What a call asks for: the relations of each prompt, and the text columns where their objects stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from learn_to_steer import prompts as text
+from learn_to_steer.errors import PromptError
+from learn_to_steer.families import Family
+from learn_to_steer.objectives._protocol import Objective, Pair
+from learn_to_steer.prompts import Relation
+
+RelationLike = Relation | str | Sequence[str]
+ObjectText = str | Mapping[str, Sequence[int]]  # the text that names the objects, or their columns by name
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the images of one prompt are steered towards; without relations they are left alone.
+
+    Attributes:
+        prompt: As the caller gave it; empty with ``prompt_embeds``.
+        relations: Its relations.
+        pairs: The same as numbers of objects.
+        columns: Per object, the text columns (token positions) of its name.
+        words: The text columns of all words, for losses that ask for every column; empty otherwise, and with
+            ``prompt_embeds``.
+    """
+
+    prompt: str
+    relations: tuple[Relation, ...]
+    pairs: tuple[Pair, ...]
+    columns: tuple[tuple[int, ...], ...]
+    words: tuple[int, ...] = ()
+
+
+def read_targets(
+    pipe: Any,
+    family: Family,
+    objective: Objective,
+    prompt: str | Sequence[str] | None,
+    relations: Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None,
+    columns: Sequence[Mapping[str, Sequence[int]]] | None,
+    kwargs: Mapping[str, Any],
+) -> list[Target]:
+    """The target of each prompt, or of each row of ``prompt_embeds``.
+
+    Args:
+        pipe: The diffusers pipeline.
+        family: Its family.
+        objective: The loss, which knows some predicates.
+        prompt: One prompt, several, or None with ``prompt_embeds``.
+        relations: What to use instead of the relations that the prompts state.
+        columns: Per row of ``prompt_embeds``, the text columns of each object.
+        kwargs: Further arguments of the pipeline call.
+
+    Raises:
+        PromptError: For prompts and relations that cannot be understood or steered.
+    """
+    object_texts: list[ObjectText]
+    if prompt is None:
+        per_prompt, object_texts = _of_embeddings(relations, columns, kwargs)
+        prompts = [""] * len(per_prompt)
+    else:
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = family.text(prompts, kwargs)
+        if len(texts) != len(prompts):
+            raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
+        # Textual inversion writes one word as several; columns are those of what the text encoder sees.
+        expand = getattr(pipe, "maybe_convert_prompt", None)
+        expanded = [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
+        per_prompt, object_texts = _of_texts(expanded, relations), list(expanded)
+    targets = []
+    for given, found, object_text in zip(prompts, per_prompt, object_texts, strict=True):
+        pairs, groups = _pairs_and_columns(pipe, family, objective, found, object_text, kwargs)
+        words: tuple[int, ...] = ()
+        if found and isinstance(object_text, str) and objective.spec.columns == "every":
+            (words,) = family.columns(pipe, object_text, [(0, len(object_text))], kwargs)
+        targets.append(Target(given, found, pairs, tuple(groups), words))
+    return targets
+
+
+def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "targets tokens"]:
+    """Which text columns hold words; where that is not known, all but the first and the last."""
+    mask = torch.zeros(len(targets), tokens, dtype=torch.bool)
+    for row, target in zip(mask, targets, strict=True):
+        if target.words:
+            row[list(target.words)] = True
+        else:
+            row[1:-1] = True
+    return mask
+
+
+def check_predicates(objective: Objective, relations: Iterable[Relation]) -> None:
+    """Raise PromptError for a relation that ``objective`` does not know."""
+    known = objective.predicates()
+    for relation in relations:
+        if relation.predicate not in known:
+            raise PromptError(f"{relation.predicate!r} cannot be steered here; known: {', '.join(known)}")
+
+
+def nested_relations(relations: Any, prompts: int) -> list[list[RelationLike]]:
+    """Relations per prompt, of a flat list (for one prompt) or a list of lists; PromptError if they do not fit."""
+    flat = all(map(_is_one, relations))
+    nested = [list(relations)] if flat and prompts == 1 else [list(group) for group in relations]
+    if (flat and prompts != 1) or len(nested) != prompts:
+        raise PromptError(f"{prompts} prompts need {prompts} lists of relations, got {len(relations)} entries")
+    return nested
+
+
+def _of_embeddings(
+    relations: Any, columns: Sequence[Mapping[str, Sequence[int]]] | None, kwargs: Mapping[str, Any]
+) -> tuple[list[tuple[Relation, ...]], list[ObjectText]]:
+    """Relations and columns of each row of ``prompt_embeds``, which the caller has to give."""
+    embeds = kwargs.get("prompt_embeds")
+    if embeds is None:
+        raise PromptError("give a prompt, or prompt_embeds with relations and columns")
+    if relations is None or columns is None:
+        raise PromptError(
+            "prompt_embeds carry no text to find objects in: give relations, and columns with the text columns "
+            'of each object, e.g. columns=[{"dog": [5], "teddy bear": [9, 10]}]'
+        )
+    if len(columns) != len(embeds):
+        raise PromptError(f"prompt_embeds have {len(embeds)} rows but columns {len(columns)} entries; give one a row")
+    return [tuple(map(_relation, group)) for group in nested_relations(relations, len(columns))], list(columns)
+
+
+def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]]:
+    """The relations that each text states, or the given ones with their objects located in it."""
+    if relations is None:
+        return [text.parse(p) for p in texts]
+    nested = nested_relations(relations, len(texts))
+    return [tuple(text.locate(p, _relation(r)) for r in group) for p, group in zip(texts, nested, strict=True)]
+
+
+def _pairs_and_columns(
+    pipe: Any,
+    family: Family,
+    objective: Objective,
+    relations: Sequence[Relation],
+    object_text: ObjectText,
+    arguments: Mapping[str, Any],
+) -> tuple[tuple[Pair, ...], list[tuple[int, ...]]]:
+    """A prompt's relations as numbers of objects, and every object's text columns."""
+    check_predicates(objective, relations)
+    mentions: list[tuple[str, tuple[int, int] | None]] = []
+    for relation in relations:
+        mentions += [(relation.subject, relation.subject_span), (relation.object, relation.object_span)]
+    objects = list(dict.fromkeys(mentions))
+    pairs = tuple(
+        Pair(objects.index(mentions[2 * n]), relation.predicate, objects.index(mentions[2 * n + 1]))
+        for n, relation in enumerate(relations)
+    )
+    if isinstance(object_text, str):
+        spans = [span for _, span in objects if span is not None]
+        return pairs, family.columns(pipe, object_text, spans, arguments)
+    for name, _ in objects:
+        if name not in object_text:
+            raise PromptError(f"columns name no {name!r}; they name {', '.join(object_text)}")
+    return pairs, [tuple(object_text[name]) for name, _ in objects]
+
+
+def _relation(given: RelationLike) -> Relation:
+    if isinstance(given, Relation):
+        return given
+    return Relation.from_text(given if isinstance(given, str) else " | ".join(given))
+
+
+def _is_one(given: Any) -> bool:
+    """Whether this is a relation itself: a Relation, "dog | left of | cat", or its three words."""
+    if isinstance(given, (Relation, str)):
+        return True
+    return len(given) == 3 and all(isinstance(word, str) and "|" not in word for word in given)

@@ -1,0 +1,382 @@
+"""The loop inside one denoising step: attention maps, loss, gradient, update, until every image is good enough.
+
+``SteeringLoop`` holds what is fixed during a pipeline call, ``CallState`` what changes during it; ``DenoisingStep`` and
+``ImageState`` are the same for one step. ``examples/minimal.py`` states the method without batches and safeguards.
+
+Source:
+    Paper (arXiv 2509.02295), section 3 and algorithm 1; with the "official" profile, the loop of the authors' code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.families import Call, Family
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.objectives._protocol import Clock, Objective, Verdict
+from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.inputs import Target, word_columns
+from learn_to_steer.steering.report import ImageReport, StepReport
+
+FP16_LOSS_SCALE = 1024.0  # fp16 gradients of a loss near its target would underflow
+LOSS_SCALE_DIVISOR = 32.0  # applied when they overflow instead
+MAX_BACKOFFS = 3  # in one denoising step
+
+
+@dataclass
+class CallState:
+    """What changes during one pipeline call. Made for the call and dropped after it.
+
+    Attributes:
+        reports: One per image, completed as the call goes on.
+        iterations: Iterations made so far, per image.
+        loss_memory: What the loss wants to see again, by the image's index.
+        seconds: Time spent on steering.
+        step: Index of the current denoising step; -1 before the first.
+        step_is_new: Whether the next denoiser call begins a new denoising step.
+        optimising: Whether it is the loop itself that calls the denoiser.
+        input_scale: The denoiser's input over the scheduler's latents, in the current step.
+        moved_rows: Indices of the images that were moved in the current step.
+        moved_latents: Their latents in the scheduler's space; None when no image was moved.
+        prediction_offset: What is added to the denoiser's prediction in the current step, if anything.
+    """
+
+    reports: list[ImageReport]
+    iterations: list[int]
+    loss_memory: dict[int, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    step: int = -1
+    step_is_new: bool = True
+    optimising: bool = False
+    input_scale: float = 1.0
+    moved_rows: Tensor = field(default_factory=lambda: torch.tensor([], dtype=torch.long))
+    moved_latents: Tensor | None = None
+    prediction_offset: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """What is fixed during one denoising step.
+
+    Attributes:
+        call: The denoiser call of this step, with the conditional rows of all images.
+        info: Noise level and index of the step.
+        scale: The denoiser is fed the scheduler's latents times this.
+    """
+
+    call: Call
+    info: Clock
+    scale: float = 1.0
+
+
+@dataclass
+class ImageState:
+    """One image during the iterations of one denoising step.
+
+    Attributes:
+        index: The image's index in the call.
+        latents: Its latents in the scheduler's space, fp32.
+        step_size: Latent units per unit of the direction; every backoff halves it.
+        loss_scale: Factor of the loss while its gradient is computed; above 1 in fp16 only.
+        refinements_left: Refinement iterations that may still be made before the regular ones.
+        refine_until: The probability that ends the refinement.
+        report: What the user is told about this step.
+        last_good: The latest latents that had a finite gradient, and the direction taken from there.
+        regular: Regular iterations made.
+        failures: Backoffs in this step.
+    """
+
+    index: int
+    latents: Tensor
+    step_size: float
+    loss_scale: float
+    refinements_left: int
+    refine_until: float
+    report: StepReport
+    last_good: tuple[Tensor, Tensor]
+    regular: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and gradient of some images at their present latents; entries are in the images' order.
+
+    Attributes:
+        output: What the loss returned.
+        refining: Whether the image is in refinement.
+        unsatisfied: Whether the image has to be moved.
+        gradient: Of each image's loss; zero where the image is satisfied.
+    """
+
+    output: Verdict
+    refining: list[bool]
+    unsatisfied: list[bool]
+    gradient: Float[Tensor, images * latents]
+
+
+@dataclass(frozen=True)
+class SteeringLoop:
+    """Moves the latents of one denoising step until the loss is satisfied or the iterations are used up.
+
+    Attributes:
+        family: The facts of the model family.
+        denoiser: The UNet or transformer.
+        objective: The loss.
+        capture: Reads the attention maps that the loss asks for.
+        config: Step size, number of iterations, stop rule.
+        targets: What each image of the call is steered towards.
+    """
+
+    family: Family
+    denoiser: nn.Module
+    objective: Objective
+    capture: AttentionCapture
+    config: SteeringConfig
+    targets: Sequence[Target]
+
+    def steer(
+        self, step: DenoisingStep, latents: Float[Tensor, images * latents], state: CallState
+    ) -> Float[Tensor, images * latents]:
+        """Run the iterations of one denoising step. Every image stops on its own and then leaves the batch.
+
+        Args:
+            step: The denoising step.
+            latents: Of all images, in the scheduler's space, fp32.
+            state: Of this pipeline call; the reports and counts in it are kept up to date.
+
+        Returns:
+            The latents after the last update. Images that needed no move keep their bits.
+        """
+        images = self._begin_step(step, latents, state)
+        remaining = images
+        refinements, _ = refinement_at(self.config, step.info)
+        for iteration in range(refinements + self.config.passes):
+            if not remaining:
+                break
+            evaluation = self.evaluate(step, remaining, iteration, state)
+            self._count(remaining, evaluation, state)
+            finite = evaluation.gradient.flatten(1).isfinite().all(dim=1).tolist()
+            unsatisfied = [n for n in range(len(remaining)) if evaluation.unsatisfied[n]]
+            moved = []
+            for n in unsatisfied:
+                image, report = remaining[n], state.reports[remaining[n].index]
+                if self._update(image, evaluation.gradient[n], finite[n], report):
+                    moved.append(image)
+            remaining = [image for image in moved if self._has_iterations_left(image, state)]
+        for image in images:
+            # Judged by what the stop rule saw: an update after it is not looked at again.
+            probability = self._probability(image.report.probability)
+            state.reports[image.index].converged = probability >= self.config.threshold
+        after = latents.clone()
+        for image in images:
+            after[image.index] = image.latents
+        return after
+
+    def _begin_step(self, step: DenoisingStep, latents: Tensor, state: CallState) -> list[ImageState]:
+        """The images that are steered in this step."""
+        step_size = step_size_at(self.config, step.info, step.scale)
+        loss_scale = FP16_LOSS_SCALE if step.call.latents.dtype == torch.float16 else 1.0
+        refinements, refine_until = refinement_at(self.config, step.info)
+        images = []
+        for i, target in enumerate(self.targets):
+            if not target.pairs or state.iterations[i] >= self.config.total_passes:
+                continue
+            report = StepReport(step.info.step, step.info.level)
+            state.reports[i].steps.append(report)
+            last_good = latents[i], torch.zeros_like(latents[i])
+            images.append(
+                ImageState(i, latents[i], step_size, loss_scale, refinements, refine_until, report, last_good)
+            )
+        return images
+
+    def evaluate(
+        self, step: DenoisingStep, images: Sequence[ImageState], iteration: int, state: CallState
+    ) -> Evaluation:
+        """One forward and, unless every image is satisfied, one backward; ``iteration`` counts them in this step."""
+        indices = [image.index for image in images]
+        latents = torch.stack([image.latents for image in images])
+        with self.losses(step, latents, indices, state) as (output, leaf):
+            refining = [self._needs_refinement(output, n, image) for n, image in enumerate(images)]
+            losses = self._reduced(output.loss, indices, iteration)
+            if output.refinement is not None and any(refining):
+                refinement = self._reduced(output.refinement, indices, iteration)
+                losses = torch.where(torch.tensor(refining, device=losses.device), refinement, losses)
+            unsatisfied = [
+                refining[n] or not self._is_satisfied(output, losses, n, i, step.info) for n, i in enumerate(indices)
+            ]
+            gradient = torch.zeros_like(latents)
+            if any(unsatisfied):
+                rows = [n for n in range(len(images)) if unsatisfied[n]]
+                loss_scale = torch.tensor([image.loss_scale for image in images], device=latents.device)
+                (scaled,) = torch.autograd.grad((losses * loss_scale)[rows].sum(), leaf)
+                gradient = scaled.detach() / loss_scale.view(-1, *[1] * (latents.ndim - 1))
+        return Evaluation(output, refining, unsatisfied, gradient)
+
+    @contextmanager
+    def losses(
+        self, step: DenoisingStep, latents: Float[Tensor, some * latents], indices: Sequence[int], state: CallState
+    ) -> Iterator[tuple[Verdict, Float[Tensor, some * latents]]]:
+        """The loss of the images at ``indices``, and the leaf of its gradient, which is to be taken inside.
+
+        Args:
+            step: The denoising step.
+            latents: Of the images at ``indices``, in the scheduler's space.
+            indices: Of the images in the pipeline call.
+            state: Of this pipeline call; holds what the loss remembers.
+        """
+        targets = [self.targets[i] for i in indices]
+        part = index_batch(step.call, torch.tensor(indices, device=latents.device), len(self.targets))
+        tokens = self.family.text_length(part)
+        weights = columns_to_weights([target.columns for target in targets], tokens)
+        every_column = self.objective.spec.columns == "every"
+        captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
+        with torch.enable_grad():
+            leaf = latents.detach().requires_grad_()
+            model_input = (leaf if step.scale == 1.0 else leaf * step.scale).to(step.call.latents.dtype)
+            with self.capture.capture(captured, *self.family.latent_size(part)) as captured_maps:
+                self.denoiser(**self.family.write(replace(part, latents=model_input)) | {"return_dict": False})
+                maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
+                if every_column:
+                    words = word_columns(targets, tokens)
+                    maps = replace(maps, objects=weights.to(latents.device), words=words.to(latents.device))
+                output = self.objective(maps, [target.pairs for target in targets], step.info)
+                state.loss_memory.update(zip(indices, output.memory, strict=False))
+                yield output, leaf
+
+    def _count(self, images: Sequence[ImageState], evaluation: Evaluation, state: CallState) -> None:
+        """Enter an evaluation into the reports and the counts."""
+        for n, image in enumerate(images):
+            if evaluation.output.loss[n].isfinite().all():
+                relations = len(self.targets[image.index].pairs)
+                image.report.probability = evaluation.output.probability[n, :relations].tolist()
+            image.report.passes += evaluation.unsatisfied[n]
+            image.report.checks += not evaluation.unsatisfied[n]
+            state.iterations[image.index] += evaluation.unsatisfied[n]
+            image.refinements_left = image.refinements_left - 1 if evaluation.refining[n] else 0
+            image.regular += not evaluation.refining[n]
+
+    def _update(self, image: ImageState, gradient: Tensor, finite: bool, report: ImageReport) -> bool:
+        """Move the image's latents against the gradient; False when the image is given up for this step.
+
+        After a gradient that is not finite, the loss scale is lowered (fp16 only) and nothing moves. If it cannot be
+        lowered any further, the image goes back to its last good latents and takes half the step from there.
+        """
+        if finite:
+            image.last_good = image.latents, self._direction(gradient)
+        elif image.loss_scale > 1:
+            image.loss_scale /= LOSS_SCALE_DIVISOR
+            return True
+        else:
+            report.backoffs += 1
+            image.failures += 1
+            image.step_size /= 2
+        latents, direction = image.last_good
+        if image.failures > MAX_BACKOFFS and not finite:
+            image.latents = latents
+            report.note = f"gradient not finite at step {image.report.step}; left where it was"
+            return False
+        image.latents = self._moved(latents, image.step_size * direction)
+        return True
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        """The gradient of one image, clipped and normalised as configured."""
+        if self.config.clip is not None:
+            gradient = gradient * (self.config.clip / gradient.norm().clamp_min(self.config.clip))
+        if not self.config.normalised:
+            return gradient
+        return gradient / gradient.square().mean().sqrt().clamp_min(1e-12)
+
+    def _moved(self, latents: Tensor, move: Tensor) -> Tensor:
+        """The latents of one image minus ``move``."""
+        moved = latents - move
+        if self.config.keep_norm:
+            moved = moved * (latents.norm() / moved.norm().clamp_min(1e-12))
+        return moved
+
+    def _has_iterations_left(self, image: ImageState, state: CallState) -> bool:
+        in_step = image.refinements_left > 0 or image.regular < self.config.passes
+        return in_step and state.iterations[image.index] < self.config.total_passes
+
+    def _reduced(
+        self, losses: Float[Tensor, "images relations"], indices: Sequence[int], iteration: int
+    ) -> Float[Tensor, " images"]:
+        """Per image, the loss of the relations that it works on in this iteration."""
+        if self.config.pick == "worst":
+            return losses.max(dim=1).values
+        if self.config.pick == "sum":
+            return losses.sum(dim=1)
+        turns = [iteration % len(self.targets[i].pairs) for i in indices]
+        return losses.gather(1, torch.tensor(turns, device=losses.device)[:, None])[:, 0]
+
+    def _is_satisfied(self, output: Verdict, losses: Tensor, n: int, index: int, info: Clock) -> bool:
+        """The stop rule for the ``n``-th evaluated image, which is number ``index`` of the call."""
+        if self.config.loss_targets:
+            target = self.config.loss_targets[min(info.step, len(self.config.loss_targets) - 1)]
+            return bool(losses[n] <= target)
+        relations = len(self.targets[index].pairs)
+        return self._probability(output.probability[n, :relations].tolist()) >= self.config.threshold
+
+    def _probability(self, relations: Sequence[float]) -> float:
+        """What the stop rule looks at: the relations' product, as if they were independent, or the least one."""
+        if not relations:
+            return 0.0
+        return math.prod(relations) if self.config.stop == "all" else min(relations)
+
+    def _needs_refinement(self, output: Verdict, n: int, image: ImageState) -> bool:
+        """Whether the ``n``-th evaluated image is in refinement and has not reached its target."""
+        if image.refinements_left <= 0:
+            return False
+        relations = len(self.targets[image.index].pairs)
+        allowed = output.refinable is None or bool(output.refinable[n, :relations].all())
+        return allowed and bool(output.probability[n, :relations].min() < image.refine_until)
+
+
+def step_size_at(config: SteeringConfig, info: Clock, scale: float = 1.0) -> float:
+    """The step size in one denoising step, in latent units per unit of the direction.
+
+    Args:
+        config: With ``rate`` set.
+        info: Noise level and index of the step.
+        scale: The denoiser's input over the scheduler's latents; turns the noise's variance into the scheduler's.
+    """
+    if config.rate is None:
+        raise ValueError("the step size is settled when the steering is put on a pipeline")
+    step_size = config.rate
+    if config.decay != 1.0:
+        step_size *= math.sqrt(1 - (1 - config.decay) * info.step / max(info.steps - 1, 1))
+    return step_size * info.level**2 / scale**2 if config.by_variance else step_size
+
+
+def refinement_at(config: SteeringConfig, info: Clock) -> tuple[int, float]:
+    """Refinement iterations before one denoising step, and the probability that ends them."""
+    rows = [row for row in config.refinement if int(row[0] * info.steps + 0.5) == info.step]
+    return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)
+
+
+def index_batch(call: Call, index: Int[Tensor, " rows"], batch: int) -> Call:
+    """Some rows of a denoiser call of ``batch`` rows.
+
+    Every tensor whose first axis is the batch is indexed alike, nested ones too (ControlNet residuals,
+    ``added_cond_kwargs``), but not what is ``shared``.
+    """
+
+    def indexed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[index.to(value.device)] if value.ndim and value.shape[0] == batch else value
+        if isinstance(value, (tuple, list)):
+            return type(value)(indexed(v) for v in value)
+        if isinstance(value, Mapping):
+            return {key: indexed(v) for key, v in value.items()}
+        return value
+
+    return Call(indexed(call.latents), indexed(call.time), indexed(call.rest), call.shared)

@@ -1,0 +1,97 @@
+"""Whether a pipeline can be steered: every layer shows its maps, and one iteration has a finite gradient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.conditioning import record
+from learn_to_steer.families import find
+from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.steering.compatibility import check_pipeline, disable_compile, refuse_wrapped
+from learn_to_steer.steering.memory import MemoryEstimate, estimate
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What one iteration showed.
+
+    Attributes:
+        family: The model family's name.
+        layers: Number of layers whose maps were read.
+        channels: Number of maps per object.
+        fingerprint: Of the layout.
+        seconds: Of the forward and backward.
+        gradient: L2 norm of the latents' gradient.
+        peak: Memory above what was held before, in bytes; None off CUDA.
+        memory: What was estimated beforehand; None for quantised weights, which cannot be counted.
+    """
+
+    family: str
+    layers: int
+    channels: int
+    fingerprint: str
+    seconds: float
+    gradient: float
+    peak: int | None
+    memory: MemoryEstimate | None
+
+
+def probe_pipeline(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None = None) -> ProbeResult:
+    """One forward and backward through the maps of two text columns.
+
+    Args:
+        pipe: A diffusers pipeline.
+        height: Of the image, in pixels.
+        width: Likewise.
+        arguments: Further ones of the pipeline call.
+
+    Raises:
+        UnsupportedError: For what steering cannot work with; the message names the remedy.
+        CaptureError: When a layer showed no attention.
+    """
+    refuse_wrapped(pipe)
+    with disable_compile(pipe):
+        return _probe(pipe, height, width, arguments)
+
+
+def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None) -> ProbeResult:
+    family = find(pipe)
+    check_pipeline(pipe, family)
+    denoiser = getattr(pipe, family.denoiser)
+    snapshot = record(pipe, family, ["a dog to the left of a cat"], height, width, arguments)
+    quantised = getattr(denoiser, "hf_quantizer", None) is not None
+    memory = None if quantised else estimate(pipe, family, snapshot)
+    call = snapshot.call
+    weights = columns_to_weights([((1,), (2,))], family.text_length(call))
+    capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
+    cuda = call.latents.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated() if cuda else 0
+    began = time.monotonic()
+    with ExitStack() as restore:
+        for parameter in denoiser.parameters():
+            if parameter.requires_grad:
+                restore.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
+        noise = torch.randn(call.latents.shape, generator=torch.Generator().manual_seed(0)).to(call.latents)
+        leaf = noise.requires_grad_()
+        with torch.enable_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
+            snapshot(leaf, call.time)
+            # Sums of maps are nearly constant; squares are not.
+            loss = torch.stack([layer.float().square().sum() for layer in maps().layers]).sum()
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        size = float(gradient.float().norm())
+    peak = torch.cuda.max_memory_allocated() - held if cuda else None
+    layout = family.layout(denoiser)
+    seconds = time.monotonic() - began
+    return ProbeResult(
+        family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, size, peak, memory
+    )

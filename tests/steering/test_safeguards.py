@@ -1,0 +1,112 @@
+"""What keeps an update sound: loss scaling, backing off, the pull to the prior, and relations taken in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from learn_to_steer import catalog
+from learn_to_steer.families import find
+from learn_to_steer.maps import AttentionMaps
+from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.steering import Steerer, profile
+from learn_to_steer.steering.noise_search import MAX_DIVERGENCE, pull_to_prior
+
+PROMPT = "a dog to the left of a cat"
+CHAIN = "a dog to the left of a cat above a pizza"
+
+
+class Changed:
+    """An objective whose loss goes through ``change``, which is told how often it was asked before."""
+
+    def __init__(self, sound: Any, change: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+        self.sound, self.spec, self.predicates, self.change = sound, sound.spec, sound.predicates, change
+        self.asked = 0
+
+    def __call__(self, *given: Any) -> Verdict:
+        verdict = self.sound(*given)
+        self.asked += 1
+        return replace(verdict, loss=self.change(verdict.loss, self.asked - 1))
+
+
+def draw(pipe: Any, prompt: str = PROMPT, **more: Any) -> Any:
+    settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "latent", "height": 64, "width": 64}
+    return pipe(prompt, generator=torch.Generator().manual_seed(0), **(settings | more))
+
+
+@contextmanager
+def inputs(pipe: Any) -> Iterator[list[torch.Tensor]]:
+    """What the denoiser is fed inside, call by call."""
+    fed: list[torch.Tensor] = []
+    handle = pipe.unet.conv_in.register_forward_pre_hook(lambda _, given: fed.append(given[0].detach().clone()))
+    try:
+        yield fed
+    finally:
+        handle.remove()
+
+
+def test_a_small_gradient_does_not_underflow_in_fp16(tiny_sd: Any, tiny_steerer: Any) -> None:
+    """The unscaled gradient of such a loss has no fp16 number but zero, and nothing would move."""
+    tiny_sd.to(torch.float16)
+    steered = tiny_steerer(passes=1)
+    steered.objective = Changed(steered.objective, lambda loss, _: loss * 1e-3)
+    assert not torch.equal(draw(steered).images, draw(tiny_sd).images)
+
+
+def test_backing_off_takes_half_the_step(tiny_sd: Any, tiny_steerer: Any) -> None:
+    steered = tiny_steerer(passes=3)
+    steered.objective = Changed(steered.objective, lambda loss, asked: loss * float("nan") if asked == 1 else loss)
+    with inputs(tiny_sd) as fed:
+        out = draw(steered)
+    start, whole, half = fed[:3]
+    assert out.steering.images[0].backoffs == 1
+    assert (whole - start).abs().max() > 1e-3
+    torch.testing.assert_close(half - start, (whole - start) / 2)
+
+
+def test_relations_are_taken_in_turn(tiny_sd: Any, tiny_steerer: Any) -> None:
+    """The loss of the second relation is made flat, so that every second iteration moves nothing."""
+    steered = tiny_steerer(passes=4, pick="round-robin")
+    steered.objective = Changed(
+        steered.objective, lambda loss, _: torch.stack([loss[:, 0], loss[:, 1].detach() + 0 * loss[:, 1]], dim=1)
+    )
+    with inputs(tiny_sd) as fed:
+        draw(steered, CHAIN)
+    moved = [not torch.equal(before, after) for before, after in pairwise(fed)][:4]
+    assert moved == [True, False, True, False]
+
+
+def test_a_searched_noise_stays_near_the_prior(tiny_sd: Any) -> None:
+    """Thirty iterations of Adam alone would move the mean ten times as far as the allowed divergence does."""
+    family = find(tiny_sd)
+    objective = catalog.load("objectives", "initno").build(family.layout(tiny_sd.unet))
+    settings = {"refinement": (), "window": 0.1, "rate": 0.0, "search": (1, 30, 0)}
+    config = profile("default", schedule=objective.schedule).changed(**settings)
+    with inputs(tiny_sd) as fed:
+        draw(Steerer(objective, config).on(tiny_sd))
+    moved = (fed[29] - fed[0]).square().mean().sqrt()
+    assert 1e-3 < moved < 2 * (2 * MAX_DIVERGENCE) ** 0.5
+
+
+def test_the_pull_ends_near_the_prior() -> None:
+    mean, log_variance = torch.full((64,), 0.3), torch.full((64,), 0.4)
+    before = mean.abs().max()
+    pull_to_prior(mean, log_variance, torch.optim.Adam([mean, log_variance], lr=1e-2, eps=1e-3))
+    divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()
+    assert mean.abs().max() < before and divergence < 0.05
+
+
+def test_the_classifier_follows_the_maps(tiny_sd: Any, random_classifier: Any) -> None:
+    """A pipeline may be moved to another device after its classifier was loaded."""
+    objective = Learned(random_classifier(tiny_sd).requires_grad_(False))
+    channels = objective.classifier.config.channels
+    maps = AttentionMaps((torch.zeros(1, 2, channels, 8, 8, device="meta"),))
+    verdict = objective(maps, [[Pair(0, "left of", 1)]], Clock(0.9, 0))
+    assert verdict.loss.device.type == "meta"
+    assert {p.device.type for p in objective.classifier.parameters()} == {"meta"}
