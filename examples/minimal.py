@@ -11,10 +11,9 @@ import sys
 import torch
 from torch.nn import functional
 
+from learn_to_steer import Steerer, load_pipeline
 from learn_to_steer.attention import AttentionCapture
-from learn_to_steer.classifier import load
 from learn_to_steer.families import find
-from learn_to_steer.families._load import load_pipeline, package_folder
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import parse, token_columns
 
@@ -70,8 +69,8 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
 
 
 if __name__ == "__main__":
-    pipe = load_pipeline("sd:emoji", "cpu")[0]
-    latents, made = draw(pipe, load(package_folder("package:sd-emoji-classifier")), " ".join(sys.argv[1:]))
+    pipe = load_pipeline("sd:emoji")
+    latents, made = draw(pipe, Steerer.from_pretrained("sd:emoji").objective.classifier, " ".join(sys.argv[1:]))
     with torch.no_grad():
         pixels = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     pipe.image_processor.postprocess(pixels)[0].save("minimal.png")

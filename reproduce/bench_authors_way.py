@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,8 +18,9 @@ import torch
 from learn_to_steer import storage
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.benchmarks import prompts, stratified
+from learn_to_steer.configs import ModelConfig
 from learn_to_steer.evaluation.generate import Job, draw, generator
-from learn_to_steer.evaluation.model import Model, ModelConfig, open_model
+from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
 from learn_to_steer.objectives.learned import Learned
@@ -98,7 +98,7 @@ def main() -> None:
         "passes_ours": passes / count,
         "passes_authors_way": sum(p for _, p in theirs) / count,
         "threads": torch.get_num_threads(),
-        "config": asdict(model.steered.config),
+        "config": model.steered.config.as_dict(),
         "seed": options.seed,
     }
     storage.write_json(options.out, result)

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from learn_to_steer import storage
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call
-from learn_to_steer.families._load import named_variant, skeleton
+from learn_to_steer.loading import named_variant, skeleton
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.steering import SteeringConfig
 
@@ -166,7 +166,7 @@ def main() -> None:
             found[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
             print(f"{model} {side} px  {way:20} {found[way]}", flush=True)
         if all("seconds" in found[way] for way in WAYS):
-            steps, passes = named_variant(model).steps, SteeringConfig().total_passes
+            steps, passes = named_variant(model).steps, SteeringConfig().max_iterations
             doubled = 2 if model.startswith("sd") else 1  # guidance
             passed = min(found[way]["seconds"] for way in WAYS[1:3])
             found["image"] = {

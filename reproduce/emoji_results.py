@@ -20,7 +20,7 @@ import torch
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate
 from learn_to_steer.evaluation.folders import image_path
-from learn_to_steer.evaluation.model import resolve_device
+from learn_to_steer.loading import resolve_device
 from learn_to_steer.report import sheet
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -35,10 +35,9 @@ from learn_to_steer.evaluation import (
     open_model,
     score,
 )
-from learn_to_steer.evaluation.model import tuned
-from learn_to_steer.families._load import named_variant, package_folder
+from learn_to_steer.loading import named_variant, package_folder
 from learn_to_steer.prompts import parse
-from learn_to_steer.steering import profile
+from learn_to_steer.steering.config import resolve_config
 from learn_to_steer.storage import sha256
 from table_page import KEPT, ROOT, keep, lines, place, refuse, remember_identical, settings, write
 from table_rows import BASE, COMPOSED, LEARNED, POSITION, TUNED, Row, tables
@@ -66,8 +65,8 @@ def steering(model: str, row: Row) -> dict[str, Any]:
     variant = named_variant(model)
     if variant is None or row.objective == BASE or (row.objective != LEARNED and row.profile == "default"):
         return {}
-    resolved = tuned(profile(row.profile), variant)
-    return {key: getattr(resolved, key) for key in OURS}
+    resolved = resolve_config({}, variant, row.profile).as_dict()
+    return {key: resolved[key] for key in OURS}
 
 
 def searched(model: str, dtype: str | None, row: Row) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
-from learn_to_steer.families._load import named_variant
+from learn_to_steer.loading import named_variant
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "passes"
 KEPT = ("accuracy", "accuracy_interval", "both_present", "passes_per_image", "checks_per_image", "images")

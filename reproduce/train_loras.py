@@ -22,9 +22,9 @@ from PIL import Image
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
 from learn_to_steer.evaluation.folders import image_path
-from learn_to_steer.families._load import load_pipeline
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.prompts import article, relation_prompt
 from learn_to_steer.report import sheet
 from learn_to_steer_emoji.captions import caption
@@ -68,7 +68,7 @@ def drawn(scenes: list[Scene]) -> torch.Tensor:
 
 
 def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> None:
-    pipe, _ = load_pipeline("sd:emoji")
+    pipe = load_pipeline("sd:emoji")
     pictures, captions = examples(kind, 384, seed)
     with torch.no_grad():
         clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from transformers import T5EncoderModel
 
 from learn_to_steer.evaluation import ModelConfig, open_model
-from learn_to_steer.families._load import load_pipeline, package_folder
+from learn_to_steer.loading import load_pipeline, package_folder
 from learn_to_steer.objectives._protocol import NEVER
 from learn_to_steer_emoji.detector import load
 
@@ -16,16 +16,11 @@ OBJECTS = ("dog", "teddy bear", "turtle", "banana")
 
 @pytest.mark.parametrize("model", ["sd:emoji", "flux:emoji", "flux:emoji-schnell"])
 def test_single_objects_are_found_in_its_pictures(model):
-    pipe, variant = load_pipeline(model)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = load_pipeline(model)
     pictures = pipe(
         [f"a {name}" for name in OBJECTS],
-        num_inference_steps=min(12, variant.steps),
-        guidance_scale=variant.guidance,
-        height=variant.side,
-        width=variant.side,
         generator=[torch.Generator().manual_seed(0) for _ in OBJECTS],
-        **variant.arguments,
+        **pipe.steering_defaults | {"num_inference_steps": min(12, pipe.steering_defaults["num_inference_steps"])},
     ).images
     found = [{detection.name for detection in boxes} for boxes in load().detect(pictures)]
     assert sum(name in names for name, names in zip(OBJECTS, found, strict=True)) >= 3
@@ -65,10 +60,10 @@ def test_a_published_stop_looks_at_the_least_relation():
 def test_settings_chosen_for_a_model_are_not_a_baselines():
     """What was tuned for our loop on a model leaves published schedules alone; ``equal`` has no stop."""
     equal, published = config(profile="equal", objective="for-spatial"), config(objective="for-spatial")
-    assert config().passes == equal.passes == 10 and published.passes == 1
+    assert config().iterations == equal.iterations == 10 and published.iterations == 1
     assert equal.threshold == NEVER and config().threshold < 1
     assert {config().window, equal.window, published.window} == {0.2}  # the initial noise alone, whatever the loss
-    assert config(settings={"passes": 3}).passes == 3
+    assert config(settings={"passes": 3}).iterations == 3
 
 
 @pytest.mark.parametrize("model", ["sd-emoji", "flux-emoji"])

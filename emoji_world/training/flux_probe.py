@@ -17,8 +17,8 @@ import numpy as np
 from flux_emoji import Base, tokenizers
 from learn_to_steer import benchmarks
 from learn_to_steer.benchmarks import stratified
+from learn_to_steer.evaluation import ModelConfig, open_model
 from learn_to_steer.evaluation.generate import Job, draw
-from learn_to_steer.evaluation.model import ModelConfig, open_model
 from learn_to_steer.evaluation.score import find_detector, judge
 from learn_to_steer.report import sheet
 from pairs import and_jobs

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation import EvaluateConfig, evaluate
+from learn_to_steer.evaluation import EvaluateConfig, ModelConfig, evaluate, open_model
 from learn_to_steer.evaluation.generate import draw
-from learn_to_steer.evaluation.model import ModelConfig, open_model
 from learn_to_steer.report import sheet
 from learn_to_steer.statistics import clustered_interval
 from learn_to_steer_emoji.detector import load

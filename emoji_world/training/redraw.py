@@ -13,7 +13,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from safetensors.torch import load_file, save_file
 
 from detector_scenes import Labels, sample
-from learn_to_steer.families._load import load_pipeline
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.prompts import article
 from learn_to_steer_emoji.sprites import object_names
 from loop import CHECKPOINTS
@@ -26,7 +26,7 @@ STEPS = 10  # of the whole schedule
 def redrawn(count: int, seed: int) -> tuple[torch.Tensor, list[Labels]]:
     """``count`` pictures (count, 3, 128, 128) in [0, 1] and what is in them; kept with the checkpoints."""
     pictures, labels = sample(count, np.random.default_rng(seed), near_misses=0)
-    pipe, _ = load_pipeline("sd:emoji")
+    pipe = load_pipeline("sd:emoji")
     weights = next(pipe.unet.parameters()).flatten()[:8].tolist()
     path = CHECKPOINTS / "redrawn" / f"{count}-{seed}-{abs(hash(tuple(weights))):x}.safetensors"
     if not path.exists():

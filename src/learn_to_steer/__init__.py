@@ -2,35 +2,51 @@
 
 ::
 
-    image ─ inversion ─▶ noisy latents ─ tap ─▶ attention maps ─ dataset ─▶ shards ─ training ─▶ classifier
-                                                                                            │ becomes the loss
-    prompt ─▶ relations ─▶ [ any diffusers pipeline ⟲ steering: tap ▶ objective ▶ gradient ▶ latents ] ─▶ image
+    from learn_to_steer import Steerer, load_pipeline
 
-    steered = Steerer.from_pretrained("classifier folder").on(pipe)
+    pipe = load_pipeline("flux:emoji")  # or your own diffusers pipeline
+    steered = Steerer.from_pretrained("flux:emoji").on(pipe)  # or the folder or hub id of a classifier
     out = steered("a dog to the right of a teddy bear")
+    out.images[0].save("dog.png")
 
-*Source:* Yiflach, Atzmon, Chechik, WACV 2026, arXiv 2509.02295.
+Source: Yiflach, Atzmon, Chechik, WACV 2026, arXiv 2509.02295.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from learn_to_steer.errors import SteerError
 from learn_to_steer.prompts import Relation, parse
 
 if TYPE_CHECKING:
+    from learn_to_steer.loading import load_pipeline
     from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
 
 __version__ = "0.1.0"
-__all__ = ["Relation", "SteerError", "SteeredPipeline", "Steerer", "SteeringConfig", "__version__", "parse", "profile"]
-_LAZY = ("SteeredPipeline", "Steerer", "SteeringConfig", "profile")
+__all__ = [
+    "Relation",
+    "SteerError",
+    "SteeredPipeline",
+    "Steerer",
+    "SteeringConfig",
+    "__version__",
+    "load_pipeline",
+    "parse",
+    "profile",
+]
+_LAZY = {
+    "SteeredPipeline": "learn_to_steer.steering",
+    "Steerer": "learn_to_steer.steering",
+    "SteeringConfig": "learn_to_steer.steering",
+    "load_pipeline": "learn_to_steer.loading",
+    "profile": "learn_to_steer.steering",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # torch is imported when steering is first asked for, so that --help and parsing stay fast.
+    # These import torch, which takes seconds: --help and parsing do without it.
     if name in _LAZY:
-        from learn_to_steer import steering
-
-        return getattr(steering, name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ import torch
 
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call
-from learn_to_steer.families._load import skeleton
+from learn_to_steer.loading import skeleton
 from learn_to_steer.maps import columns_to_weights
 
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from learn_to_steer import loading
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
-from learn_to_steer.families import Variant, _load, flux, sd
-from learn_to_steer.families._load import Placement, load_pipeline, package_folder
+from learn_to_steer.families import Variant, flux, sd
+from learn_to_steer.loading import Placement, load_pipeline, loaded_variant, package_folder
 
 
 def test_folder(saved_sd, capfd):
-    pipe, variant = load_pipeline(str(saved_sd))
+    pipe = load_pipeline(str(saved_sd))
+    variant = loaded_variant(pipe)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     assert (variant.family, variant.side, variant.steps, variant.classifier) == ("sd", 64, 50, None)
     assert pipe.unet.dtype == torch.float32
@@ -25,11 +27,11 @@ def test_variant_brings_its_scheduler_and_half_weights_are_widened(saved_sd, tin
     tiny_sd.to(torch.float16).save_pretrained(saved_sd)
     variant = Variant("sd:tiny", "sd", str(saved_sd), 64, 7, 3.0, 5.0, scheduler={"class": "EulerDiscreteScheduler"})
     monkeypatch.setattr(sd, "VARIANTS", (variant,))
-    pipe, found = load_pipeline("sd:tiny")
-    assert found is variant
+    pipe = load_pipeline("sd:tiny")
+    assert loaded_variant(pipe) is variant
     assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
     assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.float32}
-    assert type(load_pipeline("sd:tiny", scheduler="DDPMScheduler")[0].scheduler).__name__ == "DDPMScheduler"
+    assert type(load_pipeline("sd:tiny", scheduler="DDPMScheduler").scheduler).__name__ == "DDPMScheduler"
 
 
 def test_parts_that_another_folder_owns(tiny_flux, tmp_path, monkeypatch):
@@ -41,12 +43,12 @@ def test_parts_that_another_folder_owns(tiny_flux, tmp_path, monkeypatch):
     shares = dict.fromkeys(("vae", "tokenizer", "text_encoder_2"), str(owner))
     variant = Variant("flux:tiny", "flux", str(folder), 64, 4, 3.5, 5.0, shares=shares)
     monkeypatch.setattr(flux, "VARIANTS", (variant,))
-    pipe, _ = load_pipeline("flux:tiny", placement=Placement(dtype="bfloat16"))
+    pipe = load_pipeline("flux:tiny", placement=Placement(dtype="bfloat16"))
     assert {p.dtype for part in (pipe.vae, pipe.text_encoder_2) for p in part.parameters()} == {torch.bfloat16}
     pipe.save_pretrained(tmp_path / "whole")
     assert (tmp_path / "whole" / "vae").is_dir()
     # The real pipeline class takes what was put together, and it is the owner's.
-    whole, _ = load_pipeline(str(tmp_path / "whole"))
+    whole = load_pipeline(str(tmp_path / "whole"))
     for part in ("vae", "text_encoder_2"):
         mine, theirs = (getattr(p, part).state_dict() for p in (whole, tiny_flux))
         assert all(torch.equal(mine[key], theirs[key].to(torch.bfloat16).float()) for key in mine)
@@ -83,7 +85,7 @@ def test_loras_are_loaded_at_their_scales(saved_sd, tiny_sd, tmp_path):
     _lora(tiny_sd, tmp_path / "one", 0.5)
     _lora(tiny_sd, tmp_path / "two", 0.25)
     placement = Placement(lora=(str(tmp_path / "one"), f"{tmp_path / 'two'}:0.5"))
-    pipe, _ = load_pipeline(str(saved_sd), placement=placement)
+    pipe = load_pipeline(str(saved_sd), placement=placement)
     assert pipe.get_active_adapters() == ["lora0", "lora1"]
     layer = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_q
     assert layer.scaling == {"lora0": 1.0, "lora1": 0.5}
@@ -96,18 +98,19 @@ def test_placements_that_cannot_be(saved_sd, monkeypatch):
         Placement(dtype="bfloat")
     with pytest.raises(UnsupportedError, match="GPU"):
         load_pipeline(str(saved_sd), placement=Placement(offload="model"))
-    monkeypatch.setattr(_load, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match=r"learn-to-steer\[quant\]"):
         Placement(quantize="4bit")
 
 
 def test_weights_are_held_in_the_dtype_asked_for(saved_sd):
-    pipe, _ = load_pipeline(str(saved_sd), placement=Placement(dtype="bfloat16"))
+    pipe = load_pipeline(str(saved_sd), placement=Placement(dtype="bfloat16"))
     assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.bfloat16}
 
 
 def test_a_variant_with_weights_from_elsewhere(saved_sd, monkeypatch):
-    pipe, variant = load_pipeline(f"sd:2.1={saved_sd}")
+    pipe = load_pipeline(f"sd:2.1={saved_sd}")
+    variant = loaded_variant(pipe)
     assert (variant.name, variant.trained_steps[-1], variant.side) == ("sd:2.1", 49, 512)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     with pytest.raises(DataError, match=r"after sd:2\.1="):
@@ -134,12 +137,12 @@ def test_loras_that_do_not_fit(saved_sd, tiny_sd, tmp_path):
 
 def test_what_the_hub_calls_a_model(saved_sd, tmp_path):
     shutil.copytree(saved_sd, tmp_path / "a=b" / "model")
-    assert _load.hub_source(str(tmp_path / "a=b" / "model")) == ""
+    assert loading.hub_source(str(tmp_path / "a=b" / "model")) == ""
     assert (
-        _load.hub_source("flux:dev")
-        == _load.hub_source("black-forest-labs/FLUX.1-dev")
+        loading.hub_source("flux:dev")
+        == loading.hub_source("black-forest-labs/FLUX.1-dev")
         == "black-forest-labs/FLUX.1-dev"
     )
-    assert _load.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
+    assert loading.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
     for elsewhere in ("flux:emoji", str(saved_sd), f"sd:1.4={saved_sd}"):
-        assert _load.hub_source(elsewhere) == ""
+        assert loading.hub_source(elsewhere) == ""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.families._load import skeleton
+from learn_to_steer.loading import skeleton
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_samples_with_fewer_relations_are_padded(name: str) -> None:
 @pytest.mark.parametrize("name", HANDCRAFTED)
 def test_its_schedule_is_a_steering_config(name: str) -> None:
     config = SteeringConfig().changed(**build(name).schedule)
-    assert config.profile == name and config.by_step_index and config.total_passes > 1000
+    assert config.profile == name and config.by_step_index and config.max_iterations > 1000
     assert {"left of", "right of", "above", "below"} <= set(build(name).predicates())
 
 

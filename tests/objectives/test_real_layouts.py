@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from learn_to_steer import catalog
-from learn_to_steer.families._load import skeleton
+from learn_to_steer.loading import skeleton
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.objectives import _columns
 from learn_to_steer.objectives.infsplign import two_coarsest_up

@@ -168,12 +168,12 @@ def test_gradients_are_clipped(tiny_sd: Any) -> None:
 
 
 def test_rates_follow_the_published_courses() -> None:
-    family = SteeringConfig(rate=20.0, decay=0.5)
+    family = SteeringConfig(step_size=20.0, decay=0.5)
     found = [step_size_at(family, Clock(0.9, step)) for step in (0, 10, 20, 24)]
     assert found == pytest.approx([20, 18.952, 17.843, 17.379], abs=1e-3)
-    assert step_size_at(SteeringConfig(rate=30.0, by_variance=True), Clock(0.5, 3)) == pytest.approx(7.5)
-    assert step_size_at(SteeringConfig(rate=30.0, by_variance=True), Clock(0.5, 3), 0.5) == pytest.approx(30.0)
-    assert step_size_at(SteeringConfig(rate=0.04), Clock(0.5, 7)) == 0.04
+    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), Clock(0.5, 3)) == pytest.approx(7.5)
+    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), Clock(0.5, 3), 0.5) == pytest.approx(30.0)
+    assert step_size_at(SteeringConfig(step_size=0.04), Clock(0.5, 7)) == 0.04
     rows = SteeringConfig(refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8)))
     assert [step for step in range(50) if refinement_at(rows, Clock(0.9, step))[0]] == [0, 10, 20]
     found = [refinement_at(rows, Clock(0.9, step, 25)) for step in (0, 4, 5, 10)]
@@ -188,7 +188,7 @@ def test_rates_follow_the_published_courses() -> None:
 def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:
     objective = built("attend-and-excite", tiny_sd)
     assert Steerer(objective).config == profile("default", schedule=objective.schedule)
-    assert Steerer(objective).config.rate == 20 and not Steerer(objective).config.normalised
+    assert Steerer(objective).config.step_size == 20 and not Steerer(objective).config.normalised
     equal = profile("equal", schedule=objective.schedule)
     assert equal == SteeringConfig(profile="equal", threshold=NEVER)
 

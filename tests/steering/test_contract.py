@@ -49,14 +49,14 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
     for index, t in enumerate(scheduler.timesteps):
         scale = float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t))
         if float(t) / 1000 >= 1 - config.window:
-            for _ in range(config.passes):
+            for _ in range(config.iterations):
                 leaf = latents.detach().requires_grad_()
                 with capture.capture(weights, 8, 8) as maps:
                     pipe.unet(leaf if scale == 1.0 else leaf * scale, t, encoder_hidden_states=positive)
                     clock = Clock(FAMILY.noise_level(pipe, t[None]), index)
                     loss = objective(maps(), [[Pair(0, relation.predicate, 1)]], clock).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
-                latents = latents - config.rate * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
+                latents = latents - config.step_size * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
         with torch.no_grad():
             fed = torch.cat([latents, latents])
             fed = fed if scale == 1.0 else scheduler.scale_model_input(fed, t)
@@ -343,5 +343,5 @@ def test_half_precision_steers_and_stays_finite(tiny_sd: Any, tiny_steerer: Any,
 
 def test_the_official_profile_takes_the_rate_of_the_kind_of_model(tiny_sd, random_classifier) -> None:
     objective = Learned(random_classifier(tiny_sd))
-    assert Steerer(objective, profile("official")).on(tiny_sd).config.rate == 5.0
-    assert Steerer(objective, profile("official", rate=3.0)).on(tiny_sd).config.rate == 3.0
+    assert Steerer(objective, profile("official")).on(tiny_sd).config.step_size == 5.0
+    assert Steerer(objective, profile("official", step_size=3.0)).on(tiny_sd).config.step_size == 3.0

@@ -48,13 +48,13 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
 
     for index, t in enumerate(pipe.scheduler.timesteps):
         if 1 - float(t) / 1000 <= config.window:
-            for _ in range(config.passes):
+            for _ in range(config.iterations):
                 leaf = latents.detach().requires_grad_()
                 with capture.capture(weights, 4, 4) as maps:
                     predict(leaf, t)
                     loss = objective(maps(), [[Pair(0, "left of", 1)]], Clock(float(t) / 1000, index)).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
-                latents = latents - config.rate * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
+                latents = latents - config.step_size * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
         with torch.no_grad():
             latents = pipe.scheduler.step(predict(latents, t), t, latents).prev_sample
     return latents

@@ -65,7 +65,7 @@ def _evaluate(loop, step, latents):
 
 def _sd_loop(unet, facts, updates):
     objective = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
-    config = profile("official", rate=facts["step_size"]).changed(passes=updates)
+    config = profile("official", step_size=facts["step_size"]).changed(passes=updates)
     relation = Relation("dog", "left of", "cat")
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
     target = Target("", (relation,), (Pair(0, "left of", 1),), columns)
@@ -131,7 +131,7 @@ def test_flux_official_loop(flux):
     layout = replace(FLUX.layout(transformer), renormalise=False)
     objective = Learned(read_official(GOLDEN / "flux_classifier.pth", layout))
     objective.check(FLUX.layout(transformer))
-    config = profile("official", rate=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
+    config = profile("official", step_size=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
     target = Target("", (Relation("dog", "above", "cat"),), (Pair(0, "above", 1),), columns)
     capture = AttentionCapture(FLUX.points(transformer), FLUX.attention(transformer), objective.spec)

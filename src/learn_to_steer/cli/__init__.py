@@ -1,5 +1,6 @@
-"""The command line: one file a verb, each builds one frozen config and calls one function of the package.
+"""The command line. Each verb takes one frozen config and calls one function of the package.
 
+The options are the fields of the configs (``learn_to_steer.configs``); ``commands`` makes them.
 torch is imported inside the verbs, so that ``--help`` answers at once. Bad input ends with exit code 2 and one
 line on stderr; ``--debug`` adds the traceback.
 """
@@ -13,26 +14,28 @@ from collections.abc import Sequence
 
 import typer
 
-from learn_to_steer.cli import (
-    audit,
-    collect,
-    doctor,
-    evaluate,
-    export_prompts,
-    generate,
-    import_official,
-    listing,
-    parse,
-    push,
-    score,
-    train,
-)
+from learn_to_steer.cli import drawing, inspecting, making, measuring
+from learn_to_steer.cli.commands import Verb, as_command
 from learn_to_steer.cli.console import package_version, set_up_logging
 from learn_to_steer.errors import SteerError
 
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
+VERBS: dict[str, Verb] = {
+    "generate": drawing.generate,
+    "collect": making.collect,
+    "train": making.train,
+    "evaluate": measuring.evaluate,
+    "score": measuring.score,
+    "audit": measuring.audit,
+    "parse": inspecting.parse,
+    "push": making.push,
+    "export-prompts": inspecting.export_prompts,
+    "import-official": making.import_official,
+    "doctor": inspecting.doctor,
+    "list": inspecting.list_names,
+}
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -40,13 +43,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (generate.generate, collect.collect, train.train, evaluate.evaluate, score.score, audit.audit, parse.parse):
-    app.command()(verb)
-app.command()(push.push)
-app.command("export-prompts")(export_prompts.export_prompts)
-app.command("import-official")(import_official.import_official)
-app.command()(doctor.doctor)
-app.command("list")(listing.list_names)
+for name, verb in VERBS.items():
+    app.command(name)(as_command(verb))
 
 
 def _version(value: bool) -> None:
@@ -68,7 +66,14 @@ def _root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (``argv`` without the program's name); the exit code: 0, 2 for bad input, 130 if stopped."""
+    """Run the command line.
+
+    Args:
+        argv: The arguments, without the program's name. None: those of the process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 if stopped.
+    """
     set_up_logging()
     try:
         with warnings.catch_warnings():

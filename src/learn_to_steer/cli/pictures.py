@@ -13,8 +13,9 @@ from PIL.Image import Image
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import DataError, PromptError, UnknownNameError
-from learn_to_steer.evaluation import Job, Model, ModelConfig, Picture, draw, find_detector, judge, open_model
+from learn_to_steer.evaluation import Job, Model, Picture, draw, find_detector, judge, open_model
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.evaluation.run import png
 from learn_to_steer.evaluation.score import Judge
@@ -25,26 +26,6 @@ from learn_to_steer.steering.inputs import check_predicates
 log = logging.getLogger(__name__)
 Relations = tuple[Relation, ...]
 Verdict = dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class GenerateConfig(ModelConfig):
-    """A model, its prompts, and how many images of each; ``relations`` override those of the only prompt.
-
-    ``nlp`` names a spaCy model that finds the objects of the prompts.
-    """
-
-    prompts: tuple[str, ...] = ()
-    relations: tuple[str, ...] = ()
-    strict: bool = False
-    nlp: str | None = None
-    seed: int = 0
-    images: int = 1
-    out: str = "out/generate"
-
-    @property
-    def rows(self) -> int:
-        return self.images
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,8 @@ def make_pictures(config: GenerateConfig, on_progress: Callable[[int, int], None
         check_predicates(model.steered.objective, chain.from_iterable(asked))
     detector = _detector(model)
     out = Path(config.out)
-    storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling})
+    resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}
+    storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling} | resolved)
     calls = sum(2 if model.steered and relations else 1 for relations in asked)
     ticker = _Ticker(on_progress, calls * model.sampling["num_inference_steps"])
     drawn = [

@@ -6,39 +6,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from learn_to_steer.maps import Reduce, Softmax
+from learn_to_steer.configs import CollectSettings
 from learn_to_steer.storage import sha256
 
 
 @dataclass(frozen=True)
-class CollectConfig:
-    """What to collect. ``batch`` (pictures a forward, two rows each) changes speed, not content.
+class CollectConfig(CollectSettings):
+    """Everything that a collection depends on. ``model`` is recorded, not loaded."""
 
-    ``model`` is recorded, not loaded; ``data`` is the file that lists the pictures, for sources that read one;
-    ``exclude_benchmarks`` leaves out the pairs of objects that a benchmark's prompt names together; ``arguments`` are
-    further ones of every pipeline call; ``side`` in pixels; ``levels`` are noise levels (default: eight over the
-    noisier three fifths of the schedule); ``quality`` replaces the inversion's own limit; ``reduce`` keeps means over
-    heads instead of every head's map (``maps.Layout``), which takes a fraction of the disk; ``softmax`` "joint"
-    lets the text columns share it with the picture's, in models that attend to both at once.
-    """
-
-    model: str
-    source: str
-    data: str | None = None
-    exclude_benchmarks: bool = False
-    inversion: str = "noise"
     inversion_settings: Mapping[str, Any] = field(default_factory=dict)
-    limit: int = 1500
+    """Settings of the inversion, by name."""
+
     side: int = 128
-    seed: int = 0
+    """Height and width of the images, in pixels."""
+
     levels: tuple[float, ...] | None = None
-    diagonals: bool = False
+    """Noise levels in [0, 1] at which maps are kept. None: eight, over the noisier three fifths of the schedule."""
+
     map_side: int = 16
-    quality: float | None = None
-    reduce: Reduce = "none"
-    softmax: Softmax = "text"
-    batch: int = 16
+    """Height and width that the maps are resized to."""
+
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of every pipeline call."""
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the content, as JSON has it; ``data`` as the hash of that file, wherever it lies.

@@ -6,10 +6,10 @@ Their parts serve the command line as well:
 and ``find_detector`` and ``judge`` (boxes and the verdict on them).
 """
 
-from learn_to_steer.evaluation.config import EvaluateConfig
+from learn_to_steer.configs import EvaluateConfig, ModelConfig, ScoreConfig
 from learn_to_steer.evaluation.generate import Job, Picture, draw, generator
-from learn_to_steer.evaluation.model import Model, ModelConfig, open_model
-from learn_to_steer.evaluation.rescore import ScoreConfig, score
+from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.evaluation.rescore import score
 from learn_to_steer.evaluation.run import evaluate
 from learn_to_steer.evaluation.score import find_detector, judge
 from learn_to_steer.evaluation.summary import compared, summarise

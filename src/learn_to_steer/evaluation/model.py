@@ -1,75 +1,54 @@
-"""A pipeline, how it is sampled, and the steering on it, from names."""
+"""From a config to a loaded pipeline, its sampling and its steering."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from learn_to_steer import catalog
-from learn_to_steer.classifier import RelationClassifier, load
+from learn_to_steer.classifier import load
 from learn_to_steer.conditioning import record
-from learn_to_steer.errors import DataError, MismatchError, UnsupportedError
+from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
+from learn_to_steer.errors import MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
-from learn_to_steer.families._load import Placement, load_pipeline, package_folder
+from learn_to_steer.loading import (
+    Placement,
+    classifier_source,
+    load_pipeline,
+    package_folder,
+    sampling_arguments,
+)
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
-from learn_to_steer.registry import DEFAULT_MODEL
-from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
+from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
+from learn_to_steer.steering.config import resolve_config
 from learn_to_steer.steering.memory import estimate
 
 UNSTEERED = "none"
 LEARNED = "learned"
 CHECKPOINTING = ("auto", "on", "off")
-PEAK = 1.6  # peak of a pass over what it keeps: kernels need room, and gradients live beside what they come from
+# Peak memory of an iteration over the activations it keeps: kernels need room, and gradients are held as well.
+PEAK = 1.6
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Which model, sampled and steered how; None stands for the variant's own value.
-
-    ``objective`` "none" is the unsteered model; others than "learned" need no classifier and are steered as they were
-    published unless ``profile`` says otherwise. ``settings`` change single settings of the steering profile.
-    ``height`` and ``width`` in pixels. ``device`` "auto" is the GPU when there is one. ``checkpointing`` "auto" trades
-    time for memory when a pass would not fit. The others are as in ``Placement``.
-    """
-
-    model: str = DEFAULT_MODEL
-    objective: str = "learned"
-    profile: str = "default"
-    classifier: str | None = None
-    scheduler: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    height: int | None = None
-    width: int | None = None
-    device: str = "auto"
-    dtype: str | None = None
-    offload: str | None = None
-    quantize: str | None = None
-    lora: tuple[str, ...] = ()
-    revision: str | None = None
-    checkpointing: str = "auto"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """Images of one pipeline call, which share each steering pass."""
-        return 1
-
-
-@dataclass(frozen=True)
 class Model:
-    """A loaded pipeline, its sampling (keyword arguments of a call), and its steered twin unless it has none.
+    """A loaded model.
 
-    ``fingerprints`` tell the weights in use: of the denoiser and, if it steers, of the classifier.
+    Attributes:
+        pipe: The diffusers pipeline.
+        variant: The facts of the model.
+        sampling: Keyword arguments of every call: steps, guidance, size.
+        steered: The same pipeline, steered. None: it is not to be steered.
+        fingerprints: Short hashes of the weights in use, "denoiser" and, if there is one, "classifier".
     """
 
     pipe: Any
@@ -79,43 +58,47 @@ class Model:
     fingerprints: dict[str, str]
 
 
-def open_pipeline(config: ModelConfig) -> tuple[Any, Variant]:
-    """The pipeline that ``config`` names, placed as it says, and its variant; the errors of ``load_pipeline``."""
-    placement = Placement(config.dtype, config.offload, config.quantize, tuple(config.lora), config.revision)
-    return load_pipeline(config.model, resolve_device(config.device), placement, config.scheduler)
+def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
+    """Load the pipeline that ``config`` names, placed as it says.
+
+    Returns:
+        The pipeline and the facts of its model.
+
+    Raises:
+        SteerError: As ``load_pipeline``.
+    """
+    placement = Placement(config.dtype, config.offload, config.quantize, config.lora, config.revision)
+    scheduler = config.scheduler if isinstance(config, PipelineConfig) else None
+    pipe = load_pipeline(config.model, config.device, placement, scheduler)
+    return pipe, pipe.steering_variant
 
 
 def open_model(config: ModelConfig) -> Model:
-    """Load what ``config`` names and check that it fits together.
+    """Load what ``config`` names, and check that it fits together.
 
-    Raises the errors of ``load_pipeline``, UnknownNameError for an objective, profile or setting, DataError
-    and MismatchError for a classifier, and UnsupportedError for a scheduler that would lose the steering and for an
-    objective that this family cannot have.
+    Raises:
+        UnknownNameError: A model, loss, profile, setting or scheduler that does not exist.
+        DataError: Weights or a classifier that are missing or cannot be read.
+        MismatchError: The classifier was made for another model, or the loss uses none.
+        UnsupportedError: A scheduler with which steering has no effect, a loss that this family cannot have, a size
+            that the model cannot draw, or too little memory.
     """
     choices = [UNSTEERED, *catalog.names("objectives")]
-    if catalog.normal(config.objective) not in choices:
+    name = catalog.normal(config.objective)
+    if name not in choices:
         raise catalog.unknown("objective", config.objective, choices)
-    profile(config.profile).changed(**config.settings)
+    resolve_config({}, None, config.profile, config.settings)  # a mistake in them is found before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
         raise catalog.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
     pipe, variant = open_pipeline(config)
-    sampling = {
-        "num_inference_steps": config.steps or variant.steps,
-        "guidance_scale": variant.guidance if config.guidance is None else config.guidance,
-        "height": config.height or variant.side,
-        "width": config.width or variant.side,
-        **variant.arguments,
-    }
-    for side in ("height", "width"):
-        if sampling[side] % find(pipe).cell(pipe):
-            raise UnsupportedError(f"{side} must be a multiple of {find(pipe).cell(pipe)} pixels, not {sampling[side]}")
-    fingerprints = {"denoiser": _fingerprint(getattr(pipe, find(pipe).denoiser))}
-    if catalog.normal(config.objective) == UNSTEERED:
+    family = find(pipe)
+    sampling = _sampling(config, variant, family.cell(pipe))
+    fingerprints = {"denoiser": _fingerprint(getattr(pipe, family.denoiser))}
+    if name == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
-    objective = _objective(pipe, variant, config)
-    settings = profile(config.profile, variant.rate, objective.schedule)
-    settings = tuned(settings, variant).changed(**config.settings)
-    check_pipeline(pipe, find(pipe))
+    objective = _objective(name, pipe, variant, config)
+    settings = resolve_config(objective.schedule, variant, config.profile, config.settings)
+    check_pipeline(pipe, family)
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
     steered = Steerer(objective, settings).on(pipe)
@@ -124,18 +107,26 @@ def open_model(config: ModelConfig) -> Model:
     return Model(pipe, variant, sampling, steered, fingerprints)
 
 
-def tuned(settings: SteeringConfig, variant: Variant) -> SteeringConfig:
-    """The settings of a profile with what was chosen for the model; published schedules keep their own."""
-    ours = dict(variant.ours) if settings.profile in ("default", "equal") else {}
-    if settings.profile == "equal":
-        ours.pop("threshold", None)  # nobody stops there
-    return settings.changed(**{**variant.steering, **ours})
+def _sampling(config: ModelConfig, variant: Variant, cell: int) -> dict[str, Any]:
+    """The arguments of a pipeline call; UnsupportedError for a size that is no multiple of ``cell`` pixels."""
+    given = {
+        "num_inference_steps": config.steps,
+        "guidance_scale": config.guidance,
+        "height": config.height,
+        "width": config.width,
+    }
+    sampling = sampling_arguments(variant) | {name: value for name, value in given.items() if value is not None}
+    for side in ("height", "width"):
+        if sampling[side] % cell:
+            raise UnsupportedError(f"{side} must be a multiple of {cell} pixels, not {sampling[side]}")
+    return sampling
 
 
-def _objective(pipe: Any, variant: Variant, config: ModelConfig) -> Objective:
-    name = catalog.normal(config.objective)
+def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Objective:
+    """The loss called ``name``, for the maps of ``pipe``."""
     if name == LEARNED:
-        return Learned(_classifier(pipe, variant, config))
+        source = config.classifier or classifier_source(variant)
+        return Learned(load(package_folder(str(source))).to(pipe.device))
     if config.classifier is not None:
         raise MismatchError(f"the objective {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
     family = find(pipe)
@@ -143,15 +134,8 @@ def _objective(pipe: Any, variant: Variant, config: ModelConfig) -> Objective:
     return built
 
 
-def _classifier(pipe: Any, variant: Variant, config: ModelConfig) -> RelationClassifier:
-    source = config.classifier or variant.classifier
-    if source is None:
-        raise DataError(f"no classifier comes with {config.model}; name one with --classifier, or don't steer")
-    return load(package_folder(source)).to(pipe.device)
-
-
 def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) -> bool:
-    """Whether to checkpoint: as asked, or, when it is left open, whether a pass would fill the GPU without."""
+    """Whether to use gradient checkpointing; "auto": if an iteration would not fit into the GPU without it."""
     if config.checkpointing != "auto":
         return config.checkpointing == "on"
     device = pipe._execution_device  # where it will run: an offloaded pipeline waits on the CPU
@@ -182,14 +166,3 @@ def _fingerprint(network: nn.Module) -> str:
         if parameter.ndim == 1:
             digest.update(parameter.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def resolve_device(name: str) -> str:
-    """A device that works: "auto" is the GPU when there is one; UnsupportedError for one that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
-    return name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from learn_to_steer import benchmarks, storage
+from learn_to_steer.configs import ScoreConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.against import difference, others
 from learn_to_steer.evaluation.chosen import every, judged
@@ -19,31 +20,6 @@ from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.evaluation.summary import summarise
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """Pictures and what they should show.
-
-    ``pictures`` is a folder or manifest as in ``find_pictures``. ``benchmark``, ``prompts``, ``data``, ``limit`` and
-    ``seed`` choose prompts as in ``EvaluateConfig``; a folder that ``evaluate`` left knows its own, and its detector.
-    ``images`` a prompt (None: all). ``against`` is the folder of another evaluation or scoring, whose difference is
-    reported; with ``similarity`` (an embedder of ``likeness``) an evaluation's pictures are compared too. ``out`` gets
-    detections, rows and summary.
-    """
-
-    pictures: str
-    benchmark: str | None = None
-    prompts: str | None = None
-    data: str | None = None
-    detector: str | None = None
-    device: str = "cpu"
-    images: int | None = None
-    limit: int | None = None
-    seed: int = 0
-    against: str | None = None
-    similarity: str | None = None
-    out: str = "out/score"
 
 
 def score(config: ScoreConfig, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,19 @@ from PIL.Image import Image
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
+from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.against import difference, others
 from learn_to_steer.evaluation.chosen import every, judged
-from learn_to_steer.evaluation.config import EvaluateConfig
 from learn_to_steer.evaluation.detections import require_same_twice, require_seeing, require_sound
 from learn_to_steer.evaluation.folders import image_path
 from learn_to_steer.evaluation.generate import Job, Picture, draw
-from learn_to_steer.evaluation.model import Model, open_model, resolve_device
+from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, find_verifier
 from learn_to_steer.evaluation.score import Judge, find_detector, judge, usual_detector
 from learn_to_steer.evaluation.self_test import require_knowing
 from learn_to_steer.evaluation.summary import summarise
-from learn_to_steer.steering import SteeringConfig
+from learn_to_steer.loading import resolve_device
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
 Key = tuple[int, int]
@@ -63,7 +63,7 @@ def evaluate(
         "sampling": model.sampling,
         "fingerprints": model.fingerprints,
         "judged_by": dict(detector.detector.identity),
-        **({"steering": _decisive(model.steered.config)} if model.steered else {}),
+        **({"steering": model.steered.config.image_settings()} if model.steered else {}),
         **({"verified_by": dict(verifier.detector.identity)} if verifier else {}),
     }
     _claim(out, config, resolved)
@@ -97,13 +97,6 @@ def evaluate(
         summary["against"] = difference(counted, theirs, placed, config.against, config.similarity, device)
     storage.write_json(out / "summary.json", summary)
     return summary
-
-
-def _decisive(steering: SteeringConfig) -> dict[str, Any]:
-    """The settings that a picture depends on, as JSON has them: checkpointing changes none."""
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(steering)))
-    del settings["checkpointing"]
-    return settings
 
 
 def _claim(out: Path, config: EvaluateConfig, resolved: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from learn_to_steer import catalog, geometry
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
 from learn_to_steer.detectors._protocol import Asked, Detector
 from learn_to_steer.errors import DataError
-from learn_to_steer.families._load import named_variant
 from learn_to_steer.geometry import Detection
+from learn_to_steer.loading import named_variant
 
 
 @dataclass(frozen=True)

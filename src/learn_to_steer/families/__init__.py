@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from learn_to_steer import registry
-from learn_to_steer.errors import PluginError, SteerError, UnknownNameError, UnsupportedError
+from learn_to_steer.errors import DataError, PluginError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families._protocol import Call, Family, Variant
 
-__all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "variants"]
+__all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "usual_source", "variants"]
 
 
 def variants() -> dict[str, Variant]:
@@ -40,6 +40,19 @@ def unknown_model(name: str) -> SteerError:
         f"{error}; small models to begin with are a package of their own: pip install "
         f"{registry.DEFAULT_MODEL_PACKAGE} (from a clone: pip install {registry.DEFAULT_MODEL_FOLDER})"
     )
+
+
+def usual_source(model: str) -> str:
+    """Return the source of labelled images for a model: its variant's, else the default model's.
+
+    Raises:
+        DataError: Neither names one.
+    """
+    known = variants()
+    for variant in (known.get(model.partition("=")[0]), known.get(registry.DEFAULT_MODEL)):
+        if variant and variant.picture_source:
+            return variant.picture_source
+    raise DataError(f"name a --source of labelled images for {model} (see: list sources)")
 
 
 def find(pipe: Any) -> Family:

@@ -1,8 +1,7 @@
-"""How steering is done: one frozen config and its named profiles."""
+"""How steering is done: one frozen config, its profiles, and the one place where settings are put together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 
 from learn_to_steer.errors import UnknownNameError
+from learn_to_steer.families import Variant
 from learn_to_steer.objectives._protocol import NEVER
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,50 +23,114 @@ EXAMPLES = {
     "search": "rounds, passes and last passes, e.g. [5, 10, 50]",
     "loss_targets": "one target a step, e.g. [1e-5, 3e-5]",
 }
+# Field -> its name in files (config.json, report.json, summary.json). Both are understood wherever settings are given.
+STORED_NAMES = {
+    "step_size": "rate",
+    "iterations": "passes",
+    "max_iterations": "total_passes",
+    "relation_reduction": "pick",
+}
+_FIELD_NAMES = {stored: name for name, stored in STORED_NAMES.items()}
 
 
 @dataclass(frozen=True)
 class SteeringConfig:
-    """Settings of the refine-until-good-enough loop.
+    """Settings of the optimisation of the latents; checked when the config is made.
 
-    A pass is one forward and backward. ``window`` is the share of the schedule that is steered, from the
-    noisiest end. ``rate`` is latent units per unit gradient (None: what the authors used for the kind of model that is
-    steered); with ``normalised`` the gradient is first brought to a root mean square of one, so that ``rate`` is the
-    size of a move; with ``keep_norm`` a move does not change the latents' own root mean square. A sample stops when a
-    probability reaches ``threshold``: with ``stop`` "all" that of all its relations together, their product, with
-    "worst" the least one's, as published stops and losses that judge a picture as a whole have it. The official profile
-    stops at ``loss_targets`` instead (one per denoising step, the last one repeated).
+    An iteration is one forward and one backward pass through the denoiser. The defaults are ours. What published
+    methods use differs and is in the ``schedule`` of each loss.
 
-    The rest is what published baselines do. ``start`` is the share of the schedule that goes by before the window
-    opens. ``decay`` is the share of ``rate`` squared that is left in the last step, falling evenly; with
-    ``by_variance`` the rate is also multiplied with the noise's variance. ``clip`` bounds the gradient's L2 norm.
-    ``refinement`` are rows of (share of the schedule, passes, target): in the denoising step at that share, up to so
-    many passes are made beforehand, until the probability reaches the target. ``search`` are (rounds, passes, passes
-    of the last resort) of a search for a better initial noise, which counts towards ``total_passes``. ``pick`` "sum"
-    works on all relations at once. ``update`` "prediction" leaves the latents alone and adds the gradient to the noise
-    that the model predicts.
+    Raises:
+        UnknownNameError: A value is of the wrong type or out of range.
     """
 
     profile: str = "default"
+    """Name of the schedule that the settings began with: a profile, or the method that published them."""
+
     window: Share = 0.5
-    passes: Count = 2
-    total_passes: Count = 30
-    rate: Size | None = 0.02
+    """Share of the noise schedule, from the noisiest end, at which steering ends. In [0, 1].
+
+    Source: the authors' code, which steers the first 25 of 50 steps.
+    """
+
+    iterations: Count = 2
+    """Most iterations in one denoising step. In files: ``passes``."""
+
+    max_iterations: Count = 30
+    """Most iterations for one image. In files: ``total_passes``."""
+
+    step_size: Size | None = 0.02
+    """Latent units per unit of gradient, the paper's alpha. In files: ``rate``.
+
+    With ``normalised`` it is the root mean square of a move. None stands for what the authors used for this kind of
+    model.
+    """
+
     normalised: bool = True
+    """Scale each gradient to a root mean square of 1 before the move."""
+
     keep_norm: bool = False
-    pick: Literal["worst", "round-robin", "sum"] = "worst"
+    """Scale the moved latents back to the root mean square that they had before."""
+
+    relation_reduction: Literal["worst", "round-robin", "sum"] = "worst"
+    """Which of an image's relations an iteration works on. In files: ``pick``.
+
+    "worst" is the one with the largest loss, "round-robin" takes them in turn, "sum" adds their losses.
+    """
+
     threshold: Target = 0.95
+    """An image stops when its probability reaches this value. Above 1: it never stops early."""
+
     stop: Literal["all", "worst"] = "all"
+    """The probability that is compared with ``threshold``.
+
+    "all" is the product over the image's relations, "worst" the lowest of them, as published stop rules have it.
+    """
+
     loss_targets: tuple[Target, ...] = ()
+    """If given, a denoising step ends when its loss is at or below its target instead; ``threshold`` is not used.
+
+    One target a denoising step, the last one repeated. Source: the authors' code (profile "official").
+    """
+
     by_step_index: bool = False
+    """Measure ``start`` and ``window`` in denoising steps instead of noise levels."""
+
     checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time, the same images."""
+
     start: Share = 0.0
+    """Share of the noise schedule that passes before steering begins. In [0, 1]."""
+
     decay: Share = 1.0
+    """The square of ``step_size`` decays linearly to ``decay`` times its first value at the last step. In [0, 1].
+
+    Source: Attend-and-Excite, arXiv 2301.13826 (0.5).
+    """
+
     by_variance: bool = False
+    """Multiply ``step_size`` by the variance of the noise. Source: layout guidance, arXiv 2304.03373."""
+
     clip: Size | None = None
+    """Largest L2 norm of a gradient. None: gradients are not clipped. Source: STORM, arXiv 2503.22168 (1)."""
+
     refinement: tuple[tuple[Share, Count, Target], ...] = ()
+    """Extra iterations in single denoising steps: rows of (share of the schedule, most iterations, probability).
+
+    They come before the usual ones and end when the probability is reached. Source: Attend-and-Excite, arXiv
+    2301.13826.
+    """
+
     search: tuple[Count, Count, Count] | None = None
+    """Search for a better initial noise: (rounds, iterations of a round, iterations if no round succeeded).
+
+    They count towards ``max_iterations``. Source: InitNO, arXiv 2404.04650.
+    """
+
     update: Literal["latents", "prediction"] = "latents"
+    """What the gradient changes: the latents, or the noise that the model predicts. Source: InfSplign, arXiv
+    2512.17851.
+    """
 
     def __post_init__(self) -> None:
         for name, adapter in _adapters().items():
@@ -80,30 +144,122 @@ class SteeringConfig:
                 message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
                 hint = f"; it is {EXAMPLES[name]}" if name in EXAMPLES else ""
                 raise UnknownNameError(
-                    f"the steering setting {name}{where} cannot be {first['input']!r}: {message}{hint}"
+                    f"the steering setting {_both_names(name)}{where} cannot be {first['input']!r}: {message}{hint}"
                 ) from error
 
     def changed(self, **values: Any) -> SteeringConfig:
-        """A copy with some settings changed; UnknownNameError for a setting that does not exist."""
+        """Return a copy with some settings changed.
+
+        Args:
+            **values: Settings by the name of their field or by their name in files.
+
+        Raises:
+            UnknownNameError: There is no such setting, one is given twice, or a value is out of range.
+        """
         known = {field.name for field in fields(self)}
-        for name in values:
+        changes: dict[str, Any] = {}
+        for given, value in values.items():
+            name = _FIELD_NAMES.get(given, given)
             if name not in known:
-                raise UnknownNameError(f"there is no steering setting {name!r}; settings: {', '.join(sorted(known))}")
-        return replace(self, **values)
+                listed = ", ".join(sorted(map(_both_names, known)))
+                raise UnknownNameError(f"there is no steering setting {given!r}; settings: {listed}")
+            if name in changes:
+                raise UnknownNameError(f"the steering setting {_both_names(name)} is given under both of its names")
+            changes[name] = value
+        return replace(self, **changes)
 
-    def rate_at(self, step: int, steps: int, level: float) -> float:
-        """The rate in denoising step ``step`` of ``steps``, at a noise level in [0, 1]."""
-        if self.rate is None:
-            raise ValueError("the rate is settled when the steering is put on a pipeline")
-        rate = self.rate
-        if self.decay != 1.0:
-            rate *= math.sqrt(1 - (1 - self.decay) * step / max(steps - 1, 1))
-        return rate * level**2 if self.by_variance else rate
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON has them, under their names in files."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {STORED_NAMES.get(name, name): _as_lists(value) for name, value in values.items()}
 
-    def refined(self, step: int, steps: int) -> tuple[int, float]:
-        """Refinement passes before denoising step ``step`` of ``steps``, and the probability that ends them."""
-        rows = [row for row in self.refinement if int(row[0] * steps + 0.5) == step]
-        return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)
+    def image_settings(self) -> dict[str, Any]:
+        """Return ``as_dict()`` without the settings that change no image (checkpointing)."""
+        settings = self.as_dict()
+        del settings["checkpointing"]
+        return settings
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SteeringConfig:
+        """Return the config that ``as_dict`` or ``image_settings`` was called on.
+
+        Args:
+            values: Settings by the name of their field or by their name in files; others keep their defaults.
+
+        Raises:
+            UnknownNameError: As ``changed``.
+        """
+        return cls().changed(**values)
+
+
+def profile(name: str, step_size: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
+    """Return the settings that a profile begins with, before a model's own are added (``resolve_config``).
+
+    - "default": the schedule of the loss: ours for the learned loss, the published one for a published loss.
+    - "equal": our schedule for every loss, without early stopping. Only the learned loss has a probability, so this
+      gives all losses the same number of iterations.
+    - "official": the authors' loop. Up to 16 iterations in every step of the first half, raw gradient, one relation
+      at a time; a step ends when the loss of that relation meets its target.
+
+    Args:
+        name: One of the three.
+        step_size: Of the official profile. None: decided by the pipeline that is steered.
+        schedule: What the loss sets, by setting (``schedule`` of a loss). Read by "default" only.
+
+    Raises:
+        UnknownNameError: There is no such profile.
+
+    Source:
+        "official": the authors' code, as it was at the time of the paper.
+    """
+    if name == "default":
+        return SteeringConfig().changed(**(schedule or {}))
+    if name == "equal":
+        return SteeringConfig(profile="equal", threshold=NEVER)
+    if name == "official":
+        return SteeringConfig(
+            profile="official",
+            iterations=16,
+            max_iterations=10_000,
+            step_size=step_size,
+            normalised=False,
+            relation_reduction="round-robin",
+            loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
+            by_step_index=True,
+        )
+    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: {', '.join(PROFILES)}")
+
+
+def resolve_config(
+    schedule: Mapping[str, Any],
+    variant: Variant | None,
+    profile_name: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+) -> SteeringConfig:
+    """Return the settings in effect. Later ones replace earlier ones:
+
+    1. the profile; for "default", the schedule of the loss;
+    2. what every profile needs on this model (``Variant.steering``);
+    3. what was tuned on this model for our own schedule (``Variant.ours``). Published schedules and "official" do
+       not get it, and "equal" keeps its threshold;
+    4. explicit settings.
+
+    Args:
+        schedule: What the loss sets.
+        variant: The model that is steered. None: unknown, so that 2 and 3 are empty.
+        profile_name: One of ``PROFILES``.
+        overrides: Explicit settings.
+
+    Raises:
+        UnknownNameError: There is no such profile or setting, or a value is out of range.
+    """
+    config = profile(profile_name, variant.rate if variant else None, schedule)
+    if variant is not None:
+        tuned = dict(variant.ours) if config.profile in ("default", "equal") else {}
+        if config.profile == "equal":
+            tuned.pop("threshold", None)
+        config = config.changed(**variant.steering).changed(**tuned)
+    return config.changed(**(overrides or {}))
 
 
 @cache
@@ -113,33 +269,15 @@ def _adapters() -> dict[str, TypeAdapter[Any]]:
     return {field.name: TypeAdapter(hints[field.name]) for field in fields(SteeringConfig)}
 
 
+def _both_names(name: str) -> str:
+    return f"{name} (also {STORED_NAMES[name]})" if name in STORED_NAMES else name
+
+
 def _as_tuples(value: Any) -> Any:
     """Lists, as JSON and YAML have them, as tuples, all the way down."""
     return tuple(_as_tuples(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
-def profile(name: str, rate: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
-    """The profile called ``name``; ``rate`` is the official one's step size (None: of the pipeline).
-
-    default: what the objective's ``schedule`` says: ours for the learned one, a baseline's as it was published.
-    equal: ours for every objective, but without its stop: a probability is the learned one's alone, and so all take
-    the same passes.
-    official: the authors' loop: up to 16 passes in every step of the first half, raw gradient, relations in
-    turn inside a step, the step ends when one of them meets its target. *Source:* official_implementation, 5.
-    """
-    if name == "default":
-        return SteeringConfig().changed(**(schedule or {}))
-    if name == "equal":
-        return SteeringConfig(profile="equal", threshold=NEVER)
-    if name == "official":
-        return SteeringConfig(
-            profile="official",
-            passes=16,
-            total_passes=10_000,
-            rate=rate,
-            normalised=False,
-            pick="round-robin",
-            loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
-            by_step_index=True,
-        )
-    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: {', '.join(PROFILES)}")
+def _as_lists(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    return [_as_lists(part) for part in value] if isinstance(value, tuple) else value

@@ -160,7 +160,7 @@ class SteeringLoop:
         images = self._begin_step(step, latents, state)
         remaining = images
         refinements, _ = refinement_at(self.config, step.info)
-        for iteration in range(refinements + self.config.passes):
+        for iteration in range(refinements + self.config.iterations):
             if not remaining:
                 break
             evaluation = self.evaluate(step, remaining, iteration, state)
@@ -189,7 +189,7 @@ class SteeringLoop:
         refinements, refine_until = refinement_at(self.config, step.info)
         images = []
         for i, target in enumerate(self.targets):
-            if not target.pairs or state.iterations[i] >= self.config.total_passes:
+            if not target.pairs or state.iterations[i] >= self.config.max_iterations:
                 continue
             report = StepReport(step.info.step, step.info.level)
             state.reports[i].steps.append(report)
@@ -304,16 +304,16 @@ class SteeringLoop:
         return moved
 
     def _has_iterations_left(self, image: ImageState, state: CallState) -> bool:
-        in_step = image.refinements_left > 0 or image.regular < self.config.passes
-        return in_step and state.iterations[image.index] < self.config.total_passes
+        in_step = image.refinements_left > 0 or image.regular < self.config.iterations
+        return in_step and state.iterations[image.index] < self.config.max_iterations
 
     def _reduced(
         self, losses: Float[Tensor, "images relations"], indices: Sequence[int], iteration: int
     ) -> Float[Tensor, " images"]:
         """Per image, the loss of the relations that it works on in this iteration."""
-        if self.config.pick == "worst":
+        if self.config.relation_reduction == "worst":
             return losses.max(dim=1).values
-        if self.config.pick == "sum":
+        if self.config.relation_reduction == "sum":
             return losses.sum(dim=1)
         turns = [iteration % len(self.targets[i].pairs) for i in indices]
         return losses.gather(1, torch.tensor(turns, device=losses.device)[:, None])[:, 0]
@@ -345,13 +345,13 @@ def step_size_at(config: SteeringConfig, info: Clock, scale: float = 1.0) -> flo
     """The step size in one denoising step, in latent units per unit of the direction.
 
     Args:
-        config: With ``rate`` set.
+        config: With ``step_size`` set.
         info: Noise level and index of the step.
         scale: The denoiser's input over the scheduler's latents; turns the noise's variance into the scheduler's.
     """
-    if config.rate is None:
+    if config.step_size is None:
         raise ValueError("the step size is settled when the steering is put on a pipeline")
-    step_size = config.rate
+    step_size = config.step_size
     if config.decay != 1.0:
         step_size *= math.sqrt(1 - (1 - config.decay) * info.step / max(info.steps - 1, 1))
     return step_size * info.level**2 / scale**2 if config.by_variance else step_size

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
+from learn_to_steer.loading import with_sampling_defaults
 from learn_to_steer.objectives._protocol import Clock, Objective
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
 from learn_to_steer.steering.config import SteeringConfig
@@ -67,7 +68,7 @@ class SteeredPipeline:
             UnsupportedError: For a scheduler, pipeline or setting that steering would corrupt.
             CaptureError: When a layer showed no attention.
         """
-        kwargs = _with_sampling_defaults(self.pipe, kwargs)
+        kwargs = with_sampling_defaults(self.pipe, kwargs)
         requested = read_targets(self.pipe, self.family, self.objective, prompt, relations, columns, kwargs)
         _require_relations(requested, strict)
         copies = int(kwargs.get("num_images_per_prompt") or 1)
@@ -101,13 +102,6 @@ class SteeredPipeline:
             report.note = f"no denoising step fell into the steered window (first {self.config.window:.0%}); unsteered"
         if unsteered:
             log.warning("%d of %d images: %s", len(unsteered), len(targets), unsteered[0].note)
-
-
-def _with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, with the model's own (``pipe.steering_defaults``, if there are any) where none is given."""
-    defaults = getattr(pipe, "steering_defaults", {})
-    given = {name: value for name, value in arguments.items() if value is not None or name not in defaults}
-    return {**defaults, **given}
 
 
 def _require_relations(targets: Sequence[Target], strict: bool) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from learn_to_steer import catalog
 from learn_to_steer.classifier import load
-from learn_to_steer.families import find
+from learn_to_steer.families import Variant, find, variants
+from learn_to_steer.loading import classifier_source, loaded_variant, written_variant
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
-from learn_to_steer.steering.config import SteeringConfig, profile
+from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
 
 
@@ -19,36 +21,71 @@ class Steerer:
 
     ::
 
-        steered = Steerer.from_pretrained("path/to/classifier").on(pipe)
+        pipe = load_pipeline("flux:emoji")
+        steered = Steerer.from_pretrained("flux:emoji").on(pipe)
         out = steered("a dog to the right of a teddy bear", num_images_per_prompt=4)
         out.images, out.steering
+
+    Attributes:
+        objective: The loss that is minimised.
+        config: The settings, as far as they are known without the pipeline.
     """
 
-    def __init__(self, objective: Objective, config: SteeringConfig | None = None) -> None:
-        self.objective, self._given = objective, config is not None
-        self.config = config or profile("default", schedule=objective.schedule)
+    def __init__(
+        self, objective: Objective, config: SteeringConfig | None = None, *, variant: Variant | None = None
+    ) -> None:
+        """Make a steerer of a loss.
+
+        Args:
+            objective: The loss.
+            config: Exactly these settings. None: those of the loss and of the model (``resolve_config``).
+            variant: The model whose tuned settings are used when there is no ``config``. None: the one that
+                ``load_pipeline`` loaded the pipeline as; of other pipelines nothing is known.
+        """
+        self.objective, self._given, self._variant = objective, config, variant
+        self.config = config or resolve_config(objective.schedule, variant)
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, config: SteeringConfig | None = None, revision: str | None = None
     ) -> Steerer:
-        """The learned objective of a classifier folder or hub id; DataError when there is none."""
+        """Load a classifier and make a steerer of it.
+
+        Args:
+            source: A variant ("flux:emoji"): the classifier that comes with it, and the settings that were tuned for
+                it. Or a classifier alone: its folder or file, or a hub id ("owner/name").
+            config: Exactly these settings instead.
+            revision: Branch, tag or commit of a hub id.
+
+        Raises:
+            UnknownNameError: ``source`` looks like a variant's name but is none.
+            DataError: There is no classifier, or it cannot be read.
+        """
+        variant = written_variant(source) if isinstance(source, str) else None
+        if variant is not None:
+            return cls(Learned(load(classifier_source(variant))), config, variant=variant)
+        if isinstance(source, str) and source.strip() and "/" not in source and not Path(source).expanduser().exists():
+            raise catalog.unknown("model or classifier", source, variants())
         return cls(Learned(load(source, revision)), config)
 
     def on(self, pipe: Any) -> SteeredPipeline:
-        """A callable that runs ``pipe``, steered.
+        """Return a callable that runs ``pipe``, steered. The pipeline itself is not changed.
 
-        Raises MismatchError when the classifier was made for another model, UnsupportedError when the objective
-        cannot work with this one.
+        Args:
+            pipe: A diffusers pipeline.
+
+        Raises:
+            MismatchError: The classifier was made for another model.
+            UnsupportedError: No family knows the pipeline, or the loss cannot work with it.
         """
         refuse_wrapped(pipe)
         with disable_compile(pipe):
             family = find(pipe)
             layout = family.layout(getattr(pipe, family.denoiser))
-            usual = family.unnamed(pipe, "")
+            variant = self._variant or loaded_variant(pipe) or family.unnamed(pipe, "")
         self.objective.check(layout)
-        config = self.config if self._given else self.config.changed(**usual.steering)
-        if config.rate is None:
-            config = config.changed(rate=usual.rate)
+        config = self._given or resolve_config(self.objective.schedule, variant)
+        if config.step_size is None:
+            config = config.changed(step_size=variant.rate)
         check_update(pipe, config)
         return SteeredPipeline(pipe, family, self.objective, config)

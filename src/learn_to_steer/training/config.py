@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from learn_to_steer.classifier import ClassifierConfig
+from learn_to_steer.configs import TrainSettings
 from learn_to_steer.dataset.shards import Manifest
 from learn_to_steer.maps import Layout
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TrainSettings):
     """Optimiser as the authors have it for Stable Diffusion; a smaller network, which the embedded models need.
 
     The authors' sizes are ``width=256``, ``layers=2``, ``hidden=128``, ``dropout=0.3``. ``prompts`` "true" leaves the
@@ -21,24 +22,15 @@ class TrainConfig:
     "balanced" is ours.
     """
 
-    epochs: int = 100
-    batch: int = 64
-    rate: float = 1e-4
     weight_decay: float = 0.05
     plateau_factor: float = 0.5
     plateau_patience: int = 5
-    patience: int = 10
-    seed: int = 0
-    prompts: Literal["both", "true", "balanced"] = "both"
-    augment: bool = True
-    width: int = 96
     layers: int = 2
     heads: int = 2
     hidden: int = 128
     head_layers: int = 2
     head_heads: int = 4
     head_hidden: int = 128
-    dropout: float = 0.1
     inject: Literal["mid", "pre", "none"] = "mid"
     extractor: Literal["attention", "mean"] = "attention"
 

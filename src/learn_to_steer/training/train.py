@@ -24,7 +24,7 @@ from learn_to_steer.dataset import Rows
 from learn_to_steer.dataset.progress import counting
 from learn_to_steer.dataset.shards import Manifest
 from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.families._load import hub_source
+from learn_to_steer.loading import hub_source
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augment import Augment
 from learn_to_steer.training.config import TrainConfig

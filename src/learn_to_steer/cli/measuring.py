@@ -1,4 +1,4 @@
-"""``evaluate``: a model on a benchmark."""
+"""``evaluate``, ``score`` and ``audit``: how often a model's images are right."""
 
 from __future__ import annotations
 
@@ -7,82 +7,59 @@ from typing import Annotated, Any
 
 import typer
 
-from learn_to_steer.cli import options
 from learn_to_steer.cli.console import progress
-from learn_to_steer.cli.model_options import general, placed, sampled, taking
+from learn_to_steer.configs import EvaluateConfig, ScoreConfig
 
 
-@taking(placed, sampled, general)
-def evaluate(
-    benchmark: Annotated[
-        str | None, typer.Option(help="See: list benchmarks.", metavar="NAME", show_default=False)
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="Your own prompts instead: lines with 'prompt' and, if you like, 'relations'.",
-            metavar="FILE.jsonl",
-            show_default=False,
-        ),
-    ] = None,
-    data: options.Data = None,
-    objective: options.Objective = "learned",
-    detector: options.Detector = None,
-    verifier: Annotated[
-        str | None,
-        typer.Option(
-            help="For the objective for-unified: a detector that looks at each picture before it is drawn a second "
-            "time, what was missing mended, and keeps the better of the two.",
-            metavar="NAME[:SOURCE]",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 4,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Only so many prompts: a seeded subset, every task and relation in its share.",
-            show_default="all",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Noise depends on seed, prompt and image number only.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
-    against: options.Against = None,
-    similarity: options.Similarity = None,
-    out: Annotated[str, typer.Option(help="Folder of the results.", metavar="DIR")] = "out/evaluate",
-    *,
-    chosen: dict[str, Any],
-) -> None:
+def evaluate(config: EvaluateConfig) -> None:
     """Measure a model on a benchmark: generate, detect, score. Started again, it goes on where it stopped.
 
-    Writes images (GenEval's folder layout), results.jsonl (a line an image),
-    summary.json and config.json into --out.
+    Writes images (GenEval's folder layout), results.jsonl (a line an image), summary.json and config.json into --out.
     """
-    # torch comes in here.
-    from learn_to_steer.evaluation import EvaluateConfig
-    from learn_to_steer.evaluation import evaluate as run
+    # This imports torch.
+    from learn_to_steer import evaluation
 
-    config = EvaluateConfig(
-        benchmark=benchmark,
-        prompts=prompts,
-        data=data,
-        objective=objective,
-        detector=detector,
-        verifier=verifier,
-        images=images,
-        limit=limit,
-        seed=seed,
-        batch=batch,
-        against=against,
-        similarity=similarity,
-        out=out,
-        **chosen,
-    )
     with progress("evaluating", "images") as advance:
-        summary = run(config, advance)
+        summary = evaluation.evaluate(config, advance)
     show(summary)
-    print(f"Written to {out}")
+    print(f"Written to {config.out}")
+
+
+def score(config: ScoreConfig) -> None:
+    """Score images that exist already, of any tool. Detections are kept, so that scoring again takes seconds.
+
+    Missing images are an error. Writes detections.jsonl, results.jsonl (a line an image) and summary.json into --out.
+    """
+    # This imports torch.
+    from learn_to_steer import evaluation
+
+    with progress("looking", "images") as advance:
+        summary = evaluation.score(config, advance)
+    show(summary)
+    print(f"Written to {config.out}")
+
+
+def audit(
+    folder: Annotated[str, typer.Argument(help="Folder that evaluate wrote.", metavar="DIR")],
+    count: Annotated[int, typer.Option(min=1, help="Images on the page, drawn at random.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="The labels saved from the page: report how far the scores agree.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Make a page to label images by eye (DIR/audit.html), or, with --labels, compare labels and automatic score."""
+    from learn_to_steer.report.audit import agreement, audit_page
+    from learn_to_steer.storage import read_json
+
+    if labels is None:
+        print(f"Open {audit_page(folder, count, seed)} in a browser, label, save, then add --labels labels.json")
+        return
+    found = agreement(folder, read_json(labels))
+    low, high = found["same_interval"]
+    print(f"{found['pictures']} pictures: right by eye {found['manual']:.3f}, automatically {found['automatic']:.3f}")
+    kappa = "undefined" if found["kappa"] is None else f"{found['kappa']:.2f}"
+    print(f"same verdict {found['same']:.3f} (95 %: {low:.3f} to {high:.3f}), kappa {kappa}")
 
 
 def show(summary: Mapping[str, Any]) -> None:

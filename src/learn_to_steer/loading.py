@@ -1,4 +1,4 @@
-"""From a model's name to a pipeline: a variant, a local diffusers folder, or a hub id."""
+"""From a model's name to a diffusers pipeline: a variant, a local folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from learn_to_steer import catalog, families
 from learn_to_steer.errors import DataError, UnsupportedError
-from learn_to_steer.families._protocol import Family, Variant
+from learn_to_steer.families import Family, Variant
 from learn_to_steer.storage import read_json
 
 PACKAGE = "package:"
@@ -55,15 +55,30 @@ class Placement:
 
 def load_pipeline(
     model: str, device: str = "cpu", placement: Placement | None = None, scheduler: str | None = None
-) -> tuple[Any, Variant]:
-    """The pipeline called ``model``, on ``device``, silent, and the facts of its variant.
+) -> Any:
+    """Load a diffusers pipeline that knows how its model is sampled.
 
-    ``model`` is a variant's name ("sd:emoji"), a folder in diffusers' format, or a hub id ("owner/name"); the
-    last two get the usual steps and guidance of their family. ``scheduler`` is a class name of diffusers that
-    replaces the model's own. Raises UnknownNameError for a name that is none of the three, DataError for weights
-    and adapters that are not there, UnsupportedError for a placement that this machine cannot give.
+    The pipeline is diffusers' own, with its progress bar switched off. ``pipe.steering_defaults`` holds the size,
+    steps, guidance and other arguments of this model, for ``pipe(prompt, **pipe.steering_defaults)``; a steered call
+    fills them in by itself.
+
+    Args:
+        model: A variant ("flux:emoji"; others: ``learn-to-steer list models``), a variant with weights from elsewhere
+            ("sd:2.1=FOLDER"), a folder in diffusers' format, or a hub id ("owner/name"). A folder or hub id is sampled
+            as its family usually is.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
+        placement: How the weights are held. None: in the model's own dtype (fp32 on the CPU), on ``device``.
+        scheduler: Class name of a diffusers scheduler that replaces the model's own.
+
+    Returns:
+        The pipeline, on ``device``.
+
+    Raises:
+        UnknownNameError: There is no such variant or scheduler.
+        DataError: Weights or adapters are missing or cannot be read.
+        UnsupportedError: This machine or this model cannot have the device, placement or scheduler.
     """
-    placement = placement or Placement()
+    placement, device = placement or Placement(), resolve_device(device)
     if (placement.offload or placement.quantize) and device == "cpu":
         raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
     variant = named_variant(model)
@@ -86,14 +101,74 @@ def load_pipeline(
         raise UnsupportedError(
             f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
         )
-    if variant is None:
-        variant = family.unnamed(pipe, model)
     if placement.lora:
         _add_loras(pipe, placement.lora)
     if placement.offload:
         pipe.enable_model_cpu_offload(device=device)
-        return pipe, variant
-    return pipe.to(device), variant
+    else:
+        pipe = pipe.to(device)
+    pipe.steering_variant = variant or family.unnamed(pipe, model)
+    pipe.steering_defaults = sampling_arguments(pipe.steering_variant)
+    return pipe
+
+
+def loaded_variant(pipe: Any) -> Variant | None:
+    """Return the variant that ``load_pipeline`` loaded ``pipe`` as, or None for a pipeline from elsewhere."""
+    variant = getattr(pipe, "steering_variant", None)
+    return variant if isinstance(variant, Variant) else None
+
+
+def sampling_arguments(variant: Variant) -> dict[str, Any]:
+    """Return the arguments of a pipeline call that samples ``variant`` as it is meant to be: steps, guidance, size."""
+    return {
+        "num_inference_steps": variant.steps,
+        "guidance_scale": variant.guidance,
+        "height": variant.side,
+        "width": variant.side,
+        **variant.arguments,
+    }
+
+
+def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``pipe``, with its model's own where the caller gives none.
+
+    Args:
+        pipe: Any pipeline. One that ``load_pipeline`` did not make has no defaults of ours.
+        arguments: What the caller gives; None counts as not given.
+    """
+    defaults = getattr(pipe, "steering_defaults", {})
+    given = {name: value for name, value in arguments.items() if value is not None or name not in defaults}
+    return {**defaults, **given}
+
+
+def classifier_source(variant: Variant) -> Path | str:
+    """Return the folder or hub id of the classifier that comes with ``variant``.
+
+    Raises:
+        DataError: None comes with it, or it is not in this copy.
+    """
+    if variant.classifier is not None:
+        return package_folder(variant.classifier)
+    raise DataError(
+        f"no classifier comes with {variant.name}: convert one of the paper's authors (learn-to-steer import-official "
+        "FILE.pth --model ... --out DIR) or train one (learn-to-steer collect, then train), then name its folder: "
+        "--classifier DIR, or Steerer.from_pretrained(DIR) in Python"
+    )
+
+
+def resolve_device(name: str) -> str:
+    """Return a device that works: "auto" is the GPU if there is one.
+
+    Raises:
+        UnsupportedError: The device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
+    return name
 
 
 def _flows(scheduler: str) -> bool:
@@ -186,13 +261,13 @@ def package_folder(source: str) -> Path | str:
 
 def hub_source(model: str) -> str:
     """The hub id behind ``model`` (a variant, "variant=place" or an id); "" when its weights come from elsewhere."""
-    variant = _written(model)
+    variant = written_variant(model)
     source = variant.source if variant else model
     return source if is_hub_id(source) and not is_folder(source) else ""
 
 
-def _written(model: str) -> Variant | None:
-    """The variant that ``model`` begins with, its source replaced by what stands after "="; None when it is none."""
+def written_variant(model: str) -> Variant | None:
+    """Return the variant in ``model``, "sd:2.1" or with weights from elsewhere "sd:2.1=FOLDER"; None if it is none."""
     name, equals, place = model.partition("=")
     variant = families.variants().get(name)
     if variant is None or (equals and not place):
@@ -206,7 +281,7 @@ def named_variant(model: str) -> Variant | None:
 
     Raises UnknownNameError for a name that is none of the three, DataError for a folder that is not there.
     """
-    variant = _written(model)
+    variant = written_variant(model)
     if variant is not None:
         place = variant.source
         if "=" in model and not (is_folder(place) or is_hub_id(place)):
