@@ -19,7 +19,7 @@ from learn_to_steer import storage
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.benchmarks import prompts, stratified
 from learn_to_steer.configs import ModelConfig
-from learn_to_steer.evaluation.generate import Job, draw, generator
+from learn_to_steer.evaluation.generation import Job, draw, noise_generator
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
@@ -63,7 +63,7 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     began = time.monotonic()
     with hooked(pipe, loop, state):
         pipe.unet.requires_grad_(True)
-        pipe(prompt=job.prompt, generator=generator(seed, job.prompt, job.index), **model.sampling)
+        pipe(prompt=job.prompt, generator=noise_generator(seed, job.prompt, job.index), **model.sampling)
     return time.monotonic() - began, state.reports[0].passes
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation import EvaluateConfig, compared, evaluate
-from learn_to_steer.evaluation.folders import image_path
+from learn_to_steer.evaluation import EvaluateConfig, compare_rows, evaluate
+from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.loading import resolve_device
-from learn_to_steer.report import sheet
+from learn_to_steer.report import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -96,7 +96,7 @@ def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict
     base = folder.with_name(f"{row.group}-base") / "results.jsonl"
     result = {key: summary[key] for key in KEPT}
     if row.what != "base" and base.exists():
-        difference = compared(storage.read_jsonl(folder / "results.jsonl"), storage.read_jsonl(base))
+        difference = compare_rows(storage.read_jsonl(folder / "results.jsonl"), storage.read_jsonl(base))
         result |= {f"{key}_over_base": difference[key] for key in ("correct", "present")}
     if row.name == "seen-steered":
         show(folder, model)
@@ -110,7 +110,7 @@ def show(folder: Path, model: str) -> None:
     listed = sorted(storage.read_jsonl(folder / "results.jsonl"), key=lambda r: (r["sample"], r["index"]))[:64]
     images = [Image.open(image_path(folder, r["index"], r["sample"])) for r in listed]
     path = DOCS / "results" / f"{model.replace(':', '-')}-64.png"
-    sheet(images, [bool(r["correct"]) for r in listed], 8).save(path)
+    contact_sheet(images, [bool(r["correct"]) for r in listed], 8).save(path)
 
 
 def tables() -> None:

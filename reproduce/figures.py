@@ -24,12 +24,11 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.evaluation import Model, ModelConfig, find_detector, judge, open_model
-from learn_to_steer.evaluation.folders import image_path
-from learn_to_steer.evaluation.score import Judge
+from learn_to_steer.evaluation import Model, ModelConfig, Scorer, load_scorer, open_model
+from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.prompts import parse, relation_prompt
-from learn_to_steer.report import Shown, grid
+from learn_to_steer.report import Panel, image_grid
 from paper_tables import searched
 from table_rows import Row
 
@@ -55,7 +54,7 @@ ACROSS = 5
 KINDS = ("missing", "wrong side", "ambiguous", "fused")
 
 
-def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Shown]:
+def shown(model: Model, eye: Scorer, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Panel]:
     """A picture of each prompt, steered if the model is, framed by the verdict where two names are placed.
 
     All from the noise of ``seed``, or each from the next one's.
@@ -68,8 +67,8 @@ def shown(model: Model, eye: Judge, prompts: Sequence[str], seed: int, spread: b
         asked = BenchmarkPrompt(0, prompt, parse(prompt), {})
         verdict = None
         if any(relation.subject != relation.object for relation in asked.relations):
-            verdict = judge(asked, eye.look([picture], [asked])[0], eye.vocabulary)["correct"]
-        cells.append(Shown(picture, verdict))
+            verdict = eye.score(asked, eye.detect([picture], [asked])[0])["correct"]
+        cells.append(Panel(picture, verdict))
     return cells
 
 
@@ -82,17 +81,17 @@ def both(options: argparse.Namespace) -> dict[str, Model]:
     }
 
 
-def orientations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+def orientations(options: argparse.Namespace, eye: Scorer) -> Image.Image:
     models = both(options)
     rows = []
     for a, b in PAIRS:
         prompts = [relation_prompt(a, relation, b) for relation in BASIC]
         for label, model in models.items():
             rows.append((f"{a}, {b}: {label}", shown(model, eye, prompts, options.seed)))
-    return grid(BASIC, rows)
+    return image_grid(BASIC, rows)
 
 
-def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
+def methods(options: argparse.Namespace, eye: Scorer) -> Image.Image:
     columns = {}
     for name in METHODS:
         try:
@@ -106,10 +105,10 @@ def methods(options: argparse.Namespace, eye: Judge) -> Image.Image:
             continue
         columns["unsteered" if name == "none" else name] = shown(model, eye, PROMPTS, options.seed, spread=True)
     rows = [(prompt, [column[n] for column in columns.values()]) for n, prompt in enumerate(PROMPTS)]
-    return grid(list(columns), rows)
+    return image_grid(list(columns), rows)
 
 
-def steps(options: argparse.Namespace, eye: Judge) -> Image.Image:
+def steps(options: argparse.Namespace, eye: Scorer) -> Image.Image:
     out = options.out / "steps"
     config = GenerateConfig(
         model=options.model, prompts=PROMPTS[:1], seed=options.seed, dtype=options.dtype, out=str(out)
@@ -118,33 +117,33 @@ def steps(options: argparse.Namespace, eye: Judge) -> Image.Image:
     return Image.open(out / "maps.png")
 
 
-def failures(options: argparse.Namespace, eye: Judge) -> Image.Image | None:
+def failures(options: argparse.Namespace, eye: Scorer) -> Image.Image | None:
     folder = ROOT / "out" / "results" / options.model.replace(":", "-") / "seen-steered"
     if not (folder / "results.jsonl").is_file():
         print("failures: run emoji_results.py --only seen first", flush=True)
         return None
     rows = []
     listed = storage.read_jsonl(folder / "results.jsonl")
-    blank = Shown(Image.new("RGB", (128, 128), "white"))
+    blank = Panel(Image.new("RGB", (128, 128), "white"))
     for kind in KINDS:
         wrong = [row for row in listed if row["reason"].startswith(kind)]
         first = list({row["index"]: row for row in reversed(wrong)}.values())[::-1][:ACROSS]  # one of a prompt
         cells = [
-            Shown(Image.open(image_path(folder, row["index"], row["sample"])), False, row["prompt"].split(" of ", 1)[1])
+            Panel(Image.open(image_path(folder, row["index"], row["sample"])), False, row["prompt"].split(" of ", 1)[1])
             for row in first
         ]
         if cells:
             rows.append((f"{kind} ({len(wrong)} of {len(listed)})", [*cells, *[blank] * (ACROSS - len(cells))]))
-    return grid([""] * ACROSS, rows) if rows else None
+    return image_grid([""] * ACROSS, rows) if rows else None
 
 
-def limitations(options: argparse.Namespace, eye: Judge) -> Image.Image:
+def limitations(options: argparse.Namespace, eye: Scorer) -> Image.Image:
     models = both(options)
     rows = []
     for what, prompt in LIMITS.items():
         for label, model in models.items():
             rows.append((f"{what}: {label}", shown(model, eye, [prompt] * ACROSS, options.seed, spread=True)))
-    return grid([""] * ACROSS, rows)
+    return image_grid([""] * ACROSS, rows)
 
 
 FIGURE = {
@@ -165,7 +164,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/figures"))
     options = parser.parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    eye = find_detector("emoji")
+    eye = load_scorer("emoji")
     for name in options.only or FIGURE:
         page = FIGURE[name](options, eye)
         if page is not None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation.folders import image_path
-from learn_to_steer.report import Shown, grid
-from learn_to_steer.report.audit import picture_id
+from learn_to_steer.evaluation.image_folders import image_path
+from learn_to_steer.report import Panel, image_grid
+from learn_to_steer.report.audit import image_id
 from table_page import LABELS, lines, settings, stored
 from table_rows import tables
 
@@ -54,14 +54,14 @@ def main() -> None:
     storage.write_json(bound, known | {options.row: made})
     options.out.mkdir(parents=True, exist_ok=True)
     shown = [
-        Shown(picture, None, f"{picture_id(line)}: {line['prompt'].removeprefix('a photo of ')}")
+        Panel(picture, None, f"{image_id(line)}: {line['prompt'].removeprefix('a photo of ')}")
         for picture, line in zip(pictures, kept, strict=True)
     ]
-    shown += [Shown(Image.new("RGB", (width, height), "white"))] * (-len(shown) % A_PAGE**2)
+    shown += [Panel(Image.new("RGB", (width, height), "white"))] * (-len(shown) % A_PAGE**2)
     for start in range(0, len(shown), A_PAGE**2):
         page = [("", shown[first : first + A_PAGE]) for first in range(start, start + A_PAGE**2, A_PAGE)]
         path = options.out / f"{name}-{options.row}-{start // A_PAGE**2 + 1}.png"
-        grid([""] * A_PAGE, page, SIDE).save(path)
+        image_grid([""] * A_PAGE, page, SIDE).save(path)
         print(path)
 
 

@@ -31,7 +31,7 @@ from learn_to_steer.evaluation import (
     ScoreConfig,
     draw,
     evaluate,
-    find_detector,
+    load_scorer,
     open_model,
     score,
 )
@@ -147,7 +147,7 @@ def run(row: Row, options: argparse.Namespace) -> None:
 def require_identical(benchmark: str, options: argparse.Namespace) -> None:
     """Prompts without a relation, steered in one batch with one that has it, are as unsteered (paper, Table 7)."""
     model = open_model(ModelConfig(model=options.model, dtype=options.dtype))
-    every = prompts(benchmark, find_detector("emoji").vocabulary)
+    every = prompts(benchmark, load_scorer("emoji").vocabulary)
     jobs = [Job(prompt.prompt, (), 0) for prompt in every[: options.limit]]
     moved = Job("a dog to the left of a cat", parse("a dog to the left of a cat"), 0)
     for start in range(0, len(jobs), 15):

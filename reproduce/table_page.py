@@ -9,9 +9,9 @@ from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import metrics
-from learn_to_steer.evaluation import compared, summarise
+from learn_to_steer.evaluation import compare_rows, summarise
 from learn_to_steer.geometry import BASIC
-from learn_to_steer.report.audit import agreed
+from learn_to_steer.report.audit import row_agreement
 from table_rows import BASE, LEARNED, Row, Table, tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,7 +163,7 @@ def difference(model: str, row: Row, mine: list[dict[str, Any]], other: str) -> 
     theirs = lines(model, Row(other, row.benchmark))
     if not theirs or (row.objective == other and row.schedule == "default"):
         return ""
-    mean, least, most = compared(mine, theirs)["correct"]
+    mean, least, most = compare_rows(mine, theirs)["correct"]
     return f"{mean:+.2f} [{least:+.2f}, {most:+.2f}]"
 
 
@@ -200,7 +200,7 @@ def by_eye(model: str, row: Row) -> list[str] | None:
         return None
     if storage.read_json(path.with_name("made.json"))[row.name] != settings(model)[row.name]:
         raise SystemExit(f"{path} labels other pictures than the row has now: label them anew")
-    found = agreed(lines(model, row), storage.read_json(path))
+    found = row_agreement(lines(model, row), storage.read_json(path))
     mean, low, high = found["automatic_minus_manual"]
     least, most = found["same_interval"]
     cells = [str(found["pictures"]), f"{found['manual']:.2f}", f"{found['automatic']:.2f}"]

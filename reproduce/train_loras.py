@@ -21,12 +21,12 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
-from learn_to_steer.evaluation.folders import image_path
+from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.loading import load_pipeline
 from learn_to_steer.prompts import article, relation_prompt
-from learn_to_steer.report import sheet
+from learn_to_steer.report import contact_sheet
 from learn_to_steer_emoji.captions import caption
 from learn_to_steer_emoji.scenes import Scene, render
 from learn_to_steer_emoji.sprites import object_names
@@ -119,7 +119,7 @@ def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argp
         rows = storage.read_jsonl(out / "results.jsonl")[:16]
         pictures = [Image.open(image_path(out, r["index"], r["sample"])) for r in rows]
         DOCS.mkdir(parents=True, exist_ok=True)
-        sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
+        contact_sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
     return found
 
 

@@ -18,9 +18,9 @@ from flux_emoji import Base, tokenizers
 from learn_to_steer import benchmarks
 from learn_to_steer.benchmarks import stratified
 from learn_to_steer.evaluation import ModelConfig, open_model
-from learn_to_steer.evaluation.generate import Job, draw
-from learn_to_steer.evaluation.score import find_detector, judge
-from learn_to_steer.report import sheet
+from learn_to_steer.evaluation.generation import Job, draw
+from learn_to_steer.evaluation.scoring import load_scorer
+from learn_to_steer.report import contact_sheet
 from pairs import and_jobs
 from train_flux import newest
 
@@ -39,7 +39,7 @@ def main() -> None:
     for name, part in base.parts().items():
         getattr(model.pipe, name).load_state_dict(part.state_dict())
     plain = {"guidance_scale": 1.0, "true_cfg_scale": options.scale, "num_inference_steps": 20}
-    detector = find_detector("emoji")
+    detector = load_scorer("emoji")
 
     def drawn(jobs: list[Job]) -> list:
         pictures = []
@@ -54,11 +54,11 @@ def main() -> None:
     found = [{d.name for d in boxes} for boxes in detector.detector.detect(pictures)]
     present = [set(pair) <= names for pair, names in zip(pairs, found, strict=True)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures[:64], present[:64], 8).save(options.out)
+    contact_sheet(pictures[:64], present[:64], 8).save(options.out)
 
     prompts = stratified(benchmarks.prompts("geneval-position-val", detector.vocabulary), options.prompts, 0)
     boxes = detector.look(drawn([Job(p.prompt, p.relations, 0) for p in prompts]), prompts)
-    verdicts = [judge(p, b, detector.vocabulary) for p, b in zip(prompts, boxes, strict=True)]
+    verdicts = [detector.score(p, b) for p, b in zip(prompts, boxes, strict=True)]
     sides = [all(v["on_axis"]) for v in verdicts if v["present"]]
     right = np.mean([v["correct"] for v in verdicts])
     print(f"both present {np.mean(present):.2f} of {len(present)} (wanted .90)")

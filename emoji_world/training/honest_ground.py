@@ -15,8 +15,8 @@ import numpy as np
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, ModelConfig, evaluate, open_model
-from learn_to_steer.evaluation.generate import draw
-from learn_to_steer.report import sheet
+from learn_to_steer.evaluation.generation import draw
+from learn_to_steer.report import contact_sheet
 from learn_to_steer.statistics import clustered_interval
 from learn_to_steer_emoji.detector import load
 from pairs import and_jobs
@@ -42,7 +42,7 @@ def main() -> None:
     found = [{d.name for d in detections} for detections in load().detect(pictures)]
     present = [set(pair) <= seen for pair, seen in zip(pairs, found, strict=True)]
     options.out.mkdir(parents=True, exist_ok=True)
-    sheet(pictures[:64], present[:64], 8).save(options.out / "sheet.png")
+    contact_sheet(pictures[:64], present[:64], 8).save(options.out / "sheet.png")
 
     position = evaluate(
         EvaluateConfig(

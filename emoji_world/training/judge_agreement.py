@@ -18,7 +18,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import ModelConfig, open_model
-from learn_to_steer.evaluation.generate import draw
+from learn_to_steer.evaluation.generation import draw
 from learn_to_steer.statistics import clustered_interval, cohens_kappa
 from learn_to_steer_emoji import template_matching
 from learn_to_steer_emoji.detector import load

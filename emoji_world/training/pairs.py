@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from learn_to_steer.evaluation.generate import Job
+from learn_to_steer.evaluation.generation import Job
 from learn_to_steer.prompts import article
 from learn_to_steer_emoji.sprites import object_names
 

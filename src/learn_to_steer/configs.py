@@ -45,7 +45,7 @@ Against = Annotated[
 Similarity = Annotated[
     str | None,
     _benchmark(
-        help="Also compare the images of the two: an embedder (see: list embedders), or a DINO or CLIP folder or hub id.",
+        help="Also compare the images of the two: an embedder (see: list embedders), a DINO or CLIP folder or hub id.",
         metavar="NAME",
     ),
 ]

@@ -160,7 +160,7 @@ def test_collect_then_train(run, saved_sd, tmp_path):
 
 def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, monkeypatch):
     from learn_to_steer.cli import pictures
-    from learn_to_steer.evaluation.score import Judge
+    from learn_to_steer.evaluation import Scorer
     from learn_to_steer.geometry import Detection
 
     class LeftDog:
@@ -176,7 +176,7 @@ def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, m
         return replace(found, variant=replace(found.variant, detector="stub"))
 
     monkeypatch.setattr(pictures, "open_model", with_detector)
-    monkeypatch.setattr(pictures, "find_detector", lambda name: Judge(LeftDog(), {"dog": "dog", "cat": "cat"}))
+    monkeypatch.setattr(pictures, "load_scorer", lambda name: Scorer(LeftDog(), {"dog": "dog", "cat": "cat"}))
     prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
     outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err

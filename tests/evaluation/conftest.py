@@ -1,36 +1,61 @@
-"""A detector that needs no weights."""
+"""Detectors and models that need no weights."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from learn_to_steer.evaluation.score import Judge
+from learn_to_steer.evaluation import Scorer
 from learn_to_steer.geometry import Detection
 
 VOCABULARY = {"dog": "dog", "puppy": "dog", "cat": "cat"}
+DOG, CAT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))
 
 
-class LeftDog:
-    """Sees a dog left of a cat in every picture, and counts the pictures."""
+class StubDetector:
+    """Answers with ``find(image)`` and counts the images that it was shown."""
 
     name = "stub"
+    counting: float | None = None
     tells_colors = False
-    counting = None
-    identity: ClassVar = {"name": "stub"}
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[Image.Image], list[Detection]]) -> None:
+        self.find = find
+        self.identity = {"name": "stub"}
         self.seen = 0
 
     def detect(self, pictures: Any, asked: Any = None) -> list[list[Detection]]:
         self.seen += len(pictures)
-        found = [Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))]
-        return [list(found) for _ in pictures]
+        return [list(self.find(image)) for image in pictures]
 
 
 @pytest.fixture
-def left_dog(monkeypatch: pytest.MonkeyPatch) -> LeftDog:
-    detector = LeftDog()
-    monkeypatch.setattr("learn_to_steer.evaluation.run.find_detector", lambda name, device: Judge(detector, VOCABULARY))
-    return detector
+def stub_scorer() -> Callable[..., Scorer]:
+    """``stub_scorer(find, vocabulary)``: a scorer whose detector answers with ``find(image)``."""
+
+    def build(
+        find: Callable[[Image.Image], list[Detection]], vocabulary: Mapping[str, str] | None = VOCABULARY
+    ) -> Scorer:
+        return Scorer(StubDetector(find), vocabulary)
+
+    return build
+
+
+@pytest.fixture
+def left_dog(stub_scorer: Callable[..., Scorer]) -> Scorer:
+    """Sees a dog to the left of a cat in every image."""
+    return stub_scorer(lambda image: [DOG, CAT])
+
+
+@pytest.fixture
+def blank_model() -> Any:
+    """A model that draws white images of 480 x 480 pixels and cannot be steered."""
+
+    def pipe(prompt: list[str], **sampling: Any) -> Any:
+        return SimpleNamespace(images=[Image.new("RGB", (480, 480), "white") for _ in prompt])
+
+    return SimpleNamespace(pipe=pipe, sampling={}, fingerprints={}, steered=None)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from learn_to_steer.configs import ModelConfig
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation import model as models
-from learn_to_steer.evaluation.model import ModelConfig, open_model
+from learn_to_steer.evaluation.model import open_model
 from learn_to_steer.steering.memory import MemoryEstimate
 
 GIB = 2**30

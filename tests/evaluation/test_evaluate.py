@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, generator, open_model
+from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, noise_generator, open_model
 from learn_to_steer.prompts import parse
 
 PROMPTS = [{"prompt": "a dog to the left of a cat"}, {"prompt": "a cat to the left of a puppy"}]
@@ -35,7 +35,7 @@ def config(saved_sd, tmp_path):
 
 def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):
     told = []
-    summary = evaluate(config, lambda done, total: told.append((done, total)))
+    summary = evaluate(config, lambda done, total: told.append((done, total)), scorer=left_dog)
     out = tmp_path / "out"
     images = sorted(path.relative_to(out / "images").as_posix() for path in out.rglob("*.png"))
     assert images == [f"{index:05d}/samples/{k:04d}.png" for index in (0, 1) for k in (0, 1)]
@@ -57,39 +57,43 @@ def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):
 
 def test_a_baseline_is_evaluated_like_the_learned_objective(config, left_dog, tmp_path):
     settings = {"refinement": ((0.0, 1, 2.0),)}
-    summary = evaluate(replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings))
+    summary = evaluate(
+        replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings), scorer=left_dog
+    )
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [row["passes"] for row in rows] == [2, 2]
     assert list(summary["fingerprints"]) == ["denoiser"]
-    again = evaluate(replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings))
+    again = evaluate(
+        replace(config, objective="attend-and-excite", classifier=None, images=1, settings=settings), scorer=left_dog
+    )
     assert again["passes_per_image"] == summary["passes_per_image"] == 2
 
 
 def test_only_what_is_missing_is_made_again(config, left_dog, tmp_path):
     config = replace(config, batch=1, objective="none", classifier=None)
-    evaluate(config)
+    evaluate(config, scorer=left_dog)
     out = tmp_path / "out"
     lost = out / "images" / "00001" / "samples" / "0000.png"
     before, rows = lost.read_bytes(), (out / "results.jsonl").read_text()
     lost.unlink()
-    left_dog.seen = 0
-    evaluate(config)
-    assert left_dog.seen == 1
+    left_dog.detector.seen = 0
+    evaluate(config, scorer=left_dog)
+    assert left_dog.detector.seen == 1
     assert lost.read_bytes() == before
     again = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert [row | {"seconds": 0} for row in again] == [json.loads(line) | {"seconds": 0} for line in rows.splitlines()]
-    evaluate(replace(config, images=3))
-    assert left_dog.seen == 3
+    evaluate(replace(config, images=3), scorer=left_dog)
+    assert left_dog.detector.seen == 3
 
 
 def test_another_evaluation_is_not_mixed_in(config, left_dog, tmp_path):
     config = replace(config, objective="none", classifier=None, images=1)
-    evaluate(config)
+    evaluate(config, scorer=left_dog)
     with pytest.raises(DataError, match=r"another evaluation \(seed 0, now 1\)"):
-        evaluate(replace(config, seed=1))
+        evaluate(replace(config, seed=1), scorer=left_dog)
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "a cat to the right of a dog"}) + "\n")
     with pytest.raises(DataError, match="other prompts"):
-        evaluate(config)
+        evaluate(config, scorer=left_dog)
 
 
 def test_noise_depends_on_seed_prompt_and_index_only(saved_sd):
@@ -102,16 +106,18 @@ def test_noise_depends_on_seed_prompt_and_index_only(saved_sd):
 
 
 def test_generators_differ_in_every_part():
-    noises = [torch.randn(4, generator=generator(*key)) for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]]
+    noises = [
+        torch.randn(4, generator=noise_generator(*key)) for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]
+    ]
     assert len({tuple(noise.tolist()) for noise in noises}) == 4
-    assert torch.equal(noises[0], torch.randn(4, generator=generator(0, "a", 0)))
+    assert torch.equal(noises[0], torch.randn(4, generator=noise_generator(0, "a", 0)))
 
 
 def test_other_defaults_of_steering_are_another_evaluation(config, left_dog, tmp_path):
-    evaluate(replace(config, images=1))
+    evaluate(replace(config, images=1), scorer=left_dog)
     path = tmp_path / "out" / "config.json"
     stored = json.loads(path.read_text())
     assert stored["steering"]["passes"] == 1 and "checkpointing" not in stored["steering"]
     path.write_text(json.dumps(stored | {"steering": stored["steering"] | {"window": 0.4}}))
     with pytest.raises(DataError, match="another evaluation \\(steering"):
-        evaluate(replace(config, images=1))
+        evaluate(replace(config, images=1), scorer=left_dog)

@@ -1,10 +1,9 @@
-"""FOR's second stage: what the verifier misses is mended from the same noise, and the better picture is kept."""
+"""FOR's second stage: what the verifier misses is refined from the same noise, and the better image is kept."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from learn_to_steer.errors import UnknownNameError, UnsupportedError
 from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined
-from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.geometry import Detection
 from learn_to_steer.objectives._for_repair import ForRepair
 from learn_to_steer.prompts import parse
@@ -21,17 +19,15 @@ PROMPT = "a dog to the left of a cat"
 DOG, CAT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))
 
 
-class Told:
-    """Answers what it is told, picture after picture."""
+@pytest.fixture
+def verifier(stub_scorer):
+    """``verifier(*answers)``: answers with these detections, image after image."""
 
-    name, tells_colors, counting = "told", False, None
-    identity: ClassVar = {"name": "told"}
+    def build(*answers, vocabulary=None):
+        left = iter(answers)
+        return stub_scorer(lambda image: next(left), vocabulary or {"dog": "dog", "cat": "cat"})
 
-    def __init__(self, *answers: list[Detection]) -> None:
-        self.answers = list(answers)
-
-    def detect(self, pictures: Any, asked: Any = None) -> list[list[Detection]]:
-        return [self.answers.pop(0) for _ in pictures]
+    return build
 
 
 @pytest.fixture
@@ -40,8 +36,8 @@ def model(saved_sd):
 
 
 @pytest.fixture
-def mended(monkeypatch):
-    """The objects that were mended, call by call."""
+def refined(monkeypatch):
+    """The objects that were refined, call by call."""
     found = []
     begin = ForRepair.__init__
     monkeypatch.setattr(
@@ -54,47 +50,46 @@ def mended(monkeypatch):
     ("answers", "faulty", "second_is_kept"),
     [
         (([DOG], [DOG, CAT]), [1], True),  # the cat is missing, and found in the second try
-        (([DOG, CAT], [DOG]), [1], False),  # nothing is missing: the weakest is mended all the same
+        (([DOG, CAT], [DOG]), [1], False),  # nothing is missing: the weakest is refined all the same
         (([], [DOG]), [0, 1], True),
     ],
 )
-def test_the_better_of_two_tries_is_kept(model, mended, answers, faulty, second_is_kept):
+def test_the_better_of_two_tries_is_kept(model, verifier, refined, answers, faulty, second_is_kept):
     job = Job(PROMPT, tuple(parse(PROMPT)), 0)
-    (picture,) = draw_refined(model, Judge(Told(*answers), {"dog": "dog", "cat": "cat"}), [job], 3)
+    (kept,) = draw_refined(model, verifier(*answers), [job], 3)
     first = draw(model, [job], 3, steer=True)[0]
-    assert mended == [faulty]
-    assert np.array_equal(np.asarray(picture.image), np.asarray(first.image)) is not second_is_kept
-    # Two published steps of one pass each per try, and one pass more for every object that is mended.
-    assert first.report.passes == 2 and picture.report.passes == 2 * 2 + len(faulty)
+    assert refined == [faulty]
+    assert np.array_equal(np.asarray(kept.image), np.asarray(first.image)) is not second_is_kept
+    # Two published steps of one pass each per try, and one pass more for every object that is refined.
+    assert first.report.passes == 2 and kept.report.passes == 2 * 2 + len(faulty)
 
 
-def test_pictures_without_relations_are_drawn_once(model, mended):
-    (picture,) = draw_refined(model, Judge(Told(), {}), [Job("a dog", (), 0)], 3)
-    assert picture.report is None and mended == []
+def test_images_without_relations_are_generated_once(model, verifier, refined):
+    (only,) = draw_refined(model, verifier(), [Job("a dog", (), 0)], 3)
+    assert only.report is None and refined == []
 
 
-def test_a_verifier_needs_the_unified_loss(saved_sd, left_dog, tmp_path, monkeypatch):
+def test_a_verifier_needs_the_unified_loss(saved_sd, left_dog, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": PROMPT}) + "\n")
     config = EvaluateConfig(
-        model=str(saved_sd), objective="for-unified", prompts=str(prompts), detector="stub", verifier="stub"
+        model=str(saved_sd), objective="for-unified", prompts=str(prompts), images=1, steps=2, out=str(tmp_path / "out")
     )
-    config = replace(config, images=1, steps=2, out=str(tmp_path / "out"))
-    told = "learn_to_steer.evaluation.noise_refinement.find_detector"
-    monkeypatch.setattr(told, lambda name, device: Judge(left_dog, {"dog": "dog", "cat": "cat"}))
-    assert evaluate(config)["passes_per_image"] == 3
+    assert evaluate(config, scorer=left_dog, verifier=left_dog)["passes_per_image"] == 3
     assert json.loads((tmp_path / "out" / "config.json").read_text())["verified_by"] == {"name": "stub"}
+    other = replace(config, out=str(tmp_path / "other"))
     with pytest.raises(UnsupportedError, match="for-unified"):
-        evaluate(replace(config, objective="for-spatial", out=str(tmp_path / "other")))
+        evaluate(replace(other, objective="for-spatial"), scorer=left_dog, verifier=left_dog)
+    with pytest.raises(UnsupportedError, match="for-unified"):  # before the verifier is loaded
+        evaluate(replace(other, objective="for-spatial", verifier="no-such-detector"), scorer=left_dog)
     assert not (tmp_path / "other").exists()
-    monkeypatch.setattr(told, lambda name, device: Judge(left_dog, {"dog": "dog"}))
     with pytest.raises(UnknownNameError, match="cat"):
-        evaluate(replace(config, out=str(tmp_path / "other")))
+        evaluate(other, scorer=left_dog, verifier=replace(left_dog, vocabulary={"dog": "dog"}))
 
 
-def test_an_object_said_twice_is_mended_at_both_places(model, mended):
+def test_an_object_mentioned_twice_is_refined_at_both_places(model, verifier, refined):
     prompt = "a dog to the left of a cat and the dog is above a bird"
     answers = [[CAT, Detection("bird", 0.9, (0, 50, 20, 60))]] * 2
     vocabulary = {name: name for name in ("dog", "cat", "bird")}
-    draw_refined(model, Judge(Told(*answers), vocabulary), [Job(prompt, tuple(parse(prompt)), 0)], 3)
-    assert mended == [[0, 2]]  # dog, cat, the second dog, bird
+    draw_refined(model, verifier(*answers, vocabulary=vocabulary), [Job(prompt, tuple(parse(prompt)), 0)], 3)
+    assert refined == [[0, 2]]  # dog, cat, the second dog, bird

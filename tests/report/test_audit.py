@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.report.audit import agreement, audit_page
+from learn_to_steer.report.audit import agreement, audit_page, row_agreement
 
 
 @pytest.fixture
@@ -35,8 +35,10 @@ def test_page_shows_pictures_and_boxes_and_escapes_what_prompts_say(evaluation: 
     assert text.count('<rect x="1" y="2" width="29" height="38"/>') == 4
     assert "a &lt;dog&gt; &amp;" in text and "a <dog>" not in text and "dog <i>" not in text
     assert all(word in text for word in ("put('0000", 'viewBox="0 0 64 48"', "of 4 labelled"))
-    assert "$" not in text
+    assert "{{" not in text and "{%" not in text
+    assert '<text x="1" y="8" font-size="3.0">' in text  # inside the image, although the box is at its top
     assert audit_page(evaluation, count=4).read_text() == text
+    assert audit_page(evaluation, count=4, seed=1).read_text() != text
 
 
 def test_agreement(evaluation: Path) -> None:
@@ -54,7 +56,15 @@ def test_agreement(evaluation: Path) -> None:
 
 def test_folders_without_an_evaluation(evaluation: Path, tmp_path: Path) -> None:
     (evaluation / "images" / "00002" / "samples" / "0000.png").unlink()
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="is missing"):
         audit_page(evaluation)
     with pytest.raises(DataError, match="holds no evaluation"):
         audit_page(tmp_path / "nowhere")
+
+
+def test_images_of_one_prompt_are_not_independent() -> None:
+    rows = [{"index": n, "sample": k, "correct": n == 0} for n in (0, 1) for k in range(3)]
+    found = row_agreement(rows, {f"{n:05d}-{k:04d}": "right" for n in (0, 1) for k in range(3)})
+    assert (found["manual"], found["automatic"], found["same"]) == (1.0, 0.5, 0.5)
+    assert found["automatic_minus_manual"] == (-0.5, -1.0, 0.0)
+    assert found["same_interval"] == (0.0, 1.0)  # six independent images would give less

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from learn_to_steer.report import ObjectMaps, Shown, compare, draw_maps, grid, sheet
-from learn_to_steer.report.page import INK, PAPER, RIGHT, UNKNOWN, WRONG, text
+from learn_to_steer.report import ObjectMaps, Panel, comparison_page, contact_sheet, draw_maps, image_grid
+from learn_to_steer.report.layout import CORRECT, INK, PAPER, UNKNOWN, WRONG, text
 
 
 def count(page: Image.Image, color: str) -> int:
@@ -20,21 +20,21 @@ def picture() -> Image.Image:
 
 
 def test_frames_are_green_red_or_grey(picture):
-    base, steered = [Shown(picture, False)], [Shown(picture, True, "classifier 99% sure")]
-    page = compare([("a dog to the left of a cat", base, steered)])
-    assert count(page, RIGHT) == count(page, WRONG) > 1000
+    base, steered = [Panel(picture, False)], [Panel(picture, True, "classifier 99% sure")]
+    page = comparison_page([("a dog to the left of a cat", base, steered)])
+    assert count(page, CORRECT) == count(page, WRONG) > 1000
     assert count(page, UNKNOWN) == 0
-    assert count(compare([("a dog", [Shown(picture)], [])]), UNKNOWN) > 1000
+    assert count(comparison_page([("a dog", [Panel(picture)], [])]), UNKNOWN) > 1000
 
 
 def test_pictures_keep_their_shape(picture):
     tall = Image.new("RGB", (64, 128), "#3366cc")
-    page = compare([("a dog", [Shown(tall, True)], [])])
+    page = comparison_page([("a dog", [Panel(tall, True)], [])])
     assert count(page, "#3366cc") == 256 * 512
 
 
 def test_page_has_a_white_margin(picture):
-    pixels = np.asarray(compare([("a dog", [Shown(picture, True)], [Shown(picture, True)])]))
+    pixels = np.asarray(comparison_page([("a dog", [Panel(picture, True)], [Panel(picture, True)])]))
     for edge in (pixels[:20], pixels[-20:], pixels[:, :20], pixels[:, -20:]):
         assert (edge == 255).all()
 
@@ -52,14 +52,14 @@ def test_text_wraps_inside_its_width():
 
 def test_sheet_shows_every_image_in_reading_order():
     images = [Image.new("RGB", (16, 16), color) for color in ("#ff0000", "#00ff00", "#0000ff")]
-    page = sheet(images, [True, False, None], columns=2)
+    page = contact_sheet(images, [True, False, None], columns=2)
     cell = 128 + 8
     for color, (x, y) in zip(("#ff0000", "#00ff00", "#0000ff"), ((0, 0), (1, 0), (0, 1)), strict=True):
         left, top = 24 + x * (cell + 6), 24 + y * (cell + 6)
         assert page.getpixel((left + cell // 2, top + cell // 2)) == ImageColor.getrgb(color)
-    assert count(page, RIGHT) == count(page, WRONG) == count(page, UNKNOWN) == cell**2 - 128**2
+    assert count(page, CORRECT) == count(page, WRONG) == count(page, UNKNOWN) == cell**2 - 128**2
     with pytest.raises(ValueError, match="verdict"):
-        sheet(images, [True], columns=2)
+        contact_sheet(images, [True], columns=2)
 
 
 def test_maps_share_one_scale(picture):
@@ -67,7 +67,7 @@ def test_maps_share_one_scale(picture):
     values = np.full((1, 2, 2, 16, 16), 1 / 256, dtype=np.float32)
     values[0, 1, 1, 6:10, 6:10] = 8 / 256
     maps = ObjectMaps(("dog", "cat"), (1, 4), values)
-    page = draw_maps([("a dog above a cat", maps, [("base", picture)])], total=5)
+    page = draw_maps([("a dog above a cat", maps, [("base", picture)])], steps=5)
     bright = (np.asarray(page).astype(int) - (252, 255, 184)).__abs__().max(axis=-1) < 6
     rows, columns = bright.nonzero()
     spot = (rows < page.height - 50) & (columns > 130)
@@ -78,9 +78,34 @@ def test_maps_share_one_scale(picture):
 
 
 def test_a_grid_has_a_picture_under_every_head(picture):
-    rows = [("a dog left of a cat", [Shown(picture, False), Shown(picture, True)]), ("a bee", [Shown(picture)] * 2)]
-    page = grid(["unsteered", "steered"], rows)
-    assert count(page, RIGHT) == count(page, WRONG) > 500 and count(page, UNKNOWN) > 1000
+    rows = [("a dog left of a cat", [Panel(picture, False), Panel(picture, True)]), ("a bee", [Panel(picture)] * 2)]
+    page = image_grid(["unsteered", "steered"], rows)
+    assert count(page, CORRECT) == count(page, WRONG) > 500 and count(page, UNKNOWN) > 1000
     assert count(page, INK) > 50
-    with pytest.raises(ValueError, match="2 pictures"):
-        grid(["unsteered", "steered"], [("a dog", [Shown(picture)])])
+    with pytest.raises(ValueError, match="2 images"):
+        image_grid(["unsteered", "steered"], [("a dog", [Panel(picture)])])
+
+
+def test_pairs_stand_two_in_a_row(picture):
+    one, two, three = (comparison_page([("a dog", [Panel(picture)] * n, [Panel(picture)] * n)]).size for n in (1, 2, 3))
+    assert one[1] == two[1] < three[1]
+    assert one[0] < two[0] == three[0]
+
+
+def test_centred_text_has_equal_margins():
+    inked = np.nonzero((np.asarray(text("oooo", 201, align="center")) != 255).any(axis=(0, 2)))[0]
+    assert abs(inked.min() - (200 - inked.max())) <= 2
+    assert np.nonzero((np.asarray(text("oooo", 201)) != 255).any(axis=(0, 2)))[0].min() <= 2
+
+
+def test_every_map_stands_in_the_row_of_its_image(picture):
+    values = np.zeros((2, 1, 1, 16, 16), dtype=np.float32)
+    values[1] = 1
+    maps = ObjectMaps(("dog",), (1,), values)
+    page = np.asarray(draw_maps([("a dog", maps, [("base", picture), ("steered", picture)])], steps=5)).astype(int)
+    first_map = slice(24 + 130 + 6, 24 + 130 + 6 + 96)
+    bright, dark = (
+        (abs(page[:-40, first_map] - color).max(axis=-1) < 6).nonzero()[0] for color in ((252, 255, 184), (13, 8, 35))
+    )
+    assert len(bright) == len(dark) == 96 * 96
+    assert dark.max() < bright.min()  # the second image's map is below the first one's

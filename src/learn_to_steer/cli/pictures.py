@@ -15,12 +15,10 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import DataError, PromptError, UnknownNameError
-from learn_to_steer.evaluation import Job, Model, Picture, draw, find_detector, judge, open_model
+from learn_to_steer.evaluation import GeneratedImage, Job, Model, Scorer, draw, load_scorer, open_model, png_bytes
 from learn_to_steer.evaluation.model import LEARNED
-from learn_to_steer.evaluation.run import png
-from learn_to_steer.evaluation.score import Judge
 from learn_to_steer.prompts import Relation, load_nlp, locate, parse
-from learn_to_steer.report import ObjectMaps, Shown, Trace, compare, draw_maps, object_maps
+from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
 from learn_to_steer.steering.inputs import check_predicates
 
 log = logging.getLogger(__name__)
@@ -34,8 +32,8 @@ class _Drawn:
 
     prompt: str
     relations: Relations
-    base: list[Picture]
-    steered: list[Picture]
+    base: list[GeneratedImage]
+    steered: list[GeneratedImage]
     verdicts: list[tuple[Verdict, Verdict]]
     maps: ObjectMaps | None
 
@@ -88,12 +86,12 @@ def _relations(config: GenerateConfig) -> list[Relations]:
     return found
 
 
-def _detector(model: Model) -> Judge | None:
-    """A judge for the frames' colours, where one is known that knows all that the model draws."""
+def _detector(model: Model) -> Scorer | None:
+    """The scorer for the frames' colours, where a detector is known that knows all that the model draws."""
     if model.variant.detector is None:
         return None
     try:
-        return find_detector(model.variant.detector)
+        return load_scorer(model.variant.detector)
     except DataError as error:
         log.debug("pictures are not judged: %s", error)
         return None
@@ -105,7 +103,7 @@ class _Ticker:
     def __init__(self, on_progress: Callable[[int, int], None], total: int) -> None:
         self._on_progress, self._total, self._done = on_progress, total, 0
 
-    def watching(self, trace: Trace) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    def watching(self, trace: LatentTrajectory) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
         def on_step(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
             self._done += 1
             self._on_progress(min(self._done, self._total), self._total)
@@ -115,12 +113,12 @@ class _Ticker:
 
 
 def _draw(
-    model: Model, prompt: str, relations: Relations, config: GenerateConfig, detector: Judge | None, ticker: _Ticker
+    model: Model, prompt: str, relations: Relations, config: GenerateConfig, detector: Scorer | None, ticker: _Ticker
 ) -> _Drawn:
     jobs = [Job(prompt, relations, index) for index in range(config.images)]
-    traces = [Trace(model.sampling["num_inference_steps"]) for _ in range(2)]
+    traces = [LatentTrajectory(model.sampling["num_inference_steps"]) for _ in range(2)]
     base = draw(model, jobs, config.seed, steer=False, on_step=ticker.watching(traces[0]))
-    steered: list[Picture] = []
+    steered: list[GeneratedImage] = []
     maps = None
     if model.steered and relations:
         steered = draw(model, jobs, config.seed, steer=True, on_step=ticker.watching(traces[1]))
@@ -140,14 +138,16 @@ def _draw(
     return _Drawn(prompt, relations, base, steered, verdicts, maps)
 
 
-def _verdicts(pictures: list[Picture], prompt: str, relations: Relations, detector: Judge | None) -> list[Verdict]:
+def _verdicts(
+    pictures: list[GeneratedImage], prompt: str, relations: Relations, detector: Scorer | None
+) -> list[Verdict]:
     """What the detector says of each picture; None where it cannot tell."""
     if detector is None or not relations:
         return [None] * len(pictures)
     wanted = BenchmarkPrompt(0, prompt, relations, {})
-    found = detector.look([picture.image for picture in pictures], [wanted] * len(pictures))
+    found = detector.detect([picture.image for picture in pictures], [wanted] * len(pictures))
     try:
-        return [judge(wanted, boxes, detector.vocabulary) for boxes in found]
+        return [detector.score(wanted, boxes) for boxes in found]
     except UnknownNameError as error:
         log.debug("pictures are not judged: %s", error)
         return [None] * len(pictures)
@@ -171,7 +171,7 @@ def _write(out: Path, config: GenerateConfig, model: Model, drawn: list[_Drawn])
         named = [relation.as_list() for relation in done.relations]
         report.append({"prompt": done.prompt, "relations": named, "images": images})
         pages.append((done.prompt, *_columns(done, config.objective)))
-    _save(out / "compare.png", compare(pages))
+    _save(out / "compare.png", comparison_page(pages))
     blocks = [(done.prompt, done.maps, _sides(done)) for done in drawn if done.maps]
     if blocks:
         _save(out / "maps.png", draw_maps(blocks, model.sampling["num_inference_steps"]))
@@ -179,17 +179,17 @@ def _write(out: Path, config: GenerateConfig, model: Model, drawn: list[_Drawn])
     storage.write_json(out / "report.json", facts | {"prompts": report})
 
 
-def _columns(done: _Drawn, objective: str) -> tuple[list[Shown], list[Shown]]:
+def _columns(done: _Drawn, objective: str) -> tuple[list[Panel], list[Panel]]:
     if not done.relations:
         plain = "no relation to steer to"
-        return [Shown(one.image) for one in done.base], [Shown(one.image, note=plain) for one in done.steered]
+        return [Panel(one.image) for one in done.base], [Panel(one.image, note=plain) for one in done.steered]
     base = [
-        Shown(picture.image, _correct(verdict), _reason(verdict))
+        Panel(picture.image, _correct(verdict), _reason(verdict))
         for picture, (verdict, _) in zip(done.base, done.verdicts, strict=True)
     ]
     sure = objective == LEARNED  # what the others report is no probability
     steered = [
-        Shown(picture.image, _correct(verdict), (sure and _sureness(picture, done.relations)) or _reason(verdict))
+        Panel(picture.image, _correct(verdict), (sure and _sureness(picture, done.relations)) or _reason(verdict))
         for picture, (_, verdict) in zip(done.steered, done.verdicts, strict=False)
     ]
     return base, steered
@@ -203,7 +203,7 @@ def _reason(verdict: Verdict) -> str:
     return str(verdict["reason"]) if verdict else ""
 
 
-def _sureness(picture: Picture, relations: Relations) -> str:
+def _sureness(picture: GeneratedImage, relations: Relations) -> str:
     """How sure the classifier is of each relation, in words."""
     sure = picture.report.probability if picture.report else []
     if len(relations) == 1 and sure:
@@ -238,4 +238,4 @@ def _word(verdict: dict[str, Any]) -> str:
 
 
 def _save(path: Path, picture: Image) -> None:
-    storage.write_atomic(path, png(picture))
+    storage.write_atomic(path, png_bytes(picture))

@@ -1,33 +1,36 @@
-"""Measure a model, steered or not: generate, detect, score, summarise; resumable after a kill.
+"""Measure a model, steered or not: generate images, score them with a detector, summarise.
 
-``evaluate`` runs a benchmark into a folder of GenEval's layout, ``score`` judges pictures that are there already.
-Their parts serve the command line as well:
-``open_model`` (pipeline and steering), ``draw`` (pictures whose noise depends on seed, prompt and index only)
-and ``find_detector`` and ``judge`` (boxes and the verdict on them).
+``evaluate`` runs a benchmark into a folder of GenEval's layout and can be continued after a stop; ``score`` scores
+images that are there already. Their parts are useful alone: ``open_model`` (pipeline and steering), ``draw`` (images
+whose noise depends on seed, prompt and index only) and ``load_scorer`` (a tested detector, and its verdicts).
 """
 
 from learn_to_steer.configs import EvaluateConfig, ModelConfig, ScoreConfig
-from learn_to_steer.evaluation.generate import Job, Picture, draw, generator
+from learn_to_steer.evaluation.evaluate_model import evaluate
+from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, noise_generator
+from learn_to_steer.evaluation.image_folders import image_path, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
-from learn_to_steer.evaluation.rescore import score
-from learn_to_steer.evaluation.run import evaluate
-from learn_to_steer.evaluation.score import find_detector, judge
-from learn_to_steer.evaluation.summary import compared, summarise
+from learn_to_steer.evaluation.results import summarise
+from learn_to_steer.evaluation.run_comparison import compare_rows
+from learn_to_steer.evaluation.score_images import score
+from learn_to_steer.evaluation.scoring import Scorer, load_scorer
 
 __all__ = [
     "EvaluateConfig",
+    "GeneratedImage",
     "Job",
     "Model",
     "ModelConfig",
-    "Picture",
     "ScoreConfig",
-    "compared",
+    "Scorer",
+    "compare_rows",
     "draw",
     "evaluate",
-    "find_detector",
-    "generator",
-    "judge",
+    "image_path",
+    "load_scorer",
+    "noise_generator",
     "open_model",
+    "png_bytes",
     "score",
     "summarise",
 ]

@@ -1,8 +1,9 @@
-"""FOR-like noise refinement: look at the finished picture, mend what is missing from the same noise, keep the better.
+"""Noise refinement after FOR: check the finished image, generate it again from refined noise, keep the better one.
 
-*Source:* FOR, arXiv 2503.06506, stage 2. *Differs:* any detector answers in place of a VQA model and of questions
-written by a language model: an object's "yes" is its best score, a relation's whether its boxes hold it. Where the
-verifier is also the detector that scores, the score is the better of two tries by the scorer's own eye: name another.
+Source: FOR, arXiv 2503.06506, stage 2. Differs: a detector takes the place of the VQA model and of the questions that
+a language model writes. An object's answer is its best detection score, a relation's is whether its boxes hold it.
+If the verifier is also the detector that scores the results, the score is that of the better of two tries in its own
+eyes: use another one.
 """
 
 from __future__ import annotations
@@ -13,71 +14,65 @@ from dataclasses import replace
 from learn_to_steer import catalog
 from learn_to_steer.benchmarks import BenchmarkPrompt, found_as
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.evaluation.generate import Job, Picture, draw
+from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
 from learn_to_steer.evaluation.model import Model
-from learn_to_steer.evaluation.score import Judge, find_detector, judge
-from learn_to_steer.evaluation.self_test import require_knowing
-from learn_to_steer.geometry import Detection
+from learn_to_steer.evaluation.scoring import Scorer
 from learn_to_steer.objectives._for_repair import ForRepair
 from learn_to_steer.steering import Steerer
 
-DOUBT = 0.5  # an object whose "yes" is below this is mended
+OBJECTIVE = "for-unified"
+DOUBT = 0.5  # an object with an answer below this is refined
 
 
-def find_verifier(name: str, objective: str, prompts: Sequence[BenchmarkPrompt], device: str = "cpu") -> Judge:
-    """The detector called ``name`` on ``device``, for the second stage of ``objective``.
-
-    Raises UnsupportedError for another objective than FOR's unified loss, UnknownNameError for an object of ``prompts``
-    that the detector cannot see.
-    """
-    if catalog.normal(objective) != "for-unified":
-        raise UnsupportedError("a verifier belongs to FOR's second stage: use it with the objective for-unified")
-    verifier = find_detector(name, device)
-    require_knowing(verifier)
-    for prompt in prompts:
-        judge(prompt, [], verifier.vocabulary)
-    return verifier
+def require_unified_loss(objective: str) -> None:
+    """Raise UnsupportedError unless ``objective`` is FOR's unified loss, the only one with a second stage."""
+    if catalog.normal(objective) != OBJECTIVE:
+        raise UnsupportedError(f"a verifier belongs to FOR's second stage: use it with the objective {OBJECTIVE}")
 
 
-def draw_refined(model: Model, verifier: Judge, jobs: Sequence[Job], seed: int) -> list[Picture]:
-    """As ``draw`` (steered), each picture or its second try, whichever ``verifier`` says yes to more.
+def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int) -> list[GeneratedImage]:
+    """Generate steered images as ``draw`` does, each a second time from refined noise, and keep the better ones.
 
-    ``model`` is steered by FOR's unified loss. Seconds and passes are those of both.
+    Args:
+        model: A model steered by FOR's unified loss.
+        verifier: Says which objects are doubtful, and which image is better.
+        jobs: The images to generate.
+        seed: Seed of all noise.
+
+    Returns:
+        One image per job; seconds and passes are those of both tries. Images without relations are generated once.
     """
     assert model.steered is not None
-    first = draw(model, jobs, seed, steer=True)
-    kept = []
-    for job, picture in zip(jobs, first, strict=True):
+    images = []
+    for job, first in zip(jobs, draw(model, jobs, seed, steer=True), strict=True):
         if not job.relations:
-            kept.append(picture)
+            images.append(first)
             continue
-        answers, sure = _asked(verifier, job, picture)
-        doubted = [n for n, answer in enumerate(answers) if answer < DOUBT] or [answers.index(min(answers))]
-        repair = ForRepair(doubted)
-        settings = model.steered.config.changed(profile="for-refinement", refinement=repair.schedule["refinement"])
-        steered = Steerer(repair, settings).on(model.pipe)
+        answers, confidence = _verify(verifier, job, first)
+        doubtful = [n for n, answer in enumerate(answers) if answer < DOUBT] or [answers.index(min(answers))]
+        stage2 = ForRepair(doubtful)
+        settings = model.steered.config.changed(profile="for-refinement", refinement=stage2.schedule["refinement"])
+        steered = Steerer(stage2, settings).on(model.pipe)
         second = draw(replace(model, steered=steered), [job], seed, steer=True)[0]
-        better = second if _asked(verifier, job, second)[1] > sure else picture
-        kept.append(_with_cost(better, picture, second))
-    return kept
+        other, better = (first, second) if _verify(verifier, job, second)[1] > confidence else (second, first)
+        images.append(_with_cost_of_both(better, other))
+    return images
 
 
-def _asked(verifier: Judge, job: Job, picture: Picture) -> tuple[list[float], float]:
-    """The "yes" of each object, in the order of their numbers, and the mean over objects and relations."""
+def _verify(verifier: Scorer, job: Job, generated: GeneratedImage) -> tuple[list[float], float]:
+    """The answer for each object, in order of the objects' numbers, and the mean over objects and relations."""
     prompt = BenchmarkPrompt(0, job.prompt, job.relations, {})
-    boxes: list[Detection] = verifier.look([picture.image], [prompt])[0]
-    # An object said twice is two to steering, which tells them by their place in the prompt.
-    ends = [end for r in job.relations for end in ((r.subject, r.subject_span), (r.object, r.object_span))]
-    best = [next(iter(found_as(name, boxes, verifier.vocabulary)), None) for name, _ in dict.fromkeys(ends)]
+    detections = verifier.detect([generated.image], [prompt])[0]
+    # An object mentioned twice is two objects to steering, which tells them apart by their place in the prompt.
+    mentions = [end for r in job.relations for end in ((r.subject, r.subject_span), (r.object, r.object_span))]
+    best = [next(iter(found_as(name, detections, verifier.vocabulary)), None) for name, _ in dict.fromkeys(mentions)]
     answers = [0.0 if one is None else one.score for one in best]
-    held = judge(prompt, boxes, verifier.vocabulary)["held"]
+    held = verifier.score(prompt, detections)["held"]
     return answers, sum([*answers, *map(float, held)]) / (len(answers) + len(held))
 
 
-def _with_cost(kept: Picture, first: Picture, second: Picture) -> Picture:
-    """``kept`` with what both tries cost."""
-    assert first.report is not None and second.report is not None and kept.report is not None
-    other = second if kept is first else first
-    assert other.report is not None
-    steps = [*other.report.steps, *kept.report.steps]
-    return Picture(kept.image, replace(kept.report, steps=steps), first.seconds + second.seconds)
+def _with_cost_of_both(better: GeneratedImage, other: GeneratedImage) -> GeneratedImage:
+    """``better`` with the seconds and steps of both tries."""
+    assert better.report is not None and other.report is not None
+    steps = [*other.report.steps, *better.report.steps]
+    return GeneratedImage(better.image, replace(better.report, steps=steps), better.seconds + other.seconds)

@@ -1,9 +1,15 @@
-"""Pictures that people look at: base beside steered, attention over the steps, uncurated sheets. Pillow only."""
+"""Pages to look at: base beside steered images, attention maps over the steps, contact sheets, an audit by eye."""
 
-from learn_to_steer.report.attention import ObjectMaps, Trace, object_maps
-from learn_to_steer.report.compare import Shown, compare
-from learn_to_steer.report.grid import grid
-from learn_to_steer.report.maps import draw_maps
-from learn_to_steer.report.sheet import sheet
+from learn_to_steer.report.attention_maps import LatentTrajectory, ObjectMaps, draw_maps, object_maps
+from learn_to_steer.report.pages import Panel, comparison_page, contact_sheet, image_grid
 
-__all__ = ["ObjectMaps", "Shown", "Trace", "compare", "draw_maps", "grid", "object_maps", "sheet"]
+__all__ = [
+    "LatentTrajectory",
+    "ObjectMaps",
+    "Panel",
+    "comparison_page",
+    "contact_sheet",
+    "draw_maps",
+    "image_grid",
+    "object_maps",
+]

@@ -1,4 +1,4 @@
-"""Pictures whose noise depends on seed, prompt and index only, whatever batch they are made in."""
+"""Generate images whose noise depends on seed, prompt and index only, whatever batch they are in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from learn_to_steer.steering import ImageReport
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make: the ``index``-th of ``prompt``, whose relations are known (and may be none)."""
+    """One image to generate.
+
+    Attributes:
+        prompt: The prompt.
+        relations: The relations to steer to; may be empty.
+        index: Number of the image among those of the same prompt.
+    """
 
     prompt: str
     relations: tuple[Relation, ...]
@@ -26,16 +32,22 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture, what steering did to it (None: it was not steered), and its share of the call's seconds."""
+class GeneratedImage:
+    """One generated image.
+
+    Attributes:
+        image: The image.
+        report: What steering did; None if the image was not steered.
+        seconds: Its share of the time of the pipeline call.
+    """
 
     image: Image
     report: ImageReport | None
     seconds: float
 
 
-def generator(seed: int, prompt: str, index: int) -> torch.Generator:
-    """The random numbers of one image; on the CPU, so that they are the same on every device."""
+def noise_generator(seed: int, prompt: str, index: int) -> torch.Generator:
+    """Make the random generator of one image, on the CPU so that its noise is the same on every device."""
     digest = hashlib.sha256(f"{seed}\n{index}\n{prompt}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -47,15 +59,25 @@ def draw(
     *,
     steer: bool,
     on_step: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]] | None = None,
-) -> list[Picture]:
-    """Make all ``jobs`` in one pipeline call, in order, steered or not.
+) -> list[GeneratedImage]:
+    """Generate images in one pipeline call.
 
-    ``on_step`` is the pipeline's ``callback_on_step_end``. Raises PromptError for a relation that the
-    classifier cannot ask for or a word that the model does not read.
+    Args:
+        model: The pipeline with its sampling and steering.
+        jobs: The images to generate.
+        seed: Seed of all noise.
+        steer: Whether to steer; only a model with steering, and only jobs with relations are steered.
+        on_step: The pipeline's ``callback_on_step_end``.
+
+    Returns:
+        One image per job, in order.
+
+    Raises:
+        PromptError: The classifier does not know a relation, or the model does not read a word.
     """
     arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],
-        "generator": [generator(seed, job.prompt, job.index) for job in jobs],
+        "generator": [noise_generator(seed, job.prompt, job.index) for job in jobs],
     }
     if on_step is not None:
         arguments["callback_on_step_end"] = on_step
@@ -67,4 +89,4 @@ def draw(
     else:
         output = model.pipe(**arguments)
     seconds = (time.monotonic() - began) / len(jobs)
-    return [Picture(image, report, seconds) for image, report in zip(output.images, reports, strict=True)]
+    return [GeneratedImage(image, report, seconds) for image, report in zip(output.images, reports, strict=True)]

@@ -1,22 +1,27 @@
-"""The numbers of a summary, on verdicts that can be checked by hand."""
+"""The numbers of a summary and of a comparison, on verdicts that can be checked by hand."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.detectors._protocol import Detector
 from learn_to_steer.errors import UnknownNameError
-from learn_to_steer.evaluation import compared, judge, summarise
+from learn_to_steer.evaluation import Scorer, compare_rows, summarise
 from learn_to_steer.geometry import Detection
 from learn_to_steer.prompts import parse
 
-VOCABULARY = {"dog": "dog", "cat": "cat", "cow": "cow"}
+# Only the vocabulary matters here: the detections are given.
+SCORER = Scorer(cast(Detector, None), {"dog": "dog", "cat": "cat", "cow": "cow"})
 LEFT, RIGHT, NEARLY, LOW = (0, 20, 20, 40), (40, 20, 60, 40), (3, 20, 23, 40), (0, 60, 20, 80)
 
 
 def row(index: int, text: str, **boxes: tuple[int, ...]) -> dict:
     prompt = BenchmarkPrompt(index, text, parse(text), {})
-    verdict = judge(prompt, [Detection(name, 0.9, box) for name, box in boxes.items()], VOCABULARY)
+    verdict = SCORER.score(prompt, [Detection(name, 0.9, box) for name, box in boxes.items()])
     facts = {"index": index, "relations": [r.as_list() for r in prompt.relations], "converged": index == 0}
     return facts | verdict | {"passes": 4 * index, "checks": 1, "seconds": 0.5}
 
@@ -56,22 +61,23 @@ def test_summary(rows):
     assert low == 0.0 <= summary["accuracy"] <= high
 
 
-def test_each_once_asks_for_one_of_every_object_and_only_where_something_is_placed():
+def test_exactly_one_is_about_the_objects_of_relations_only():
     text = "a dog to the left of a cat"
     prompt = BenchmarkPrompt(0, text, parse(text), {})
     facts = {"index": 0, "sample": 0, "prompt": text, "relations": [r.as_list() for r in prompt.relations]}
 
     def drawn(*names: str) -> dict:
         boxes = [Detection(name, 0.9, LEFT if name == "dog" else RIGHT) for name in names]
-        return facts | judge(prompt, boxes, VOCABULARY)
+        return facts | SCORER.score(prompt, boxes)
 
     rows = [drawn("dog", "cat"), drawn("dog", "cat", "cow"), drawn("dog", "dog", "cat"), drawn("cat")]
     assert [one["once"] for one in rows] == [True, True, False, False]
+    assert drawn("dog", "dog", "cat", "cat")["once"] is False
     unplaced = facts | {"relations": [], "held": [], "on_axis": [], "once": None}
     assert summarise([*rows, rows[0] | unplaced])["each_once"] == 0.5
     assert summarise([rows[0] | unplaced])["each_once"] is None
-    assert compared(rows[:1], rows[2:3])["once"] == [1.0, 1.0, 1.0]
-    assert "once" not in compared(rows[:1], [rows[2] | {"once": None}])
+    assert compare_rows(rows[:1], rows[2:3])["once"] == [1.0, 1.0, 1.0]
+    assert "once" not in compare_rows(rows[:1], [rows[2] | {"once": None}])
 
 
 def test_shares_of_nothing_are_none():
@@ -97,6 +103,24 @@ def test_diagonals_ask_for_both_axes(predicate, right):
 def test_the_best_box_of_a_class_counts_and_unknown_objects_are_refused():
     prompt = BenchmarkPrompt(0, "a dog above a cat", parse("a dog above a cat"), {})
     found = [Detection("dog", 0.9, LEFT), Detection("dog", 0.4, LOW), Detection("cat", 0.9, (0, 60, 20, 80))]
-    assert judge(prompt, found, VOCABULARY)["correct"]
+    assert SCORER.score(prompt, found)["correct"]
     with pytest.raises(UnknownNameError, match="cat"):
-        judge(prompt, [], {"dog": "dog"})
+        replace(SCORER, vocabulary={"dog": "dog"}).score(prompt, [])
+
+
+def test_an_image_may_fail_in_two_ways_and_kinds_keep_their_order():
+    one = row(0, "a dog to the left of a cat below a cow", dog=RIGHT, cat=LEFT)
+    assert one["reason"].startswith("missing: cow; wrong side: ")
+    assert list(summarise([one])["failures"].items()) == [("missing", 1), ("wrong side", 1)]
+
+
+def test_runs_are_compared_on_the_images_that_both_have(rows):
+    ours = [one | {"sample": n, "prompt": str(one["index"])} for n, one in enumerate(rows)]
+    found = compare_rows(ours, [one | {"correct": True} for one in ours[1:3]])
+    assert found["images"] == 2
+    assert found["correct"] == [-1.0, -1.0, -1.0]  # neither of the two is correct here
+    assert found["present"] == [0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="no image in common"):
+        compare_rows(ours[:1], ours[1:])
+    with pytest.raises(ValueError, match="number 1 is '1' here and 'other' there"):
+        compare_rows(ours, [ours[2] | {"prompt": "other"}])

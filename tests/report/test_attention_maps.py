@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from learn_to_steer.prompts import parse
-from learn_to_steer.report import Trace, object_maps
+from learn_to_steer.report import LatentTrajectory, object_maps
 
 PROMPT = "a dog to the left of a teddy bear"
 
 
 def test_maps_of_kept_latents(tiny_sd):
-    trace = Trace(steps=4, keep=3)
+    trace = LatentTrajectory(steps=4, keep=3)
     noise = torch.randn(2, 16, 12, 8, generator=torch.Generator().manual_seed(0))
     arguments = {"num_inference_steps": 4, "height": 96, "width": 64, "latents": noise, "output_type": "latent"}
     tiny_sd([PROMPT] * 2, callback_on_step_end=trace, **arguments)
@@ -29,6 +29,6 @@ def test_maps_of_kept_latents(tiny_sd):
 
 
 def test_one_step_leaves_nothing_to_show(tiny_sd):
-    trace = Trace(steps=1)
+    trace = LatentTrajectory(steps=1)
     tiny_sd(PROMPT, num_inference_steps=1, height=64, width=64, callback_on_step_end=trace, output_type="latent")
     assert trace.kept == {}

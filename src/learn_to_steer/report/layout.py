@@ -1,4 +1,4 @@
-"""Bricks of every page: text that wraps, frames that say right or wrong, pieces in rows and columns."""
+"""Building blocks of a page: wrapped text, framed images, rows and columns."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 
 INK, SOFT, PAPER = "#1b1f24", "#5f6b76", "#ffffff"
-RIGHT, WRONG, UNKNOWN = "#2f9e44", "#d6336c", "#c4cbd2"
+CORRECT, WRONG, UNKNOWN = "#2f9e44", "#d6336c", "#c4cbd2"
 MARGIN = 24
 Align = Literal["left", "center"]
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pages at ``size`` pixels."""
     return ImageFont.load_default(size)
 
 
 def text(words: str, width: int, size: int = 15, color: str = INK, align: Align = "left") -> Image.Image:
-    """``words`` wrapped at ``width`` pixels, as a strip of that width; long words are broken."""
+    """Write text on a strip.
+
+    Args:
+        words: The text; words too long for a line are broken.
+        width: Width of the strip in pixels, at which lines are wrapped.
+        size: Height of the font in pixels.
+        color: Colour of the font.
+        align: Where lines stand in the strip.
+
+    Returns:
+        The strip, as high as the lines need.
+    """
     lines = _wrap(words, width, size)
     height = round(size * 1.4)
     strip = Image.new("RGB", (width, height * len(lines)), PAPER)
@@ -31,17 +43,27 @@ def text(words: str, width: int, size: int = 15, color: str = INK, align: Align 
     return strip
 
 
-def framed(picture: Image.Image, correct: bool | None, size: tuple[int, int], border: int = 5) -> Image.Image:
-    """``picture`` at ``size`` (width, height), in a green frame when correct, red when wrong, grey when unknown."""
-    color = UNKNOWN if correct is None else RIGHT if correct else WRONG
+def framed(image: Image.Image, correct: bool | None, size: tuple[int, int], border: int = 5) -> Image.Image:
+    """Resize an image and put it in a frame.
+
+    Args:
+        image: The image.
+        correct: The verdict: green frame if correct, red if wrong, grey if None.
+        size: Width and height of the resized image in pixels.
+        border: Width of the frame in pixels.
+
+    Returns:
+        The framed image.
+    """
+    color = UNKNOWN if correct is None else CORRECT if correct else WRONG
     width, height = size
     frame = Image.new("RGB", (width + 2 * border, height + 2 * border), color)
-    frame.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), (border, border))
+    frame.paste(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), (border, border))
     return frame
 
 
 def column(pieces: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Pieces below each other, flush left, on paper."""
+    """Put pieces below each other, flush left, ``gap`` pixels apart."""
     width = max(piece.width for piece in pieces)
     page = Image.new("RGB", (width, sum(piece.height for piece in pieces) + gap * (len(pieces) - 1)), PAPER)
     top = 0
@@ -52,7 +74,7 @@ def column(pieces: Sequence[Image.Image], gap: int = 8) -> Image.Image:
 
 
 def row(pieces: Sequence[Image.Image], gap: int = 12, middle: bool = False) -> Image.Image:
-    """Pieces beside each other, on paper, flush at the top or centred."""
+    """Put pieces beside each other, ``gap`` pixels apart, flush at the top or vertically centred."""
     height = max(piece.height for piece in pieces)
     page = Image.new("RGB", (sum(piece.width for piece in pieces) + gap * (len(pieces) - 1), height), PAPER)
     left = 0
@@ -62,17 +84,17 @@ def row(pieces: Sequence[Image.Image], gap: int = 12, middle: bool = False) -> I
     return page
 
 
-def margined(page: Image.Image, margin: int = MARGIN) -> Image.Image:
-    """The page with white around it."""
-    sheet = Image.new("RGB", (page.width + 2 * margin, page.height + 2 * margin), PAPER)
-    sheet.paste(page, (margin, margin))
-    return sheet
+def with_margin(page: Image.Image, margin: int = MARGIN) -> Image.Image:
+    """Add a white margin of ``margin`` pixels on every side."""
+    larger = Image.new("RGB", (page.width + 2 * margin, page.height + 2 * margin), PAPER)
+    larger.paste(page, (margin, margin))
+    return larger
 
 
-def shown_size(picture: Image.Image, side: int = 256) -> tuple[int, int]:
-    """The size to show a picture at: its shorter side ``side`` pixels, its shape kept."""
-    factor = side / min(picture.size)
-    return round(picture.width * factor), round(picture.height * factor)
+def scaled_size(image: Image.Image, side: int = 256) -> tuple[int, int]:
+    """Width and height of ``image`` once its shorter side is ``side`` pixels long."""
+    factor = side / min(image.size)
+    return round(image.width * factor), round(image.height * factor)
 
 
 def _wrap(words: str, width: int, size: int) -> list[str]:

@@ -1,0 +1,226 @@
+"""Evaluate a model: generate images, score them, summarise. A stopped evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from learn_to_steer import benchmarks, storage
+from learn_to_steer.benchmarks import Rule
+from learn_to_steer.configs import EvaluateConfig
+from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path, png_bytes
+from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
+from learn_to_steer.evaluation.prompt_selection import PromptSelection
+from learn_to_steer.evaluation.results import (
+    Key,
+    Row,
+    library_versions,
+    prompt_fields,
+    prompts_digest,
+    row_key,
+    summarise,
+    write_rows,
+)
+from learn_to_steer.evaluation.run_comparison import compare_runs, load_reference
+from learn_to_steer.evaluation.scoring import (
+    Scorer,
+    default_detector,
+    load_scorer,
+    require_finite,
+    require_repeatable,
+    require_some,
+)
+from learn_to_steer.loading import resolve_device
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What every batch of one evaluation needs."""
+
+    config: EvaluateConfig
+    model: Model
+    scorer: Scorer
+    verifier: Scorer | None
+    rule: Rule
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.out)
+
+    def resolved(self) -> dict[str, Any]:
+        """What the settings came to, and the identities of everything that decides the results."""
+        steered = self.model.steered
+        return {
+            "sampling": self.model.sampling,
+            "fingerprints": self.model.fingerprints,
+            "judged_by": self.scorer.identity,
+            **({"steering": steered.config.image_settings()} if steered else {}),
+            **({"verified_by": self.verifier.identity} if self.verifier else {}),
+        }
+
+    def make(self, batch: Sequence[PromptImage], check_detector: bool) -> None:
+        """Generate, save and score one batch. The row comes last, so that an image with a row is whole."""
+        jobs = [Job(prompt.prompt, prompt.relations, sample) for prompt, sample, _ in batch]
+        seed = self.config.seed
+        if self.verifier is None:
+            generated = draw(self.model, jobs, seed, steer=True)
+        else:
+            generated = draw_refined(self.model, self.verifier, jobs, seed)
+        if check_detector:
+            require_repeatable(self.scorer, generated[0].image, batch[0].prompt)
+        detected = self.scorer.detect([one.image for one in generated], [target.prompt for target in batch])
+        for detections in detected:
+            require_finite(detections)
+        for target, one, detections in zip(batch, generated, detected, strict=True):
+            prompt, metadata = target.prompt, json.dumps(target.prompt.metadata, ensure_ascii=False)
+            storage.write_atomic(target.path, png_bytes(one.image))
+            storage.write_atomic(target.path.parents[1] / "metadata.jsonl", metadata + "\n")
+            verdict = self.scorer.score(prompt, detections, self.rule, one.image.size)
+            row = prompt_fields(prompt, target.sample) | _cost(one) | verdict
+            storage.append_jsonl(self.out / "results.jsonl", row)
+
+
+def evaluate(
+    config: EvaluateConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    model: Model | None = None,
+    scorer: Scorer | None = None,
+    verifier: Scorer | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on a benchmark or on prompts of the user's own.
+
+    Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``images/<index>/samples/<number>.png`` (GenEval's
+    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Images that are there and have a row are kept.
+
+    Args:
+        config: The settings.
+        on_progress: Called with the number of finished images and their total.
+        model: A model that is open already, changed in ways that ``config`` cannot express; its ``fingerprints``
+            should tell so. None opens the one that ``config`` names.
+        scorer: The detector that scores, in place of the one that ``config`` names.
+        verifier: The detector for FOR's second stage, in place of the one that ``config`` names.
+
+    Returns:
+        The summary: ``summarise``, the benchmark's own ``metrics``, the settings and versions, and ``against`` if
+        another evaluation is compared.
+
+    Raises:
+        DataError: The folder holds another evaluation, or the detector is broken.
+        SteerError: Anything that ``open_model``, ``load_scorer`` and ``PromptSelection.select`` raise.
+    """
+    detector = config.detector or (scorer.detector.name if scorer else default_detector(config.model))
+    config = replace(config, detector=detector)
+    # Cheap mistakes are found before any weights are loaded.
+    storage.check_folder(config.out)
+    selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
+    selection.check()
+    device = resolve_device(config.device)
+    scorer = scorer or load_scorer(detector, device)
+    prompts = selection.select(scorer)
+    reference = load_reference(config.against, config.similarity, config.out, scorer.identity)
+    if verifier or config.verifier:
+        require_unified_loss(config.objective)
+        verifier = verifier or load_scorer(config.verifier or "", device)
+        verifier.require_objects(prompts)
+    rule = selection.rule(scorer)
+    evaluation = _Evaluation(config, model or open_model(config), scorer, verifier, rule)
+    _claim_folder(evaluation)
+    targets = [
+        PromptImage(prompt, sample, image_path(evaluation.out, prompt.index, sample))
+        for prompt in prompts
+        for sample in range(config.images)
+    ]
+    _make_missing(evaluation, targets, on_progress)
+    rows = _finished_rows(evaluation.out)
+    lost = [target.path for target in targets if target.key not in rows]
+    if lost:
+        raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
+    write_rows(evaluation.out, rows)
+    counted = [rows[target.key] for target in targets]
+    boxes = [row["boxes"] for row in counted]
+    require_some(scorer, boxes, "or look at the images: perhaps the model draws nothing")
+    summary = summarise(counted) | {
+        "metrics": benchmarks.metrics(config.benchmark, counted),
+        "config": config.as_dict(),
+        **evaluation.resolved(),
+        "prompts_sha256": prompts_digest(prompts),
+        "versions": library_versions(),
+    }
+    if reference:
+        summary["against"] = compare_runs(targets, counted, reference, device)
+    storage.write_json(evaluation.out / "summary.json", summary)
+    return summary
+
+
+def _make_missing(
+    evaluation: _Evaluation, targets: Sequence[PromptImage], on_progress: Callable[[int, int], None] | None
+) -> None:
+    """Make those images that are not there yet, or have no row."""
+    rows = _finished_rows(evaluation.out)
+    _require_same_prompts(evaluation.out, targets, rows)
+    missing = [target for target in targets if target.key not in rows]
+    for start in range(0, len(missing), evaluation.config.batch):
+        if on_progress:
+            on_progress(len(targets) - len(missing) + start, len(targets))
+        batch = missing[start : start + evaluation.config.batch]
+        evaluation.make(batch, check_detector=not rows and start == 0)
+    if on_progress:
+        on_progress(len(targets), len(targets))
+
+
+def _claim_folder(evaluation: _Evaluation) -> None:
+    """Write ``config.json``; DataError if the folder already holds an evaluation with other settings."""
+    out, config, resolved = evaluation.out, evaluation.config, evaluation.resolved()
+    path = out / "config.json"
+    ours = json.loads(json.dumps(config.decisive() | resolved))
+    if path.exists():
+        theirs = storage.read_json(path)
+        other = next((name for name in ours if theirs.get(name) != ours[name]), None)
+        if other is not None:
+            raise DataError(
+                f"{out} holds another evaluation ({other} {theirs.get(other)!r}, now {ours[other]!r}); "
+                "choose another --out or remove it"
+            )
+    storage.write_json(path, config.as_dict() | resolved)
+
+
+def _require_same_prompts(out: Path, targets: Sequence[PromptImage], rows: dict[Key, Row]) -> None:
+    """Raise DataError if images were made of other prompts (a prompt file that has been edited since)."""
+    for target in targets:
+        row, now = rows.get(target.key), prompt_fields(target.prompt, target.sample)
+        if row is not None and (row["prompt"], row["relations"]) != (now["prompt"], now["relations"]):
+            raise DataError(
+                f"{out} holds images of other prompts (number {row['index']} was {row['prompt']!r}, "
+                f"now {now['prompt']!r}); choose another --out or remove it"
+            )
+
+
+def _finished_rows(out: Path) -> dict[Key, Row]:
+    """Rows of ``results.jsonl`` whose image is there; the last of two rows of one image counts.
+
+    Rows without ``scores`` come from a version that did not know the benchmarks' own; their images are made again.
+    """
+    path = out / "results.jsonl"
+    rows = storage.read_jsonl(path) if path.exists() else []
+    complete = {row_key(row): row for row in rows if "scores" in row}
+    return {key: row for key, row in complete.items() if image_path(out, *key).is_file()}
+
+
+def _cost(generated: GeneratedImage) -> Row:
+    """The part of a row that says what steering did and how long it took."""
+    report = generated.report
+    return {
+        "passes": report.passes if report else 0,
+        "checks": report.checks if report else 0,
+        "converged": bool(report and report.converged),
+        "probability": report.probability if report else [],
+        "note": report.note if report else "",
+        "seconds": generated.seconds,
+    }

@@ -1,0 +1,196 @@
+"""Find and read images by prompt and number: GenEval's folders, T2I-CompBench's file names, or a manifest.
+
+A missing image is an error and never skipped: totals over incomplete sets are wrong without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.errors import DataError
+from learn_to_steer.storage import read_jsonl
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class PromptImage(NamedTuple):
+    """The file of one image of a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        sample: Number of the image among those of the prompt.
+        path: The file, which may still have to be made.
+    """
+
+    prompt: BenchmarkPrompt
+    sample: int
+    path: Path
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Index of the prompt and number of the image."""
+        return self.prompt.index, self.sample
+
+
+def image_path(folder: Path, index: int, sample: int) -> Path:
+    """Where ``evaluate`` puts image ``sample`` of the prompt with ``index``."""
+    return folder / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
+
+
+def find_images(
+    place: str | Path, prompts: Sequence[BenchmarkPrompt], images_per_prompt: int | None = None
+) -> list[PromptImage]:
+    """Find the images of all prompts.
+
+    Args:
+        place: One of: a folder of ``<index>/samples/<number>.png`` (GenEval; ``<index>/metadata.jsonl`` is compared
+            with the prompt), also inside ``images/`` as ``evaluate`` leaves it; a folder of ``<prompt>_<number>.png``
+            (T2I-CompBench), also inside ``samples/``; a JSON-lines file whose rows have ``image`` (a path relative to
+            that file) and ``prompt`` or ``index``.
+        prompts: The prompts.
+        images_per_prompt: How many images of each prompt to take, lowest number first; None: as many as the prompt
+            with most images has.
+
+    Returns:
+        The images in order of prompt and number.
+
+    Raises:
+        DataError: Images are missing, or were made of other prompts.
+    """
+    place = Path(place)
+    if place.is_file():
+        found = _from_manifest(place, prompts)
+    elif not place.is_dir():
+        raise DataError(f"{place} does not exist; name a folder of images or a JSON-lines manifest")
+    else:
+        root = place / "images" if (place / "images").is_dir() else place
+        numbered = any(entry.is_dir() and entry.name.isdigit() for entry in root.iterdir())
+        found = _from_numbered_folders(root, prompts) if numbered else _from_file_names(place, prompts)
+    wanted = images_per_prompt or max((len(files) for files in found), default=0)
+    lacking = [(p, len(files)) for p, files in zip(prompts, found, strict=True) if len(files) < max(wanted, 1)]
+    if lacking:
+        prompt, count = lacking[0]
+        missing = sum(max(wanted, 1) - have for _, have in lacking)
+        raise DataError(
+            f"{missing} images are missing in {place}, {len(lacking)} of {len(prompts)} prompts lack some; first: "
+            f"number {prompt.index}, {prompt.prompt!r}, has {count} of {max(wanted, 1)} "
+            "(score fewer prompts with --limit, or fewer images with --images)"
+        )
+    return [
+        PromptImage(prompt, sample, file)
+        for prompt, files in zip(prompts, found, strict=True)
+        for sample, file in enumerate(files[:wanted])
+    ]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read an image, upright and in RGB.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The image.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"the image {path} cannot be read ({error}); make it again") from error
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode ``image`` as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _from_numbered_folders(root: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
+    """GenEval's layout."""
+    folders = {int(entry.name): entry for entry in root.iterdir() if entry.is_dir() and entry.name.isdigit()}
+    found: list[list[Path]] = []
+    for prompt in prompts:
+        folder = folders.get(prompt.index)
+        if folder is None:
+            found.append([])
+            continue
+        metadata = folder / "metadata.jsonl"
+        rows = read_jsonl(metadata) if metadata.is_file() else []
+        if rows and _content(rows[0]) != _content(prompt.metadata):
+            raise DataError(
+                f"{metadata} is about {rows[0].get('prompt')!r}, but prompt {prompt.index} is {prompt.prompt!r}: "
+                "these are images of another benchmark, or of its prompts in another order"
+            )
+        samples = folder / "samples"
+        files = [file for file in _image_files(samples) if file.stem.isdigit()] if samples.is_dir() else []
+        found.append(sorted(files, key=lambda file: int(file.stem)))
+    return found
+
+
+def _content(metadata: dict[str, object]) -> object:
+    """The objects that a metadata line lists, however its prompt is worded; the prompt where it lists none."""
+    return metadata.get("include") or metadata.get("prompt")
+
+
+def _from_file_names(place: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
+    """T2I-CompBench's layout."""
+    root = place / "samples" if (place / "samples").is_dir() else place
+    by_title: dict[str, list[tuple[int, Path]]] = {}
+    for file in _image_files(root):
+        title, _, number = file.stem.rpartition("_")
+        if title and number.isdigit():
+            by_title.setdefault(_normalized(title), []).append((int(number), file))
+    if not by_title:
+        raise DataError(
+            f"{place} holds neither folders <number>/samples (GenEval) nor files <prompt>_<k>.png (T2I-CompBench); "
+            "list other layouts in a JSON-lines file with 'image' and 'prompt'"
+        )
+    return [
+        [file for _, file in sorted(entry for title in _titles(prompt) for entry in by_title.get(title, []))]
+        for prompt in prompts
+    ]
+
+
+def _titles(prompt: BenchmarkPrompt) -> list[str]:
+    """The prompt as it is written here and in the benchmark's own file."""
+    original = prompt.metadata.get("prompt")
+    return sorted({_normalized(prompt.prompt), *([_normalized(original)] if isinstance(original, str) else [])})
+
+
+def _normalized(text: str) -> str:
+    return " ".join(text.lower().rstrip(".").split())
+
+
+def _from_manifest(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
+    found: dict[object, list[Path]] = {}
+    titles = {prompt.index: _titles(prompt) for prompt in prompts}
+    for number, row in enumerate(read_jsonl(path, allow_torn=False), 1):
+        key = row.get("index", row.get("prompt"))
+        typed = isinstance(row.get("index", 0), int) and isinstance(row.get("prompt", ""), str)
+        if not isinstance(row.get("image"), str) or key is None or not typed:
+            raise DataError(f"{path}, row {number}: a row needs 'image', and 'prompt' (text) or 'index' (a number)")
+        expected = titles.get(key) if isinstance(key, int) else None
+        if expected is not None and "prompt" in row and _normalized(row["prompt"]) not in expected:
+            raise DataError(f"{path}, row {number}: prompt {key} is {expected[0]!r}, not {row['prompt']!r}")
+        file = path.parent / row["image"]
+        if not file.is_file():
+            raise DataError(f"{path}, row {number}: the image {file} does not exist")
+        found.setdefault(_normalized(key) if isinstance(key, str) else key, []).append(file)
+    return [
+        found.get(prompt.index) or [file for title in _titles(prompt) for file in found.get(title, [])]
+        for prompt in prompts
+    ]
+
+
+def _image_files(folder: Path) -> Iterable[Path]:
+    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())

@@ -1,0 +1,138 @@
+"""Rows of ``results.jsonl``, one per image, and the summary of them: accuracy with its interval, failures, cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from learn_to_steer import storage
+from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.statistics import clustered_interval
+
+LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
+Row = dict[str, Any]
+Key = tuple[int, int]  # index of the prompt, number of the image
+
+
+def row_key(row: Mapping[str, Any]) -> Key:
+    """The image that a row is about: index of its prompt and number of the image."""
+    return int(row["index"]), int(row["sample"])
+
+
+def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
+    """The part of a row that names the image: its prompt and number."""
+    return {
+        "index": prompt.index,
+        "sample": sample,
+        "tag": prompt.metadata.get("tag", ""),
+        "prompt": prompt.prompt,
+        "relations": [relation.as_list() for relation in prompt.relations],
+    }
+
+
+def write_rows(folder: Path, rows: Mapping[Key, Row]) -> None:
+    """Write ``results.jsonl`` anew, in order of prompt and number."""
+    lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
+    storage.write_atomic(folder / "results.jsonl", "".join(lines))
+
+
+def prompts_digest(prompts: Sequence[BenchmarkPrompt]) -> str:
+    """SHA-256 of the prompts, their numbers and relations."""
+    listed = [[p.index, p.prompt, [relation.as_list() for relation in p.relations]] for p in prompts]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that the numbers depend on."""
+    return {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """Summarise a run.
+
+    Args:
+        rows: Rows of ``results.jsonl``.
+
+    Returns:
+        Shares of images, each None if it is of no image at all. ``accuracy``, with the 95 % bootstrap interval over
+        prompts ``accuracy_interval``. ``both_present``: every object was detected. ``each_once``: of the images with
+        relations, those in which every object named by a relation was detected exactly once (None if a row does not
+        say). ``accuracy_where_present`` and ``on_axis_where_present``: of the images in which every object was
+        detected; the latter asks only for the correct side along the prompt's axis, as VISOR_cond does.
+        ``per_relation``: the same per predicate. ``failures``: number of images per kind of failure; an image may
+        have two. ``passes_per_image``, ``checks_per_image``, ``seconds_per_image``, ``converged``: means, None for
+        images that other tools generated.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if not rows:
+        raise ValueError("a summary needs at least one image")
+    correct = [bool(row["correct"]) for row in rows]
+    present = [row for row in rows if row["present"]]
+    with_relations = [row for row in rows if row["relations"]]
+    exactly_one = [row.get("once") for row in with_relations]
+    low, high = clustered_interval(correct, [row["index"] for row in rows])
+    failures = Counter(kind for row in rows for kind in _failure_kinds(row["reason"]))
+    return {
+        "accuracy": _share(correct),
+        "accuracy_interval": [low, high],
+        "both_present": _share(bool(row["present"]) for row in rows),
+        "each_once": None if None in exactly_one else _share(exactly_one),
+        "accuracy_where_present": _share(row["correct"] for row in present),
+        "on_axis_where_present": _share(all(row["on_axis"]) for row in present if row["on_axis"]),
+        "prompts": len({row["index"] for row in rows}),
+        "images": len(rows),
+        "passes_per_image": _mean(rows, "passes"),
+        "checks_per_image": _mean(rows, "checks"),
+        "seconds_per_image": _mean(rows, "seconds"),
+        "converged": _mean(rows, "converged"),
+        "per_relation": _per_relation(rows),
+        "failures": dict(failures.most_common()),
+    }
+
+
+def _per_relation(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    outcomes: dict[str, list[tuple[bool, bool | None]]] = defaultdict(list)
+    for row in rows:
+        for (_, predicate, _), held, on_axis in zip(row["relations"], row["held"], row["on_axis"], strict=True):
+            outcomes[predicate].append((held, on_axis))
+    return {
+        predicate: {
+            "relations": len(pairs),
+            "accuracy": _share(held for held, _ in pairs),
+            "both_present": _share(on_axis is not None for _, on_axis in pairs),
+            "accuracy_where_present": _share(held for held, on_axis in pairs if on_axis is not None),
+            "on_axis_where_present": _share(on_axis for _, on_axis in pairs if on_axis is not None),
+        }
+        for predicate, pairs in sorted(outcomes.items())
+    }
+
+
+def _share(values: Iterable[bool | None]) -> float | None:
+    known = [bool(value) for value in values]
+    return sum(known) / len(known) if known else None
+
+
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    """The mean of a number that every row has; None if one lacks it."""
+    values = [row.get(key) for row in rows]
+    return None if None in values else sum(float(value) for value in values if value is not None) / len(rows)
+
+
+def _failure_kinds(reason: str) -> list[str]:
+    """The kinds of failure in a reason, once each: "missing", "wrong side", "ambiguous", "fused"."""
+    return list(dict.fromkeys(part.split(":", 1)[0] for part in reason.split("; ") if part))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,188 @@
+"""Score images that are there already: of this package or another one, by any detector or rule."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from learn_to_steer import benchmarks, storage
+from learn_to_steer.configs import ScoreConfig
+from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.image_folders import PromptImage, find_images, open_image
+from learn_to_steer.evaluation.prompt_selection import PromptSelection
+from learn_to_steer.evaluation.results import (
+    Key,
+    Row,
+    library_versions,
+    prompt_fields,
+    prompts_digest,
+    row_key,
+    summarise,
+    write_rows,
+)
+from learn_to_steer.evaluation.run_comparison import compare_runs, load_reference
+from learn_to_steer.evaluation.scoring import (
+    Scorer,
+    default_detector,
+    detection_query,
+    load_scorer,
+    require_finite,
+    require_repeatable,
+    require_some,
+)
+from learn_to_steer.geometry import Detection
+
+COST = ("passes", "checks", "converged", "probability", "note", "seconds")
+BATCH = 16
+
+
+def score(
+    config: ScoreConfig,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    scorer: Scorer | None = None,
+) -> dict[str, Any]:
+    """Score images that are there already.
+
+    Writes ``detections.jsonl``, from which a second scoring takes what was detected before, ``results.jsonl`` (a row
+    per image) and ``summary.json``.
+
+    Args:
+        config: The settings.
+        on_progress: Called with the number of finished images and their total.
+        scorer: The detector that scores, in place of the one that ``config`` names.
+
+    Returns:
+        The summary, as in ``evaluate``.
+
+    Raises:
+        DataError: Images are missing or cannot be read, or the detector is broken.
+        SteerError: Anything that ``load_scorer`` and ``PromptSelection.select`` raise.
+    """
+    storage.check_folder(config.out)
+    config = _completed(config, scorer)
+    out = Path(config.out)
+    if out.resolve() == Path(config.pictures).resolve():
+        raise DataError(f"--out {out} is where the images and their results are; choose another folder")
+    selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
+    selection.check()
+    scorer = scorer or load_scorer(config.detector or "", config.device)
+    reference = load_reference(config.against, config.similarity, config.out, scorer.identity)
+    earlier = _earlier_rows(Path(config.pictures))
+    prompts = selection.select(scorer, {index for index, _ in earlier} or None)
+    images = find_images(config.pictures, prompts, config.images)
+    detected = detect_images(scorer, images, out / "detections.jsonl", on_progress)
+    rule = selection.rule(scorer)
+    rows: dict[Key, Row] = {}
+    for image, (detections, size) in zip(images, detected, strict=True):
+        cost = {name: earlier.get(image.key, {}).get(name) for name in COST}
+        verdict = scorer.score(image.prompt, detections, rule, size)
+        rows[image.key] = prompt_fields(image.prompt, image.sample) | cost | verdict
+    write_rows(out, rows)
+    listed = list(rows.values())
+    summary = summarise(listed) | {
+        "metrics": benchmarks.metrics(config.benchmark, listed),
+        "config": asdict(config),
+        "judged_by": scorer.identity,
+        "prompts_sha256": prompts_digest(prompts),
+        "versions": library_versions(),
+    }
+    if reference:
+        summary["against"] = compare_runs(images, listed, reference, config.device)
+    storage.write_json(out / "summary.json", summary)
+    return summary
+
+
+def detect_images(
+    scorer: Scorer,
+    images: Sequence[PromptImage],
+    cache: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[list[Detection], tuple[int, int]]]:
+    """Detect objects in images, taking from a cache what was detected before.
+
+    Args:
+        scorer: The detector.
+        images: The images.
+        cache: JSON-lines file, keyed by the contents of an image and the identity of the detector.
+        on_progress: Called with the number of finished images and their total.
+
+    Returns:
+        The detections of each image, and its width and height in pixels.
+
+    Raises:
+        DataError: An image cannot be read. The detector is broken: it reports scores or boxes that are not finite,
+            contradicts itself, or finds nothing in any image.
+    """
+    keys = [_cache_key(scorer, image) for image in images]
+    cached = {row["key"]: row for row in storage.read_jsonl(cache)} if cache.exists() else {}
+    missing = [n for n, key in enumerate(keys) if key not in cached]
+    if missing:
+        first = images[missing[0]]
+        require_repeatable(scorer, open_image(first.path), first.prompt, str(first.path))
+    for start in range(0, len(missing), BATCH):
+        if on_progress:
+            on_progress(len(images) - len(missing) + start, len(images))
+        part = missing[start : start + BATCH]
+        opened = [open_image(images[n].path) for n in part]
+        detected = scorer.detect(opened, [images[n].prompt for n in part])
+        for n, image, detections in zip(part, opened, detected, strict=True):
+            require_finite(detections)
+            row = {"key": keys[n], "size": image.size, "boxes": [_cache_entry(one) for one in detections]}
+            storage.append_jsonl(cache, row)
+            cached[keys[n]] = row
+    if on_progress:
+        on_progress(len(images), len(images))
+    rows = [cached[key] for key in keys]
+    require_some(scorer, [row["boxes"] for row in rows], f"then remove {cache}")
+    return [([_from_cache(entry) for entry in row["boxes"]], (row["size"][0], row["size"][1])) for row in rows]
+
+
+def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
+    """``config`` with the prompts and detector of the evaluation that made the images, unless others are named.
+
+    Raises DataError if no detector is named and none is known to fit.
+    """
+    if not Path(config.pictures).exists():
+        raise DataError(f"{config.pictures} does not exist; name the folder of the images, or a manifest")
+    path = Path(config.pictures) / "config.json"
+    made_with: Any = storage.read_json(path) if path.is_file() else {}
+    if made_with and config.benchmark is None and config.prompts is None:
+        config = replace(config, **{name: made_with.get(name) for name in ("benchmark", "prompts", "data")})
+    detector = config.detector or (scorer.detector.name if scorer else made_with.get("detector"))
+    return replace(config, detector=detector or default_detector(made_with.get("model")))
+
+
+def _earlier_rows(folder: Path) -> dict[Key, Row]:
+    """The rows of the evaluation that made the images; none for images of other tools.
+
+    Raises DataError if that evaluation has not been finished: its images are not the whole set.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "results.jsonl").is_file():
+        return {}
+    if not (folder / "summary.json").is_file():
+        raise DataError(f"the evaluation in {folder} was stopped before its end; run evaluate again to complete it")
+    return {row_key(row): row for row in storage.read_jsonl(folder / "results.jsonl")}
+
+
+def _cache_key(scorer: Scorer, image: PromptImage) -> str:
+    """The image, the detector and, for a detector that is given names to look for, these names."""
+    query = detection_query(image.prompt)
+    names = [*query.names] if scorer.vocabulary is None else []
+    identity = [scorer.identity, names, query.colors]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{storage.sha256(image.path)[:24]}-{digest[:12]}"
+
+
+def _cache_entry(one: Detection) -> dict[str, Any]:
+    color = {"color": one.color} if one.color else {}
+    return {"name": one.name, "score": float(one.score), "box": [float(edge) for edge in one.box], **color}
+
+
+def _from_cache(entry: dict[str, Any]) -> Detection:
+    left, top, right, bottom = entry["box"]
+    return Detection(entry["name"], entry["score"], (left, top, right, bottom), entry.get("color"))

@@ -1,0 +1,121 @@
+"""Pages of images: base beside steered, a table of prompts and methods, a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from learn_to_steer.report.layout import SOFT, column, framed, row, scaled_size, text, with_margin
+
+PAIRS_PER_ROW = 2
+GRID_SIDE = 144
+GRID_LABEL_WIDTH = 150
+SHEET_SIDE = 128
+BORDER, NARROW_BORDER = 5, 4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image on a page.
+
+    Attributes:
+        image: The image.
+        correct: The verdict, shown by the colour of the frame; None if the image was not scored.
+        note: A line below the image.
+    """
+
+    image: Image.Image
+    correct: bool | None = None
+    note: str = ""
+
+
+def comparison_page(prompts: Sequence[tuple[str, Sequence[Panel], Sequence[Panel]]]) -> Image.Image:
+    """Show base and steered images of the same noise side by side.
+
+    Args:
+        prompts: For each prompt its text, its base images, and as many steered images (or none).
+
+    Returns:
+        The page. Frames are green (correct), red (wrong) or grey (not scored).
+    """
+    blocks = []
+    for prompt, base, steered in prompts:
+        if steered:
+            groups = [
+                row([_labelled(before, "base"), _labelled(after, "steered")], gap=10)
+                for before, after in zip(base, steered, strict=True)
+            ]
+        else:
+            groups = [_labelled(panel, "base") for panel in base]
+        per_row = PAIRS_PER_ROW if steered else 2 * PAIRS_PER_ROW
+        lines = [row(groups[start : start + per_row], gap=32) for start in range(0, len(groups), per_row)]
+        width = max(line.width for line in lines)
+        blocks.append(column([text(prompt, width, size=19), *lines], gap=12))
+    return with_margin(column(blocks, gap=28))
+
+
+def image_grid(
+    headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Panel]]], side: int = GRID_SIDE
+) -> Image.Image:
+    """Show images in a table.
+
+    Args:
+        headings: One per column.
+        rows: For each row its label and one image per column.
+        side: Shorter side of every image in pixels.
+
+    Returns:
+        The page, frames coloured as in ``comparison_page``.
+
+    Raises:
+        ValueError: There are no rows, or one has another number of images than there are headings.
+    """
+    if not rows or any(len(panels) != len(headings) for _, panels in rows):
+        raise ValueError(f"every row of a grid needs {len(headings)} images, one under each heading")
+    width = max(scaled_size(panel.image, side)[0] for _, panels in rows for panel in panels) + 2 * NARROW_BORDER
+    head = [text("", GRID_LABEL_WIDTH), *(text(heading, width, 15, align="center") for heading in headings)]
+    lines = [row(head, gap=8)]
+    for label, panels in rows:
+        cells = []
+        for panel in panels:
+            cell = framed(panel.image, panel.correct, scaled_size(panel.image, side), NARROW_BORDER)
+            cells.append(column([cell, text(panel.note, width, 12, SOFT, "center")], gap=2) if panel.note else cell)
+        lines.append(row([text(label, GRID_LABEL_WIDTH, 14), row(cells, gap=8)], gap=8, middle=True))
+    return with_margin(column(lines, gap=8))
+
+
+def contact_sheet(images: Sequence[Image.Image], correct: Sequence[bool | None], columns: int) -> Image.Image:
+    """Show many images on one sheet, in reading order.
+
+    Args:
+        images: The images.
+        correct: One verdict per image; frames are coloured as in ``comparison_page``.
+        columns: Number of images in a row.
+
+    Returns:
+        The sheet.
+
+    Raises:
+        ValueError: There are no images, or not one verdict for each.
+    """
+    if not images or len(images) != len(correct) or columns < 1:
+        raise ValueError(
+            f"a sheet needs images, one verdict each and columns, not {len(images)}, {len(correct)}, {columns}"
+        )
+    cells = [
+        framed(image, verdict, scaled_size(image, SHEET_SIDE), NARROW_BORDER)
+        for image, verdict in zip(images, correct, strict=True)
+    ]
+    lines = [row(cells[start : start + columns], gap=6) for start in range(0, len(cells), columns)]
+    return with_margin(column(lines, gap=6))
+
+
+def _labelled(panel: Panel, label: str) -> Image.Image:
+    """A framed image above its label and note."""
+    image = framed(panel.image, panel.correct, scaled_size(panel.image), BORDER)
+    lines = [text(label, image.width, size=15, align="center")]
+    if panel.note:
+        lines.append(text(panel.note, image.width, size=13, color=SOFT, align="center"))
+    return column([image, *lines], gap=4)
