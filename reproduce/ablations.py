@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer import storage
-from learn_to_steer.dataset import CollectConfig, collect
+from learn_to_steer.collection import CollectConfig, collect
 from learn_to_steer.evaluation import EvaluateConfig, ModelConfig, ScoreConfig, evaluate, score
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.loading import named_variant

@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,15 +48,18 @@ class FromAllColumns:
 
 def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     """Seconds and passes of one image."""
-    pipe, family = model.pipe, model.steered.family
+    steered: Any = model.steered
+    pipe, family = model.pipe, steered.family
     relation = job.relations[0]
-    columns = token_columns(pipe.tokenizer, job.prompt, [relation.subject_span, relation.object_span])
+    spans = [span for span in (relation.subject_span, relation.object_span) if span]
+    columns = token_columns(pipe.tokenizer, job.prompt, spans)
     every = tuple((column,) for column in range(77))
     state = CallState([ImageReport(job.prompt, [relation])], [0])
+    stand_in: Any = FromAllColumns(steered.objective, columns)  # it has what the loop asks for
     loop = SteeringLoop(
         family,
         pipe.unet,
-        FromAllColumns(model.steered.objective, columns),
+        stand_in,
         AttentionCapture(family.points(pipe.unet), family.attention(pipe.unet), method="explicit"),
         profile("official", model.variant.rate),
         [Target(job.prompt, (relation,), (Pair(0, relation.predicate, 1),), every)],
@@ -98,7 +102,7 @@ def main() -> None:
         "passes_ours": passes / count,
         "passes_authors_way": sum(p for _, p in theirs) / count,
         "threads": torch.get_num_threads(),
-        "config": model.steered.config.as_dict(),
+        "config": model.steered.config.as_dict() if model.steered else {},
         "seed": options.seed,
     }
     storage.write_json(options.out, result)

@@ -27,8 +27,8 @@ from torch.overrides import TorchFunctionMode
 
 from learn_to_steer import storage
 from learn_to_steer.attention import AttentionCapture
-from learn_to_steer.families import Call
-from learn_to_steer.loading import named_variant, skeleton
+from learn_to_steer.families import Call, resolve
+from learn_to_steer.loading import skeleton
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.steering import SteeringConfig
 
@@ -43,7 +43,8 @@ class KeepEverything(TorchFunctionMode):
 
     def __init__(self, tokens: int, joint: bool) -> None:
         super().__init__()
-        self.tokens, self.joint, self.kept = tokens, joint, []
+        self.tokens, self.joint = tokens, joint
+        self.kept: list[torch.Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not functional.scaled_dot_product_attention:
@@ -58,7 +59,9 @@ class KeepEverything(TorchFunctionMode):
         return share @ value
 
 
-def build(model: str, whole: bool) -> tuple[Any, torch.nn.Module]:
+def build(model: str, whole: bool) -> tuple[Any, Any]:
+    family: Any
+    empty: Any
     family, empty = skeleton(model)
     # diffusers drops what it lists as defaults, changed or not.
     config = {key: value for key, value in empty.config.items() if key != "_use_default_values"}
@@ -126,7 +129,7 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
         elif way == WAYS[0]:
             with KeepEverything(tokens, family.name == "flux") as mode:
                 denoiser(**arguments)
-            loss = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
+            loss: Any = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
             (gradient,) = torch.autograd.grad(loss, leaf)
         else:
             capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
@@ -166,7 +169,7 @@ def main() -> None:
             found[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
             print(f"{model} {side} px  {way:20} {found[way]}", flush=True)
         if all("seconds" in found[way] for way in WAYS):
-            steps, passes = named_variant(model).steps, SteeringConfig().max_iterations
+            steps, passes = resolve(model).steps, SteeringConfig().max_iterations
             doubled = 2 if model.startswith("sd") else 1  # guidance
             passed = min(found[way]["seconds"] for way in WAYS[1:3])
             found["image"] = {

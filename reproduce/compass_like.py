@@ -77,7 +77,7 @@ def train_lora(folder: Path, options: argparse.Namespace) -> None:
     pipe, _ = open_pipeline(ModelConfig(device="cpu"))
     pictures, scenes = aligned(SCENES, options.seed)
     with torch.no_grad():
-        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])  # type: ignore[no-untyped-call]
     adapted(pipe, rank=16)
     add_order(pipe.unet)  # after the adapters, so that these are told too
 

@@ -14,6 +14,7 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,7 @@ def rows() -> list[Row]:
     return found
 
 
-def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict:
+def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict[str, Any]:
     folder = ROOT / "out" / "results" / model.replace(":", "-") / row.name
     began = time.monotonic()
 

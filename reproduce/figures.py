@@ -22,7 +22,8 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
-from learn_to_steer.cli.pictures import GenerateConfig, make_pictures
+from learn_to_steer.cli.pictures import make_pictures
+from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation import Model, ModelConfig, Scorer, load_scorer, open_model
 from learn_to_steer.evaluation.image_folders import image_path

@@ -21,11 +21,13 @@ from learn_to_steer.evaluation import EvaluateConfig, evaluate
 from learn_to_steer.loading import named_variant
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "passes"
-KEPT = ("accuracy", "accuracy_interval", "both_present", "passes_per_image", "checks_per_image", "images")
-KEPT += ("seconds_per_image",)
+KEPT = (
+    *("accuracy", "accuracy_interval", "both_present", "passes_per_image", "checks_per_image", "images"),
+    "seconds_per_image",
+)
 COLOURS = ("tab:green", "tab:gray", "tab:blue")
 CERTAIN = 0.99999  # the probability at the authors' smallest loss target
-CURVES = {
+CURVES: dict[str, list[dict[str, Any]]] = {
     "default": [{"total_passes": n} for n in (1, 2, 4, 8, 15, 30)],
     "official": [{"passes": n} for n in (1, 2, 4, 8, 16)],
     "front-loaded": [{"share": share} for share in (0.1, 0.2)],
@@ -42,7 +44,7 @@ def steering(curve: str, point: dict[str, Any], steps: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> None:
     name = options.model.replace(":", "-")
-    stored: dict = {
+    stored: dict[str, Any] = {
         "model": options.model,
         "prompts": options.limit,
         "dtype": options.dtype,

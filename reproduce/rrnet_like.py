@@ -77,7 +77,7 @@ class Rectifier(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         hidden = functional.relu(self.first(nodes)).flatten(2)
-        return self.second(hidden).mean(dim=2)[:, SENTENCE]
+        return self.second(hidden).mean(dim=2)[:, SENTENCE]  # type: ignore[no-any-return]
 
 
 def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +93,7 @@ def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Te
     rows = pipe.text_encoder.get_input_embeddings().weight
 
     def word(name: str) -> Tensor:
-        return rows[pipe.tokenizer(name, add_special_tokens=False).input_ids].mean(dim=0)
+        return rows[pipe.tokenizer(name, add_special_tokens=False).input_ids].mean(dim=0)  # type: ignore[no-any-return]
 
     words = [torch.stack([word(name) for name in (r.subject, r.object, r.predicate)]) for r in relations]
     text, ends = embedded(texts)
@@ -152,7 +152,7 @@ def heeded(pipe: Any) -> float:
         noise = torch.randn(1, pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
         plain, without = (pipe.unet(noise, torch.tensor([600]), words).sample for words in (text, blank))
         changes.append(((plain - without).norm() / plain.norm()).item())
-    return sum(changes) / len(changes)
+    return sum(changes) / len(changes)  # type: ignore[no-any-return]
 
 
 def bend(nets: dict[str, Rectifier], weight: float, digest: str, dtype: str | None) -> Model:

@@ -14,6 +14,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> No
     pipe = load_pipeline("sd:emoji")
     pictures, captions = examples(kind, 384, seed)
     with torch.no_grad():
-        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])  # type: ignore[no-untyped-call]
 
     def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
         rows = rng.integers(len(clean), size=count)
@@ -97,7 +98,7 @@ def subject_prompts(path: Path, count: int, seed: int) -> None:
     storage.write_atomic(path, "".join(lines))
 
 
-def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argparse.Namespace) -> dict:
+def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for what, objective in (("base", "none"), ("steered", "learned")):
         out = options.out / f"{name}-{what}"

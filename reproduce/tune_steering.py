@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from learn_to_steer import catalog, storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
@@ -22,11 +23,13 @@ from learn_to_steer.evaluation import EvaluateConfig, evaluate
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ("geneval-position-val", *(f"multi-relation-val-{form}" for form in ("3-2", "4-2", "4-3", "5-3")))
 BASE = "base"
-KEPT = ("accuracy", "accuracy_interval", "both_present", "each_once", "accuracy_where_present", "passes_per_image")
-KEPT += ("images",)
+KEPT = (
+    *("accuracy", "accuracy_interval", "both_present", "each_once", "accuracy_where_present"),
+    *("passes_per_image", "images"),
+)
 
 
-def parsed(text: str) -> tuple[str, dict]:
+def parsed(text: str) -> tuple[str, dict[str, Any]]:
     """ "name: key=value key=value" -> the name and its settings."""
     name, _, pairs = text.partition(":")
     settings = {}

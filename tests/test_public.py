@@ -16,6 +16,7 @@ from PIL import Image
 
 from learn_to_steer import Steerer, SteeringConfig, load_pipeline, loading
 from learn_to_steer.errors import DataError, UnknownNameError
+from learn_to_steer.steering.config import with_sampling_defaults
 
 README = Path(__file__).parents[1] / "README.md"
 PROMPT = "a dog to the right of a teddy bear"
@@ -46,9 +47,9 @@ def test_a_pipeline_remembers_how_it_is_sampled(pipe) -> None:
 
 def test_what_the_caller_gives_wins() -> None:
     loaded = SimpleNamespace(steering_defaults={"height": 128, "num_inference_steps": 25})
-    filled = loading.with_sampling_defaults(loaded, {"num_inference_steps": 2, "height": None, "generator": None})
+    filled = with_sampling_defaults(loaded, {"num_inference_steps": 2, "height": None, "generator": None})
     assert filled == {"height": 128, "num_inference_steps": 2, "generator": None}
-    assert loading.with_sampling_defaults(SimpleNamespace(), {"height": None}) == {"height": None}
+    assert with_sampling_defaults(SimpleNamespace(), {"height": None}) == {"height": None}
 
 
 def test_a_steered_call_is_sampled_like_the_models_own(pipe) -> None:

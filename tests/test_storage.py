@@ -127,3 +127,22 @@ def test_sha256(tmp_path: Path) -> None:
     assert storage.sha256(path) == hashlib.sha256(b"abc").hexdigest()
     with pytest.raises(DataError):
         storage.sha256(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("owner/name", True),
+        ("an-owner/name.v1_2", True),
+        ("name", False),
+        ("owner/", False),
+        ("./owner/name", False),
+        ("../name", False),
+        ("~/name", False),
+        ("/name", False),
+        ("a/b/c", False),
+        ("owner/a name", False),
+    ],
+)
+def test_hub_ids_have_an_owner_and_a_name(name, expected):
+    assert storage.is_hub_id(name) is expected

@@ -7,6 +7,7 @@ import torch
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
+from learn_to_steer.sources import SourceRequest
 from learn_to_steer_emoji.source import CLEAN, CLUTTERED, EMOJI, TIDY
 from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.tidy import apart
@@ -16,7 +17,7 @@ from learn_to_steer_emoji.world import WorldConfig, random_scenes
 @pytest.mark.parametrize("diagonals", [False, True])
 def test_labels_are_true_and_balanced(diagonals):
     count = 36 if diagonals else 40
-    pictures = list(EMOJI.pictures(count, 5, 64, diagonals=diagonals))
+    pictures = list(EMOJI.images(SourceRequest(count, 5, 64, diagonals=diagonals)))
     relations = Counter(picture.predicate for picture in pictures)
     assert set(relations) == {*BASIC, NEUTRAL, *(DIAGONAL if diagonals else ())}
     assert len(set(relations.values())) == 1
@@ -33,7 +34,7 @@ def test_labels_are_true_and_balanced(diagonals):
 
 
 def test_a_relation_wants_both_objects_so_a_third_of_the_neutral_pictures_lacks_one():
-    neutral = [picture for picture in EMOJI.pictures(90, 5, 64) if picture.predicate == NEUTRAL]
+    neutral = [picture for picture in EMOJI.images(SourceRequest(90, 5, 64)) if picture.predicate == NEUTRAL]
     lacking = [picture for picture in neutral if picture.boxes is None]
     assert len(lacking) == len(neutral) // 3
     for picture in lacking:
@@ -43,16 +44,16 @@ def test_a_relation_wants_both_objects_so_a_third_of_the_neutral_pictures_lacks_
 
 
 def test_splits_are_tenths_of_every_relation():
-    pictures = list(EMOJI.pictures(50, 0, 64))
+    pictures = list(EMOJI.images(SourceRequest(50, 0, 64)))
     for predicate in (*BASIC, NEUTRAL):
         splits = Counter(picture.split for picture in pictures if picture.predicate == predicate)
         assert splits == {"train": 8, "val": 1, "test": 1}
 
 
 def test_a_picture_depends_on_seed_and_number_alone():
-    few, many = list(EMOJI.pictures(3, 1, 64)), list(EMOJI.pictures(6, 1, 64))
+    few, many = list(EMOJI.images(SourceRequest(3, 1, 64))), list(EMOJI.images(SourceRequest(6, 1, 64)))
     assert few == many[:3]
-    assert list(EMOJI.pictures(3, 2, 64)) != few
+    assert list(EMOJI.images(SourceRequest(3, 2, 64))) != few
     pixels = few[2].pixels()
     assert pixels.shape == (3, 64, 64)
     assert 0 <= float(pixels.min()) < float(pixels.max()) <= 1
@@ -61,7 +62,8 @@ def test_a_picture_depends_on_seed_and_number_alone():
 
 def test_clean_scenes_hold_two_objects_and_cluttered_ones_more():
     # One of the two may be missing from a neutral picture.
-    clean, cluttered = list(CLEAN.pictures(45, 0, 64)), list(CLUTTERED.pictures(45, 0, 64))
+    request = SourceRequest(45, 0, 64)
+    clean, cluttered = list(CLEAN.images(request)), list(CLUTTERED.images(request))
     assert all(len(picture.pixels.scene.objects) <= 2 and not picture.others for picture in clean)
     assert all(1 <= len(picture.others) <= 3 for picture in cluttered)
     assert [p.predicate for p in clean] == [p.predicate for p in cluttered]
@@ -70,7 +72,7 @@ def test_clean_scenes_hold_two_objects_and_cluttered_ones_more():
 @pytest.mark.parametrize("diagonals", [False, True])
 def test_tidy_scenes_stand_on_the_grid_and_still_show_their_relation(diagonals):
     neutral = Counter()
-    for picture in TIDY.pictures(135, 0, 128, diagonals=diagonals):
+    for picture in TIDY.images(SourceRequest(135, 0, 128, diagonals=diagonals)):
         first, second, *others = objects = picture.pixels.scene.objects if picture.boxes else (None, None)
         if first is None:  # one of the two is left out
             neutral["alone"] += 1

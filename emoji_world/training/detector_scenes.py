@@ -79,7 +79,8 @@ def _scene(rng: np.random.Generator, aspect: float, spare: bool) -> tuple[Scene,
 
 
 def _labels(scene: Scene, boxes: list[Box]) -> Labels:
-    certain, ignored = [], []
+    certain: list[tuple[int, Box]] = []
+    ignored: list[tuple[int, Box]] = []
     for index, (placed, box) in enumerate(zip(scene.objects, boxes, strict=True)):
         covered = max((_share(box, later) for later in boxes[index + 1 :]), default=0.0)
         (ignored if covered > HIDDEN else certain).append((class_indices()[placed.name], box))

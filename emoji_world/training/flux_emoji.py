@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -95,7 +96,7 @@ class Base(nn.Module):
         self.features: torch.Tensor | None = None
         self.transformer.transformer_blocks[-1].register_forward_hook(self._keep)
 
-    def _keep(self, _: nn.Module, __: tuple, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def _keep(self, _: nn.Module, __: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         self.features = output[1]
 
     def parts(self) -> dict[str, nn.Module]:
@@ -106,10 +107,10 @@ class Base(nn.Module):
         """Class scores (n, CLASSES, 16, 16) of the latent cells, from the last forward."""
         scores = self.what(self.features)
         grid = scores.reshape(-1, 8, 8, 2, 2, CLASSES)
-        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, CLASSES, 16, 16)
+        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, CLASSES, 16, 16)  # type: ignore[no-any-return]
 
 
-def start_packaged(folder: Path, parts: dict[str, nn.Module]) -> None:
+def start_packaged(folder: Path, parts: dict[str, Any]) -> None:
     """Start ``parts``, by their names in ``folder``, from its weights if there are any; a checkpoint replaces them."""
     for name, part in parts.items():
         if (folder / name).exists():
@@ -131,13 +132,13 @@ class Texts:
         return text, pooled
 
 
-def trained(network: nn.Module) -> nn.Module:
+def trained(network: nn.Module) -> Any:
     """A bf16 copy of ``network`` to compute with, while it trains or as a teacher.
 
     On a CPU with plain attention, since the fused one's backward is slow, and with compiled blocks, which halve a step
     (whole transformers do not compile there with torch 2.13).
     """
-    fast = copy.deepcopy(network).bfloat16()
+    fast: Any = copy.deepcopy(network).bfloat16()
     inner = getattr(fast, "transformer", fast)
     if DEVICE.type == "cpu":
         inner.set_attention_backend("_native_math")
@@ -148,7 +149,7 @@ def trained(network: nn.Module) -> nn.Module:
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
     """(n, 16, 16, 16) -> (n, 64, 64), as FluxPipeline packs."""
-    return FluxPipeline._pack_latents(latents, len(latents), 16, 16, 16)
+    return FluxPipeline._pack_latents(latents, len(latents), 16, 16, 16)  # type: ignore[no-any-return]
 
 
 def predict(
@@ -162,7 +163,7 @@ def predict(
     """The velocity (n, 64, 64); ``time`` in [0, 1]."""
     kind = next(network.parameters()).dtype
     ids = FluxPipeline._prepare_latent_image_ids(1, 8, 8, DEVICE, torch.float32)
-    return network(
+    return network(  # type: ignore[no-any-return]
         hidden_states=noisy.to(kind),
         encoder_hidden_states=text.to(kind),
         pooled_projections=pooled.to(kind),

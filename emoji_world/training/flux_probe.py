@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def main() -> None:
     plain = {"guidance_scale": 1.0, "true_cfg_scale": options.scale, "num_inference_steps": 20}
     detector = load_scorer("emoji")
 
-    def drawn(jobs: list[Job]) -> list:
+    def drawn(jobs: list[Job]) -> list[Any]:
         pictures = []
         for start in range(0, len(jobs), 20):
             part = jobs[start : start + 20]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -62,7 +63,7 @@ def score() -> None:
         for who, sets in seen.items()
     }
     groups = [n for n in range(COUNT) for _ in range(2)]
-    result: dict = {"pictures": COUNT, "decisions": len(groups)}
+    result: dict[str, Any] = {"pictures": COUNT, "decisions": len(groups)}
     result |= {f"{who}_present": float(np.mean(values)) for who, values in said.items()}
     for who, sets in seen.items():
         both = [set(pair) <= names for pair, names in zip(pairs, sets, strict=True)]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -90,10 +91,10 @@ class Optimizer:
                 if rank != RANK:
                     scatter(sent, share)
 
-    def state_dict(self) -> list[dict]:
+    def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
 
-    def load_state_dict(self, states: list[dict]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
 
@@ -115,7 +116,7 @@ def elapsed(began: float) -> float:
 
 def scatter(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
     """Copy the parts of ``flat`` into ``tensors``."""
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):  # type: ignore[no-untyped-call]
         tensor.copy_(part.view_as(tensor))
 
 
@@ -179,7 +180,8 @@ def train(
         if on_save is not None:
             on_save(step, ema.shadow)
 
-    began, running = time.monotonic(), {}
+    began = time.monotonic()
+    running: dict[str, float] = {}
     for step in range(start, steps):
         over = elapsed(began) / (60 * minutes) if minutes else 0.0
         if over >= 1:
@@ -192,7 +194,7 @@ def train(
         if not torch.isfinite(loss):
             raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
         module.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if WORLD > 1:
             average([p.grad for p in (twin or module).parameters() if p.grad is not None])
         if twin is not None:
@@ -221,7 +223,7 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state.items()}
 
 
-def package(part: nn.Module, folder: Path) -> None:
+def package(part: Any, folder: Path) -> None:
     """Write ``part`` with fp16 weights, to be loaded in fp32.
 
     transformers loads a model in the dtype that its config names, diffusers in fp32 unless told otherwise: a pipeline

@@ -7,6 +7,9 @@ pictures, which no blur of rendered ones quite resembles.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
@@ -37,7 +40,7 @@ def redrawn(count: int, seed: int) -> tuple[torch.Tensor, list[Labels]]:
     return load_file(path)["pictures"].float() / 255, labels
 
 
-def _redraw(pipe, pictures: torch.Tensor, labels: list[Labels], seed: int):
+def _redraw(pipe: Any, pictures: torch.Tensor, labels: list[Labels], seed: int) -> Iterator[torch.Tensor]:
     again = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     again.set_progress_bar_config(disable=True)
     rng = np.random.default_rng([seed, 1])

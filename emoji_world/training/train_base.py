@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Base(nn.Module):
         self.features: torch.Tensor | None = None
         self.unet.up_blocks[0].register_forward_hook(self._keep)
 
-    def _keep(self, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
+    def _keep(self, _: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
         self.features = output
 
 

@@ -87,7 +87,7 @@ def focal_loss(logits: torch.Tensor, heat: torch.Tensor, weight: torch.Tensor) -
 def found(net: DetectorNet, pictures: torch.Tensor, threshold: float) -> list[list[Detection]]:
     """Detections of every picture, 64 at a time."""
     seen: list[list[Detection]] = []
-    for part in pictures.split(64):
+    for part in pictures.split(64):  # type: ignore[no-untyped-call]
         heat, box = net(part.to(DEVICE))
         seen += decode(heat.cpu(), box.cpu(), NAMES, threshold, (part.shape[2], part.shape[3]))
     return seen
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--name", default="detector", help="checkpoint folder; only 'detector' is packaged")
     options = parser.parse_args()
     torch.manual_seed(0)
-    net = DetectorNet(len(NAMES), WIDTHS).to(DEVICE, memory_format=torch.channels_last)
+    net = DetectorNet(len(NAMES), WIDTHS).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters on {DEVICE}", flush=True)
     pools: dict[int, Pool] = {}
     own = redrawn(options.redrawn, 41) if options.redrawn else None

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class Stage:
         style = CaptionStyle(true_relation=true, random_relation=at_random)
         self.pool = Pool(self.vae, options.chunks, WorldConfig(cells=CELLS), style)
 
-    def teacher(self) -> Base:
+    def teacher(self) -> Any:
         self.pool.grow()  # no need to begin with few scenes
         return trained(self.base).requires_grad_(False)
 
@@ -230,7 +231,7 @@ def few_stage(options: argparse.Namespace) -> None:
     train("flux-few", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
 
 
-def unguided(guided: nn.Module) -> nn.Module:
+def unguided(guided: Any) -> Any:
     """The same network without the guidance input: its embedding at GUIDANCE becomes part of a bias."""
     network = transformer(guidance=False).to(DEVICE)
     network.load_state_dict({k: v for k, v in guided.state_dict().items() if "guidance_embedder" not in k})
@@ -241,7 +242,7 @@ def unguided(guided: nn.Module) -> nn.Module:
     return network
 
 
-def loop_settings(options: argparse.Namespace) -> dict[str, object]:
+def loop_settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"steps": options.steps, "rate": options.rate, "minutes": options.minutes}
     return {**settings, "muon": True, "edges": EDGES}
 

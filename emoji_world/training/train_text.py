@@ -68,9 +68,9 @@ def batch(
         placed.append((number, [(a + len(start), b + len(start)) for a, b in layout.spans], layout.sides))
     encoded = tokenizer(texts, max_length=LONGEST, padding="max_length", truncation=True, return_tensors="pt")
     hidden = torch.from_numpy(rng.random((count, LONGEST)) < ORDINARY)
-    for row, (text, (start, end)) in enumerate(zip(texts, spots, strict=True)):
+    for row, (text, (first, end)) in enumerate(zip(texts, spots, strict=True)):
         if end and rng.random() < STATED:
-            spans = [span for span in _words(text) if start <= span[0] < end and text[slice(*span)] in DIRECTIONS]
+            spans = [span for span in _words(text) if first <= span[0] < end and text[slice(*span)] in DIRECTIONS]
             for columns in token_columns(tokenizer, text, spans, max_length=LONGEST):
                 hidden[row, list(columns)] = True
     sides = marked(tokenizer, texts, placed, LONGEST)
@@ -100,7 +100,8 @@ def trace(encoder: nn.Module, tokenizer: T5TokenizerFast, pairs: int = 250) -> t
     found = [parse(prompt)[0] for prompt in prompts]
     shares = []
     for spans in ([r.subject_span for r in found], [r.object_span for r in found]):
-        columns = [token_columns(tokenizer, p, [s], max_length=COLUMNS)[0] for p, s in zip(prompts, spans, strict=True)]
+        texts = zip(prompts, spans, strict=True)
+        columns = [token_columns(tokenizer, p, [s], max_length=COLUMNS)[0] for p, s in texts if s]
         tokens = torch.stack([states[n, list(columns[n])].mean(0) for n in range(len(prompts))])
         groups = tokens.view(pairs, len(BASIC), -1)
         shares.append(float(groups.var(1, correction=0).sum() / (pairs * tokens.var(0, correction=0).sum())))

@@ -126,7 +126,7 @@ def main() -> None:
     vae.load_state_dict(weights)
     pictures, _ = render(scenes(512, np.random.default_rng(11)), 128)
     with torch.no_grad():
-        latents = torch.cat([vae.encode(p.to(DEVICE) * 2 - 1).latent_dist.mode().cpu() for p in pictures.split(64)])
+        latents = torch.cat([vae.encode(p.to(DEVICE) * 2 - 1).latent_dist.mode().cpu() for p in pictures.split(64)])  # type: ignore[no-untyped-call]
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.load_state_dict(half(weights))
     package(vae, FOLDER)

@@ -32,7 +32,13 @@ EAGER_LIMIT = 512 * 512
 
 
 class AttentionCapture:
-    """Captures the attention maps of some layers during a forward."""
+    """Captures the attention maps of some layers during a forward.
+
+    Attributes:
+        points: The layers to read, in channel order.
+        spec: What the loss wants to see.
+        method: How maps are computed.
+    """
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class ConditioningSnapshot:
         """The number of prompts."""
         return self.call.latents.shape[0]
 
-    def __call__(self, latents: Float[Tensor, batch * latents], time: Tensor) -> Float[Tensor, batch * latents]:
+    def __call__(self, latents: Float[Tensor, "batch *latents"], time: Tensor) -> Float[Tensor, "batch *latents"]:
         """Run the denoiser.
 
         Args:

@@ -19,7 +19,8 @@ from torch import nn
 from learn_to_steer import catalog, families
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Family, Variant
-from learn_to_steer.storage import read_json
+from learn_to_steer.sampling import remember
+from learn_to_steer.storage import is_hub_id, read_json
 
 PACKAGE = "package:"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -27,17 +28,27 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Placement:
-    """How weights are held. ``dtype`` is a name of torch ("bfloat16"); None is the variant's own, fp32 on the CPU.
+    """How weights are held.
 
-    ``offload`` "model" keeps on the GPU only the part that is running; ``quantize`` "8bit" or "4bit" needs the
-    extra ``quant``; ``lora`` are paths or hub ids of adapters, each with ":scale" if it is not 1 (extra ``lora``).
+    Raises:
+        UnknownNameError: A value that is none of the choices.
+        UnsupportedError: The package that it needs is not installed.
     """
 
     dtype: str | None = None
+    """A dtype of torch by name: "float32", "bfloat16" or "float16". None: the variant's own, fp32 on the CPU."""
+
     offload: str | None = None
+    """"model": keep only the part that is running on the GPU."""
+
     quantize: str | None = None
+    """"8bit" or "4bit" weights (extra ``quant``)."""
+
     lora: tuple[str, ...] = ()
+    """Adapters by path or hub id, each with ":scale" if the scale is not 1 (extra ``lora``)."""
+
     revision: str | None = None
+    """Branch, tag or commit of a hub id."""
 
     def __post_init__(self) -> None:
         for what, value, choices in (
@@ -107,38 +118,8 @@ def load_pipeline(
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe = pipe.to(device)
-    pipe.steering_variant = variant or family.unnamed(pipe, model)
-    pipe.steering_defaults = sampling_arguments(pipe.steering_variant)
+    remember(pipe, variant or family.unnamed(pipe, model))
     return pipe
-
-
-def loaded_variant(pipe: Any) -> Variant | None:
-    """Return the variant that ``load_pipeline`` loaded ``pipe`` as, or None for a pipeline from elsewhere."""
-    variant = getattr(pipe, "steering_variant", None)
-    return variant if isinstance(variant, Variant) else None
-
-
-def sampling_arguments(variant: Variant) -> dict[str, Any]:
-    """Return the arguments of a pipeline call that samples ``variant`` as it is meant to be: steps, guidance, size."""
-    return {
-        "num_inference_steps": variant.steps,
-        "guidance_scale": variant.guidance,
-        "height": variant.side,
-        "width": variant.side,
-        **variant.arguments,
-    }
-
-
-def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of ``pipe``, with its model's own where the caller gives none.
-
-    Args:
-        pipe: Any pipeline. One that ``load_pipeline`` did not make has no defaults of ours.
-        arguments: What the caller gives; None counts as not given.
-    """
-    defaults = getattr(pipe, "steering_defaults", {})
-    given = {name: value for name, value in arguments.items() if value is not None or name not in defaults}
-    return {**defaults, **given}
 
 
 def classifier_source(variant: Variant) -> Path | str:
@@ -202,10 +183,15 @@ def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
 
 
 def skeleton(model: str) -> tuple[Family, nn.Module]:
-    """The family of ``model`` and its denoiser without weights (on torch's meta device).
+    """Return the family of a model, and its denoiser without weights (on torch's meta device).
 
-    A variant's architecture is known here; of a folder or hub id only the configs are read. Raises as
-    ``load_pipeline`` does.
+    Args:
+        model: As for ``load_pipeline``. The architecture of a variant is known; of a folder or hub id only the configs
+            are read.
+
+    Raises:
+        UnknownNameError: There is no such variant.
+        DataError: The configs are missing, or no family knows the model.
     """
     import diffusers
 
@@ -260,7 +246,7 @@ def package_folder(source: str) -> Path | str:
 
 
 def hub_source(model: str) -> str:
-    """The hub id behind ``model`` (a variant, "variant=place" or an id); "" when its weights come from elsewhere."""
+    """Return the hub id that the weights of ``model`` come from; "" if they come from elsewhere."""
     variant = written_variant(model)
     source = variant.source if variant else model
     return source if is_hub_id(source) and not is_folder(source) else ""
@@ -277,9 +263,14 @@ def written_variant(model: str) -> Variant | None:
 
 
 def named_variant(model: str) -> Variant | None:
-    """The variant of that name, with other weights as in "sd:2.1=FOLDER"; None for a folder or a hub id.
+    """Return the variant that ``model`` names ("sd:2.1", or "sd:2.1=FOLDER" with weights from elsewhere).
 
-    Raises UnknownNameError for a name that is none of the three, DataError for a folder that is not there.
+    Returns:
+        The variant; None for a folder or a hub id.
+
+    Raises:
+        UnknownNameError: ``model`` is none of the three.
+        DataError: The folder does not exist.
     """
     variant = written_variant(model)
     if variant is not None:
@@ -301,13 +292,8 @@ def named_variant(model: str) -> Variant | None:
 
 
 def is_folder(place: str) -> bool:
-    """Whether ``place`` is a folder of this machine; "~" is the user's own."""
+    """Return whether ``place`` is a folder on this machine; "~" is the user's home."""
     return Path(place).expanduser().is_dir()
-
-
-def is_hub_id(place: str) -> bool:
-    """Whether ``place`` is written as a hub id, "owner/name"; a folder may be, too."""
-    return place.count("/") == 1 and not place.startswith((".", "/", "~"))
 
 
 def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shares: Mapping[str, str]) -> Any:
@@ -374,18 +360,18 @@ def _quiet(bars: bool = False) -> Iterator[None]:
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 
-    before = [(room, room.get_verbosity()) for room in (diffusers_logging, transformers_logging)]
-    shown = [room.is_progress_bar_enabled() for room, _ in before]
+    before = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    shown = [library.is_progress_bar_enabled() for library, _ in before]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for room, _ in before:
-                room.set_verbosity_error()
+            for library, _ in before:
+                library.set_verbosity_error()
                 if not bars:
-                    room.disable_progress_bar()
+                    library.disable_progress_bar()
             yield
         finally:
-            for (room, level), bar in zip(before, shown, strict=True):
-                room.set_verbosity(level)
+            for (library, level), bar in zip(before, shown, strict=True):
+                library.set_verbosity(level)
                 if bar:
-                    room.enable_progress_bar()
+                    library.enable_progress_bar()

@@ -61,7 +61,7 @@ KINDS = {
     "objectives": Kind("objective", "learn_to_steer.losses", ("build",)),
     "benchmarks": Kind("benchmark", "learn_to_steer.benchmarks", ("NAMES", "prompts")),
     "detectors": Kind("detector", "learn_to_steer.detectors", ("load", "vocabulary")),
-    "sources": Kind("source", "learn_to_steer.sources", ("NOTE", "pictures")),
+    "sources": Kind("source", "learn_to_steer.sources", ("NOTE", "images")),
     "inversion": Kind("inversion", "learn_to_steer.inversions", ("invert",)),
     "embedders": Kind("embedder", "learn_to_steer.embedders", ("load",)),
 }

@@ -1,7 +1,7 @@
-"""Files that survive a killed process: whole or not there at all, and errors that name the place.
+"""Files that survive a killed process, complete or not there at all, and errors that name the file.
 
-A file is written beside its destination under a temporary name, flushed to the disk and renamed. JSON
-lines are appended one row at a time; a row that a kill tore in two is dropped by the next reader or writer.
+A file is written beside its destination under a temporary name, flushed to disk and renamed. JSON lines are appended
+one row at a time; a row that a kill cut in two is dropped by the next reader or writer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from learn_to_steer.errors import DataError
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,16 +27,29 @@ StrPath = str | os.PathLike[str]
 
 
 def write_atomic(path: StrPath, data: bytes | str) -> None:
-    """Write ``data`` (text as UTF-8) so that ``path`` holds either its old or its new content, never a part.
+    """Write a file so that it holds either its old or its new content, never a part. Missing folders are made.
 
-    Missing folders are made. Raises DataError when the place cannot be written to.
+    Args:
+        path: The file.
+        data: Bytes, or text to be encoded as UTF-8.
+
+    Raises:
+        DataError: The file cannot be written.
     """
     with _replacing(Path(path)) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: StrPath, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; DataError for what JSON cannot hold (NaN included)."""
+    """Write a value as indented JSON, atomically.
+
+    Args:
+        path: The file.
+        value: The value.
+
+    Raises:
+        DataError: JSON cannot hold the value (NaN included), or the file cannot be written.
+    """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -42,7 +58,7 @@ def write_json(path: StrPath, value: Any) -> None:
 
 
 def read_json(path: StrPath) -> Any:
-    """The value in a JSON file; DataError names the file, and the line and column where it is broken."""
+    """Return the value of a JSON file. Raises DataError, which names the line and column where it is broken."""
     try:
         return json.loads(_read_bytes(path))
     except json.JSONDecodeError as error:
@@ -52,9 +68,14 @@ def read_json(path: StrPath) -> Any:
 
 
 def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
-    """Add one object to a JSON-lines file and flush it to the disk; a torn last line is taken away first.
+    """Add one object to a JSON-lines file and flush it to disk; an incomplete last line is removed first.
 
-    Raises DataError when ``row`` cannot be JSON or the place cannot be written to.
+    Args:
+        path: The file.
+        row: The object.
+
+    Raises:
+        DataError: ``row`` cannot be JSON, or the file cannot be written.
     """
     path = Path(path)
     try:
@@ -73,11 +94,15 @@ def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]]:
-    """All rows (JSON objects) of a JSON-lines file; blank lines are skipped.
+    """Return all rows (JSON objects) of a JSON-lines file; blank lines are skipped.
 
-    A last line that lacks its newline and does not parse was torn by a killed writer and is dropped, unless
-    ``allow_torn`` is false (for files that people write). A broken line elsewhere raises DataError with its
-    number, and so does a missing file.
+    Args:
+        path: The file.
+        allow_torn: Whether a last line without its newline that does not parse is dropped: a killed writer left it.
+            False for files that people write.
+
+    Raises:
+        DataError: The file is missing, or a line, whose number is named, is broken.
     """
     lines = _read_bytes(path).split(b"\n")
     if allow_torn and not _is_row(lines[-1]):
@@ -93,9 +118,15 @@ def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]
 
 
 def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors and a header of strings as one safetensors file, atomically.
+    """Write tensors and a header as one safetensors file, atomically.
 
-    Raises DataError when the place cannot be written to.
+    Args:
+        path: The file.
+        tensors: The tensors by name.
+        metadata: The header, strings only.
+
+    Raises:
+        DataError: The file cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -104,7 +135,11 @@ def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: M
 
 
 def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors (on the CPU) and header of a safetensors file; DataError when it is missing, cut or foreign."""
+    """Return tensors, on the CPU, and header of a safetensors file.
+
+    Raises:
+        DataError: The file is missing, cut short, or no such file.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -118,7 +153,7 @@ def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]
 
 
 def sha256(path: StrPath) -> str:
-    """Hexadecimal SHA-256 of a file's bytes; DataError when it cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal digits. Raises DataError when it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -127,7 +162,11 @@ def sha256(path: StrPath) -> str:
 
 
 def check_folder(path: StrPath) -> None:
-    """DataError when ``path`` cannot become a folder to write into; asked before long work, makes nothing."""
+    """Check, before long work, that ``path`` can become a folder to write into. Makes nothing.
+
+    Raises:
+        DataError: It cannot; the message names the obstacle.
+    """
     path = Path(path)
     try:
         nearest = next(place for place in (path, *path.absolute().parents) if place.is_symlink() or place.exists())
@@ -139,9 +178,14 @@ def check_folder(path: StrPath) -> None:
         raise DataError(f"cannot write into {path}: {nearest} is not writable")
 
 
+def is_hub_id(name: str) -> bool:
+    """Tell whether ``name`` is written as a hub id, "owner/name"; a folder may be, too."""
+    return HUB_ID.fullmatch(name) is not None
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder; what was written there takes ``path``'s place on leaving."""
+    """Yield a temporary name in the same folder; on leaving, the file written there replaces ``path``."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def test_every_recorded_option_is_there_with_its_default(verb: str, name: str) -
 @pytest.mark.parametrize("config", [GenerateOptions, configs.EvaluateConfig, configs.ScoreConfig])
 def test_every_setting_is_an_option(config: type[Any]) -> None:
     verb = {GenerateOptions: "generate", configs.EvaluateConfig: "evaluate", configs.ScoreConfig: "score"}[config]
-    assert len(COMMANDS[verb].params) == len(fields(config)) + 3  # --config, --debug, --help
+    assert len(COMMANDS[verb].params) == len(fields(config)) + 2  # --config, --debug
 
 
 def test_options_are_grouped() -> None:

@@ -30,12 +30,15 @@ def test_only_images_of_both_runs_are_compared(tmp_path: Path) -> None:
         paint(image.path)
     paint(image_path(tmp_path, 0, 0))
     rows, reference = [row(n) for n in range(3)], ReferenceRun(str(tmp_path), [row(0), row(1)], "emoji")
+    rows[0]["boxes"][0]["box"] = reference.rows[1]["boxes"][0]["box"] = [0, 0, 64, 64]
     with pytest.raises(DataError, match="--similarity needs the folder that evaluate wrote"):
         compare_runs(images, rows, reference, "cpu")
     paint(image_path(tmp_path, 1, 0))
     found = compare_runs(images, rows, reference, "cpu")
     assert (found["folder"], found["images"], found["embedder"]) == (str(tmp_path), 2, "emoji")
-    assert found["similarity"] == pytest.approx([1.0] * 3) and found["background"]["difference"] == [0.0] * 3
+    assert found["similarity"] == pytest.approx([1.0] * 3) and "background" not in found  # a box covers each
+    rows[0]["boxes"] = []
+    assert compare_runs(images, rows, reference, "cpu")["background"]["pictures"] == 1
     rows_only = compare_runs(images, rows, ReferenceRun("folder", [row(2)]), "cpu")
     assert rows_only == {"folder": "folder", "images": 1, "correct": [0.0] * 3, "present": [0.0] * 3}
     with pytest.raises(DataError, match=r"folder cannot be compared with these images: .* no image in common"):

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from learn_to_steer import loading
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Variant, flux, sd
-from learn_to_steer.loading import Placement, load_pipeline, loaded_variant, package_folder
+from learn_to_steer.loading import Placement, load_pipeline, package_folder
+from learn_to_steer.sampling import loaded_variant
 
 
 def test_folder(saved_sd, capfd):

@@ -19,7 +19,7 @@ PROMPTS = ["a dog above a cat", "a dog below a cat"]
 def _task(pipe, prompts=PROMPTS, seeds=(1, 2), times=TIMES):
     pictures = torch.rand(len(prompts), 3, 64, 64, generator=torch.Generator().manual_seed(3))
     recording = record(pipe, FAMILY, prompts, 64, 64)
-    return inversion.Task(pipe, recording, FAMILY.encode(pipe, pictures), pictures, times, seeds)
+    return inversion.InversionTask(pipe, recording, FAMILY.encode(pipe, pictures), pictures, times, seeds)
 
 
 def _observer(task):
@@ -71,8 +71,8 @@ def test_fixed_point_comes_back_to_the_picture(tiny_sd, prediction):
         parameter.mul_(0.7)  # a trained network varies slowly along the path; a random one must be calmed
     task = _task(tiny_sd)
     shown, observe = _observer(task)
-    back = fixed_point._Walk(task)
-    latents, grid = back.up(steps=25, iterations=5)
+    back = fixed_point._Ddim(task)
+    latents, grid = back.invert(steps=25, iterations=5)
     assert grid[0] == 0 and grid[-1] == 961 and {401, 641} <= set(grid)
     for time, after in zip(grid[:0:-1], grid[-2::-1], strict=True):
         latents = back.step(latents, task.recording(latents, torch.tensor(time)), time, after)
@@ -81,7 +81,7 @@ def test_fixed_point_comes_back_to_the_picture(tiny_sd, prediction):
     quality = fixed_point.invert(task, observe, limit=5.0, steps=25)
     assert sorted(shown) == [0, 1, 2]
     shown_again = FAMILY.decode(tiny_sd, replace(task.recording.call, latents=task.clean))
-    expected = -10 * torch.log10((shown_again - task.pictures).square().flatten(1).mean(dim=1))
+    expected = -10 * torch.log10((shown_again - task.images).square().flatten(1).mean(dim=1))
     torch.testing.assert_close(quality.value, expected, atol=0.1, rtol=0)
     assert (quality.good == (quality.value >= 5.0)).all()
 
@@ -93,7 +93,7 @@ def test_fixed_point_steps_as_ddim_does(tiny_sd):
     latents = task.noise(0)
     prediction = task.recording(latents, torch.tensor(481))
     theirs = tiny_sd.scheduler.step(prediction, 481, latents).prev_sample
-    torch.testing.assert_close(fixed_point._Walk(task).step(latents, prediction, 481, 461), theirs)
+    torch.testing.assert_close(fixed_point._Ddim(task).step(latents, prediction, 481, 461), theirs)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def _task(pipe, times=TIMES):
     recording = record(pipe, family, PROMPTS, 64, 64, more)
     clean = family.encode(pipe, drawn)
     pictures = family.decode(pipe, replace(recording.call, latents=clean))
-    return inversion.Task(pipe, recording, clean, pictures, times, (1, 2))
+    return inversion.InversionTask(pipe, recording, clean, pictures, times, (1, 2))
 
 
 def _observer(task):

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from learn_to_steer import catalog
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, NEUTRAL, OPPOSITE, basic_relations, holds
-from learn_to_steer.sources import Skipped
+from learn_to_steer.sources import SourceRequest
 
 from .conftest import PLACES, SIZE
 
@@ -96,9 +95,9 @@ def small_pictures(monkeypatch):
 
 def read(source: str, data: str, limit: int = 50, seed: int = 0, **options):
     """The pictures of a file, and per reason how often something was left out."""
-    skipped = Skipped()
-    found = list(catalog.load("sources", source).pictures(limit, seed, 64, data=data, skipped=skipped, **options))
-    return found, {reason: n for reason, n in skipped.counts.items() if not reason.startswith("class:")}
+    labelled = catalog.load("sources", source).images(SourceRequest(limit, seed, 64, data=data, **options))
+    found = list(labelled)
+    return found, {reason: n for reason, n in labelled.skipped.counts.items() if not reason.startswith("class:")}
 
 
 def pair(predicate: str, first: str = "dog", second: str = "cat") -> list:
@@ -292,7 +291,9 @@ def test_generated_pictures_and_their_traps(tmp_path, paint):
 
 @pytest.mark.parametrize("source", READING)
 def test_sources_of_real_pictures_ask_for_their_file(source, tmp_path):
-    start = partial(catalog.load("sources", source).pictures, 10, 0, 64)
+    def start(data: str | None = None):
+        return catalog.load("sources", source).images(SourceRequest(10, 0, 64, data=data))
+
     with pytest.raises(DataError, match="--data"):
         start()  # at once, before the first picture is asked for
     with pytest.raises(DataError, match=r"nothing\.json does not exist"):
@@ -305,11 +306,11 @@ def test_sources_of_real_pictures_ask_for_their_file(source, tmp_path):
 
 
 def test_drawn_pictures_refuse_a_file(tmp_path):
-    start = catalog.load("sources", "emoji").pictures
+    start = catalog.load("sources", "emoji").images
     with pytest.raises(DataError, match="read no data"):
-        start(10, 0, 64, data="a.json")
+        start(SourceRequest(10, 0, 64, data="a.json"))
     with pytest.raises(DataError, match="exclude-benchmarks"):
-        start(10, 0, 64, exclude=frozenset({frozenset({"a", "b"})}))
+        start(SourceRequest(10, 0, 64, exclude=frozenset({frozenset({"a", "b"})})))
 
 
 def test_every_source_says_where_its_pictures_come_from():
@@ -445,6 +446,15 @@ def test_annotations_of_another_size_and_copies_are_left_out(album, paint):
     assert skipped == {"picture: copy of another one": 1, "picture: not of the annotated size": 1}
 
 
+@pytest.mark.parametrize(("beyond", "kept"), [(1, True), (3, False)])
+def test_a_box_may_reach_beyond_the_image_by_rounding_only(beyond, kept, album):
+    dog, (name, (x0, y0, _, y1)) = pair("left of")
+    album.add("edge", [dog, (name, (x0, y0, SIZE[0] + beyond, y1))])
+    found, skipped = read("folder", album.write("folder"))
+    assert skipped == ({} if kept else {"object: box outside the picture": 1})
+    assert all(value <= 64 for image in found for box in image.boxes for value in box) and bool(found) is kept
+
+
 def test_classes_are_balanced_and_pictures_stay_in_one_split(album):
     kinds = list(PLACES)
     for number in range(150):
@@ -452,6 +462,9 @@ def test_classes_are_balanced_and_pictures_stay_in_one_split(album):
     data = album.write("folder")
     found, _ = read("folder", data, limit=100)
     assert Counter(p.predicate for p in found) == dict.fromkeys((*BASIC, NEUTRAL), 20)
+    # The first turn of every ten is for training, the second for validation, the third for tests.
+    turns = [{p.split for p in found[start : start + 5]} for start in (0, 5, 10)]
+    assert turns[0] == {"train"} and "val" in turns[1] and "test" in turns[2]
     splits = {p.id: p.split for p in read("folder", data, limit=500)[0]}
     assert len(splits) == 150
     counts = Counter(splits.values())
@@ -470,14 +483,14 @@ def test_a_short_class_is_told_and_not_made_up_for(album):
         album.add(f"l{number}", pair("left of"))
     for number in range(2):
         album.add(f"n{number}", pair("is"))
-    skipped = Skipped()
     source = catalog.load("sources", "folder")
-    found = list(source.pictures(25, 0, 64, data=album.write("folder"), skipped=skipped))
+    labelled = source.images(SourceRequest(25, 0, 64, data=album.write("folder")))
+    found, skipped = list(labelled), labelled.skipped
     counts = Counter(p.predicate for p in found)
     # A pair side by side can be told from either side: the ten pictures are shared.
     assert counts == {"left of": 5, "right of": 5, NEUTRAL: 2}
     assert skipped.counts == {"class: fewer pictures than its share of the limit": 25 - 12}
     assert {"above", "below"} & set(skipped.examples["class: fewer pictures than its share of the limit"])
-    far = Skipped()
-    assert len(list(source.pictures(10**30, 0, 64, data=album.write("folder"), skipped=far))) == 12
-    assert far.counts == {"class: fewer pictures than its share of the limit": 10**30 - 12}
+    far = source.images(SourceRequest(10**30, 0, 64, data=album.write("folder")))
+    assert len(list(far)) == 12
+    assert far.skipped.counts == {"class: fewer pictures than its share of the limit": 10**30 - 12}

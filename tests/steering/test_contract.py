@@ -113,6 +113,18 @@ def test_pipeline_is_restored_after_an_exception(tiny_sd: Any, tiny_steerer: Any
     assert hooks == []
 
 
+def test_one_failing_step_of_the_cleanup_does_not_keep_the_others(tiny_sd: Any, tiny_steerer: Any) -> None:
+    def broken() -> None:
+        raise KeyError("while cleaning up")
+
+    tiny_sd.unet.disable_gradient_checkpointing = broken
+    with pytest.raises(KeyError, match="while cleaning up"):
+        call(tiny_steerer(checkpointing=True), PROMPT)
+    assert not tiny_sd.unet._forward_pre_hooks
+    assert "step" not in tiny_sd.scheduler.__dict__
+    assert all(parameter.requires_grad for parameter in tiny_sd.unet.parameters())
+
+
 def test_checkpointing_changes_nothing(tiny_steerer: Any) -> None:
     plain = call(tiny_steerer(), PROMPT).images
     saved = call(tiny_steerer(checkpointing=True), PROMPT).images

@@ -101,6 +101,15 @@ def test_perturbed_attention_guidance_is_refused(tiny_sd: Any, tiny_steerer: Any
         draw(tiny_steerer(pipe), pag_scale=3.0)
 
 
+def test_a_models_own_sampling_is_used_where_none_is_given(tiny_sd: Any, tiny_steerer: Any) -> None:
+    tiny_sd.steering_defaults = {"num_inference_steps": 2, "height": 64, "width": 96, "output_type": "latent"}
+    steered = tiny_steerer()
+    assert steered(PROMPT).images.shape[-2:] == (8, 12)
+    out = steered(PROMPT, num_inference_steps=4, height=None)
+    assert out.images.shape[-2:] == (8, 12)
+    assert [step.step for step in out.steering.images[0].steps] == [0, 1]
+
+
 def test_the_step_keeps_its_signature(tiny_sd: Any, tiny_steerer: Any) -> None:
     """Pipelines look there for eta and generator."""
     seen = []

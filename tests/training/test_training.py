@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from learn_to_steer import classifier, storage
-from learn_to_steer.dataset import Rows
-from learn_to_steer.dataset.shards import Manifest, totals, write_shard
+from learn_to_steer.collection import Manifest, MapDataset
+from learn_to_steer.collection.shards import totals, write_shard
 from learn_to_steer.errors import DataError, SteerError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, OPPOSITE
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.training import TrainConfig, train
-from learn_to_steer.training.augment import Augment
-from learn_to_steer.training.scores import scores
-from learn_to_steer.training.train import _Run, balance
+from learn_to_steer.training.augmentation import Augmentation
+from learn_to_steer.training.metrics import evaluate_split
+from learn_to_steer.training.trainer import TrainingRun, balancing_weights
 
 CLASSES = (*BASIC, NEUTRAL)
 LAYOUT = Layout("sd", (MapLayer("a.attn2", 2, 0), MapLayer("b.attn2", 2, 1)), side=8)
@@ -97,7 +97,9 @@ def test_blobs_are_learned_and_the_best_weights_kept(blobs, tmp_path):
     model.layout.require(LAYOUT)
     assert model.config.levels == (0.9, 0.6)
     # The stored file scores as the metrics say: it is the best epoch's, not the last one's.
-    assert scores(model, Rows.open(blobs, "test"))["accuracy"] == pytest.approx(test["accuracy"], abs=0.02)
+    assert evaluate_split(model, MapDataset.open(blobs, "test"))["accuracy"] == pytest.approx(
+        test["accuracy"], abs=0.02
+    )
 
 
 def test_a_diverging_run_says_so(blobs, tmp_path):
@@ -151,7 +153,7 @@ def test_both_prompts_close_the_leak(tmp_path):
 
 
 def test_augmented_maps_show_what_their_label_says():
-    augment = Augment(CLASSES)
+    augment = Augmentation(CLASSES)
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(5).repeat(40)
     maps = torch.stack([_blobs(int(one), generator) for one in label])
@@ -175,8 +177,8 @@ def test_balanced_rows_say_nothing_by_their_word(augmented):
     label = torch.randint(5, (40_000,), generator=generator)
     wrong = (label + torch.randint(1, 5, (40_000,), generator=generator)) % 5
     prompted = torch.where(torch.rand(40_000, generator=generator) < 0.5, label, wrong)
-    augment = Augment(CLASSES) if augmented else None
-    weights = balance(label, prompted, 5, augment)
+    augment = Augmentation(CLASSES) if augmented else None
+    weights = balancing_weights(label, prompted, 5, augment)
     if augment:
         _, label, prompted = augment(torch.zeros(40_000, 2, 1, 1, 1), label, prompted, generator)
     share = torch.zeros(5, 5).index_put_((label, prompted), weights[label, prompted], accumulate=True) / 40_000
@@ -196,8 +198,8 @@ def test_balanced_training_reads_no_word(tmp_path):
 
 def test_augmentation_knows_the_diagonals():
     classes = (*BASIC, *DIAGONAL, NEUTRAL)
-    augment = Augment(classes)
-    names = [[classes[int(i)] for i in table] for table in (augment._swapped, augment._sideways, augment._upside)]
+    augment = Augmentation(classes)
+    names = [[classes[int(i)] for i in table] for table in (augment._exchanged, augment._flipped_x, augment._flipped_y)]
     for name, swapped, sideways, upside in zip(classes, *names, strict=True):
         assert swapped == OPPOSITE[name]
         assert sideways == name.replace("left", "?").replace("right", "left").replace("?", "right")
@@ -214,8 +216,8 @@ def test_a_collection_without_validation_pictures_is_refused(blobs, tmp_path):
 
 
 def test_the_first_layer_is_trained_as_if_its_inputs_had_unit_size(blobs, tmp_path):
-    rows = Rows.open(blobs, "train")
-    run = _Run(CONFIG, Manifest.read(blobs), rows, rows, tmp_path)
+    rows = MapDataset.open(blobs, "train")
+    run = TrainingRun(CONFIG, Manifest.read(blobs), rows, rows, tmp_path)
     first, others = run._optimizer.param_groups
     spread = float(rows.maps(range(len(rows))).float().std())
     assert first["lr"] == pytest.approx(CONFIG.rate / spread, rel=0.1)

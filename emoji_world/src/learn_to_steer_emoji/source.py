@@ -16,7 +16,7 @@ import torch
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box, basic_relations
-from learn_to_steer.sources import LabelledPicture, Pairs, Skipped, Split
+from learn_to_steer.sources import LabelledImage, LabelledImages, SourceRequest, Split
 from learn_to_steer_emoji.backgrounds import BACKGROUNDS
 from learn_to_steer_emoji.scenes import CLOSE, Constraint, Placed, Scene, place, render, satisfied
 from learn_to_steer_emoji.sprites import object_names
@@ -43,46 +43,34 @@ class RenderedScenes:
     crowded: float = CROWDED
     cells: int | None = None
 
-    def pictures(
-        self,
-        limit: int,
-        seed: int,
-        side: int,
-        *,
-        diagonals: bool = False,
-        data: str | None = None,
-        exclude: Pairs = frozenset(),
-        skipped: Skipped | None = None,
-    ) -> Iterator[LabelledPicture]:
-        """Draw labelled pictures; the relations take turns, every tenth turn is for validation and another for tests.
+    def images(self, request: SourceRequest) -> LabelledImages:
+        """Draw labelled images; the relations take turns, every tenth turn is for validation and another for tests.
 
         The neutral relation "is" takes turns as well. Its two objects overlap or nearly touch without a clear axis; or
-        one of the two is not in the picture (a relation needs both, and steering must not remove one to satisfy it);
-        or, unless the four diagonals are relations of their own, they stand exactly diagonally. Picture i depends on
-        ``seed`` and i alone.
+        one of the two is not in the image (a relation needs both, and steering must not remove one to satisfy it);
+        or, unless the four diagonals are relations of their own, they stand exactly diagonally. Image i depends on
+        the seed and i alone.
 
         Args:
-            limit: Number of pictures.
-            seed: Of everything random.
-            side: Of the square pictures, in pixels.
-            diagonals: Whether the four diagonals are relations too.
-            data: Must be None: nothing is read.
-            exclude: Must be empty: classifiers are trained on seen objects only.
-            skipped: Not needed: no picture is skipped.
+            request: Which images are wanted. It has no ``data``, for nothing is read, and no ``exclude``, for
+                classifiers are trained on seen objects only.
 
         Returns:
-            The pictures one by one; their pixels are made when they are needed.
+            The images one by one; their pixels are made when they are needed. None is skipped.
 
         Raises:
             DataError: At once, when ``data`` or ``exclude`` are given.
         """
-        if data is not None:
-            raise DataError(f"the emoji sources draw their pictures and read no data, got {data}; leave --data away")
-        if exclude:
+        if request.data is not None:
+            raise DataError(
+                f"the emoji sources draw their pictures and read no data, got {request.data}; leave --data away"
+            )
+        if request.exclude:
             raise DataError(
                 "the emoji sources have a fixed split of objects; --exclude-benchmarks is for real pictures"
             )
-        return _drawn(limit, seed, side, diagonals, self.crowded, self.cells)
+        drawn = _drawn(request.limit, request.seed, request.resolution, request.diagonals, self.crowded, self.cells)
+        return LabelledImages(drawn)
 
 
 EMOJI = RenderedScenes()
@@ -93,7 +81,7 @@ TIDY = RenderedScenes(f"{LICENSE_NOTE}; upright, two sizes, on a grid", cells=CE
 
 def _drawn(
     limit: int, seed: int, side: int, diagonals: bool, crowded: float, cells: int | None
-) -> Iterator[LabelledPicture]:
+) -> Iterator[LabelledImage]:
     predicates = (*BASIC, *(DIAGONAL if diagonals else ()), NEUTRAL)
     for index in range(limit):
         turn = index // len(predicates)
@@ -101,7 +89,7 @@ def _drawn(
         scene, missing = _scene(predicate, turn, [seed, index], diagonals, crowded, cells)
         first, second, *others = scene.objects
         shown = [placed for number, placed in enumerate(scene.objects) if number != missing]
-        yield LabelledPicture(
+        yield LabelledImage(
             id=f"emoji-{seed}-{index}",
             subject=first.name,
             predicate=predicate,

@@ -1,4 +1,4 @@
-"""The model card beside a classifier: what it reads and tells apart, on which data, how well, and how to use it."""
+"""The model card of a classifier: what it reads and predicts, from which data, how well, and how to use it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from learn_to_steer.maps import Layout
 PAPER = "https://arxiv.org/abs/2509.02295"
 
 
-def card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str, Any], parameters: int) -> str:
-    """README.md of a classifier. ``metrics`` as ``train`` writes them; ``data`` says what it was trained on.
+def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str, Any], parameters: int) -> str:
+    """Return the text of README.md.
 
-    Of ``data`` are used: ``model``, ``source``, ``note`` (licence of the pictures), ``inversion`` and ``pictures``.
+    Args:
+        config: The classifier's config.
+        metrics: As ``train`` writes them.
+        data: The training data: ``model``, ``base_model`` (a hub id), ``source``, ``note`` (licence of the images),
+            ``inversion`` and ``pictures``, all optional.
+        parameters: Number of parameters.
     """
     layout = Layout.from_dict(config.layout) if config.layout else None
     steps = "loop steps " + ", ".join(map(str, config.steps)) if config.steps else ""
@@ -41,8 +46,8 @@ def card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str
             "",
             "# Relation classifier",
             "",
-            "Reads from a text-to-image model's own attention maps how two objects lie to each other; its gradient",
-            f"moves the latents until they lie as the prompt says ([paper]({PAPER})). It fits one model and no other.",
+            "Reads the spatial relation of two objects from the attention maps of a text-to-image model; its gradient",
+            f"steers the latents towards the relation in the prompt ([paper]({PAPER})). It fits one model only.",
             "",
             "| | |",
             "|---|---|",
@@ -58,31 +63,31 @@ def card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str
             'out = steered("a dog to the right of a teddy bear")',
             "```",
             "",
-            "These weights have the licence that their publisher names here; pictures and base model have their own.",
+            "The publisher of these weights names their licence above; images and base model have their own.",
             "",
         ]
     )
 
 
 def _measured(metrics: Mapping[str, Any]) -> list[str]:
-    """The section on held-out accuracy; nothing when nothing was measured."""
-    found = metrics.get("test") or metrics.get("val")
-    if not isinstance(found, Mapping) or "accuracy" not in found:
+    """The section on held-out accuracy; empty when nothing was measured."""
+    held_out = metrics.get("test") or metrics.get("val")
+    if not isinstance(held_out, Mapping) or "accuracy" not in held_out:
         return []
-    low, high = found["accuracy_interval"]
-    probe = found["leakage"]["both"]
+    low, high = held_out["accuracy_interval"]
+    probe = held_out["leakage"]["both"]
     return [
         "## Measured",
         "",
-        f"On {found['pictures']} held-out pictures, all noise levels, right [95 %]: "
-        f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}].",
+        f"Accuracy on {held_out['pictures']} held-out images, all noise levels [95 % interval]: "
+        f"{held_out['accuracy']:.2f} [{low:.2f}, {high:.2f}].",
         "",
-        "| " + " | ".join(found["per_relation"]) + " |",
-        "|" + "---|" * len(found["per_relation"]),
-        "| " + " | ".join(f"{share:.2f}" for share in found["per_relation"].values()) + " |",
+        "| " + " | ".join(held_out["per_relation"]) + " |",
+        "|" + "---|" * len(held_out["per_relation"]),
+        "| " + " | ".join(f"{share:.2f}" for share in held_out["per_relation"].values()) + " |",
         "",
-        f"Leakage probe: right on {probe['true_prompts']:.2f} under true prompts and {probe['wrong_prompts']:.2f} "
-        f"under prompts with a wrong word, which it names in {probe['names_prompted_word']:.2f} "
+        f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
+        f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
         f"(by chance {probe['by_chance']:.2f}).",
         "",
     ]

@@ -1,4 +1,4 @@
-"""The classifier's file: fp16 weights, and a header with everything that gives them meaning."""
+"""The file of a classifier: fp16 weights, and a header with config and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from learn_to_steer import storage
-from learn_to_steer.classifier.card import card
+from learn_to_steer.classifier.card import model_card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
@@ -20,7 +20,6 @@ from learn_to_steer.maps import Layout
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
 CARD = "README.md"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def save(
@@ -31,10 +30,17 @@ def save(
     half: bool = True,
     data: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``relation_classifier.safetensors`` with config (layout, classes, levels) and metrics in its header.
+    """Write ``relation_classifier.safetensors`` and a model card, README.md.
 
-    Weights are stored in fp16 unless ``half`` is false. A model card, README.md, lies beside it; ``data`` says in it
-    what the classifier was trained on (see ``card``).
+    Args:
+        model: The classifier. Its config (layout, classes, levels) goes into the header.
+        folder: The folder, which is made if need be.
+        metrics: What was measured, for header and card.
+        half: Whether to store weights in fp16 instead of fp32.
+        data: The training data, for the card; see ``card.model_card``.
+
+    Returns:
+        The path of the weights.
     """
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), "metrics": json.dumps(metrics or {})}
     path = Path(folder) / FILE
@@ -44,17 +50,22 @@ def save(
     state = {k: v.detach().to("cpu", kept).contiguous() for k, v in model.state_dict().items() if not k.endswith(".pe")}
     storage.save_tensors(path, state, header)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    storage.write_atomic(path.parent / CARD, card(model.config, metrics or {}, data or {}, parameters))
+    storage.write_atomic(path.parent / CARD, model_card(model.config, metrics or {}, data or {}, parameters))
     return path
 
 
 def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
-    """Read a classifier, ready for use in fp32 eval mode; DataError if it is not one.
+    """Read a classifier, in fp32 and eval mode, without gradients of its weights.
 
-    ``source`` is its folder or file, or a hub id ("owner/name", at ``revision``).
+    Args:
+        source: Its folder or file, or a hub id ("owner/name").
+        revision: Branch, tag or commit of a hub id.
+
+    Raises:
+        DataError: There is none, or the file is broken.
     """
     path = Path(source).expanduser()
-    if not path.exists() and isinstance(source, str) and _HUB_ID.fullmatch(source):
+    if not path.exists() and isinstance(source, str) and storage.is_hub_id(source):
         path = _download(source, revision)
     path = path / FILE if path.is_dir() else path
     state, header = storage.load_tensors(path)
@@ -90,10 +101,21 @@ def push_to_hub(
     message: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Upload a classifier's folder to the hub as ``repository`` ("owner/name"), made if need be; returns its address.
+    """Upload a classifier to the hub.
 
-    ``license`` is written into the model card first: an identifier that the hub knows, e.g. "apache-2.0".
-    Raises DataError when ``folder`` holds no classifier, or the hub refuses.
+    Args:
+        folder: The folder of the classifier.
+        repository: A hub id ("owner/name"); the repository is made if need be.
+        private: Whether a new repository is private.
+        token: Of the hub; None: the one that is logged in.
+        message: Of the commit.
+        license: Written into the model card first: an identifier that the hub knows, such as "apache-2.0".
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        DataError: ``folder`` holds no classifier, or the hub refuses.
     """
     from huggingface_hub import HfApi
 
@@ -102,7 +124,7 @@ def push_to_hub(
         raise DataError(f"{folder} is no folder; name the folder of a classifier, as 'train' leaves it")
     load(folder)
     if license is not None:
-        _name_license(folder, license)
+        _set_license(folder, license)
     api = HfApi(token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
@@ -117,7 +139,7 @@ def push_to_hub(
     return str(made)
 
 
-def _name_license(folder: Path, license: str) -> None:
+def _set_license(folder: Path, license: str) -> None:
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 

@@ -1,8 +1,9 @@
-"""The relation classifier's network.
+"""The network of the relation classifier.
 
-*Source:* paper appendix C.9; sizes and wiring as the authors built them (official_implementation, 2.1-2.4).
-*Differs:* the head also has the diagonals when its classes say so; time is a table of noise levels, loop
-indices exist only for imported checkpoints; the file records the layout of the maps it reads.
+Source:
+    Paper appendix C.9; sizes and wiring as in the authors' checkpoints. Unlike there, classes may include the
+    diagonals, the time table is indexed by noise level (by loop step only in imported checkpoints), and the config
+    records the layout of the maps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from learn_to_steer.errors import MismatchError
@@ -22,51 +24,72 @@ Inject = Literal["mid", "pre", "none"]
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Sizes of the network, its classes and its clock. Defaults are the authors' for Stable Diffusion.
-
-    ``levels`` are the noise levels (0-1) the time table was trained at; ``steps`` instead are the loop
-    indices of an imported checkpoint, of which the smallest one not below the current is used.
-    """
+    """Classes, times and sizes of the network. Defaults are the authors' for Stable Diffusion."""
 
     classes: tuple[str, ...]
+    """Names of the relations, in the order of the logits."""
     channels: int
+    """Largest number of maps of an object."""
     times: int
+    """Rows of the time table."""
     levels: tuple[float, ...] = ()
+    """Noise levels in [0, 1] of the rows of the time table."""
     steps: tuple[int, ...] = ()
+    """Only in imported checkpoints, instead of ``levels``: the loop steps that were trained."""
     side: int = 16
+    """Width and height of a map."""
     width: int = 256
+    """Width of both transformers."""
     layers: int = 2
+    """Layers of the transformer over channels."""
     heads: int = 2
+    """Attention heads of the transformer over channels."""
     hidden: int = 128
+    """Hidden width of the feed-forward blocks of the transformer over channels."""
     query_heads: int = 2
+    """Attention heads of the query that pools the channels."""
     head_layers: int = 2
+    """Layers of the transformer in the head."""
     head_heads: int = 4
+    """Attention heads of the transformer in the head."""
     head_hidden: int = 128
+    """Hidden width of the feed-forward blocks in the head."""
     time_width: int = 16
+    """Width of the time embedding in the head."""
     fc_widths: tuple[int, int] = (256, 128)
+    """Widths of the linear layers before the logits."""
     dropout: float = 0.3
+    """Dropout everywhere."""
     inject: Inject = "mid"
+    """Where the time embedding is added: before every layer, before the first, nowhere."""
     extractor: Literal["attention", "mean"] = "attention"
+    """How the channels of an object are pooled: learned, or a plain mean."""
     layout: dict[str, Any] = field(default_factory=dict)
+    """The ``Layout`` of the maps; empty when it is not known."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a clock that cannot be read."""
+        """Raise ValueError for levels or an ``inject`` that do not exist."""
         if self.inject not in get_args(Inject):
             raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
-        # A string among the levels would only be found where pictures are drawn.
+        # Otherwise a string among the levels would only be found while images are generated.
         if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
             raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
 
     def row(self, level: float, step: int, steps: int) -> int:
-        """Row of the time table for a noise level (nearest trained one), or for the loop index if imported.
+        """Return the row of the time table: of the nearest noise level or, for imported checkpoints, of the loop step.
 
-        The index is of ``steps``, and counts as if there were as many as in training; the authors take it as it is,
-        which means another noise level. Beyond the last trained index they fall back to row 0; the last one is used
-        instead.
+        The step is scaled to the number of steps in training, so that it means the same noise level; of the trained
+        ones, the smallest one not below it is used, or the last. (The authors do not scale, and use row 0 beyond the
+        last.)
+
+        Args:
+            level: Noise level in [0, 1].
+            step: Index of the denoising step.
+            steps: Number of denoising steps.
         """
         if self.steps:
-            meant = step * self.times / steps
-            return next((known for known in self.steps if known >= meant), self.steps[-1])
+            scaled = step * self.times / steps
+            return next((trained for trained in self.steps if trained >= scaled), self.steps[-1])
         return min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - level))
 
 
@@ -92,7 +115,7 @@ def _encoder(width: int, heads: int, hidden: int, layers: int, dropout: float) -
 
 
 class ObjectExtractor(nn.Module):
-    """All maps of one object -> one map: a transformer over the channels, then one learned query."""
+    """Pools all maps of one object into one: a transformer over the channels, then one learned query."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -107,8 +130,8 @@ class ObjectExtractor(nn.Module):
         self.layer_attention = nn.MultiheadAttention(width, config.query_heads, batch_first=True)
         self.output_projection = nn.Linear(width, places)
 
-    def forward(self, maps: Tensor, row: Tensor) -> Tensor:
-        """``maps`` (n, channels, places), ``row`` (n,) -> (n, places)."""
+    def forward(self, maps: Float[Tensor, "n channels places"], row: Int64[Tensor, " n"]) -> Float[Tensor, "n places"]:
+        """Pool the maps; ``row`` is the row of the time table."""
         hidden = self.input_projection(maps) + self.positional_encoding.pe[:, : maps.shape[1]]
         time = self.timestep_embedding(row)[:, None] if self.inject != "none" else None
         if time is not None and self.inject == "pre":
@@ -123,14 +146,15 @@ class ObjectExtractor(nn.Module):
 
 
 class MeanExtractor(nn.Module):
-    """The authors' prototype for diagonals: the plain mean over channels, nothing learned."""
+    """The plain mean over channels, as in the authors' prototype for diagonals."""
 
-    def forward(self, maps: Tensor, row: Tensor) -> Tensor:
+    def forward(self, maps: Float[Tensor, "n channels places"], row: Int64[Tensor, " n"]) -> Float[Tensor, "n places"]:
+        """Return the mean; ``row`` is not used."""
         return maps.mean(dim=1)
 
 
 class RelationHead(nn.Module):
-    """Two object maps and the time -> logits over the classes."""
+    """Logits over the classes from the pooled maps of two objects and the time."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -152,7 +176,10 @@ class RelationHead(nn.Module):
             nn.Linear(narrow, len(config.classes)),
         )
 
-    def forward(self, subject: Tensor, reference: Tensor, row: Tensor) -> Tensor:
+    def forward(
+        self, subject: Float[Tensor, "n places"], reference: Float[Tensor, "n places"], row: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n classes"]:
+        """Return the logits; ``row`` is the row of the time table."""
         joined = self.projection(torch.cat([subject, reference], dim=-1))[:, None]
         hidden = joined + self.positional_encoding.pe[:, :1]
         for layer in self.transformer.layers:
@@ -162,7 +189,11 @@ class RelationHead(nn.Module):
 
 
 class RelationClassifier(nn.Module):
-    """Which relation do the maps of two objects show? Logits over ``config.classes``."""
+    """Predicts the relation of two objects from their attention maps.
+
+    Args:
+        config: Classes, times and sizes.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -172,10 +203,17 @@ class RelationClassifier(nn.Module):
         )
         self.relation_classifier = RelationHead(config)
 
-    def forward(self, maps: Tensor, row: Tensor) -> Tensor:
-        """``maps`` (n, 2, channels, side, side): subject then object; ``row`` (n,) of the time table.
+    def forward(
+        self, maps: Float[Tensor, "n 2 channels side side"], row: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n classes"]:
+        """Return logits over ``config.classes``.
 
-        Raises MismatchError when there are more channels than the network has positions for.
+        Args:
+            maps: The maps of the subject, then of the object.
+            row: The row of the time table; see ``ClassifierConfig.row``.
+
+        Raises:
+            MismatchError: There are more channels than the network has positions for, or maps of another side.
         """
         n, _, channels = maps.shape[:3]
         if channels > self.config.channels or maps.shape[-1] != self.config.side:
@@ -190,5 +228,5 @@ class RelationClassifier(nn.Module):
 
     @property
     def layout(self) -> Layout | None:
-        """Layout of the maps it was trained on; None for an imported file, which does not record it."""
+        """The layout of the maps it was trained on; None when it is not known."""
         return Layout.from_dict(self.config.layout) if self.config.layout else None

@@ -1,8 +1,10 @@
-"""Reads the authors' ``.pth`` checkpoints (plain dict of tensors, dicts, lists, numbers), safely.
+"""Reads the authors' checkpoints (``.pth``: a plain dict of tensors, dicts, lists and numbers) without running code.
 
-*Source:* the file's layout as described in official_implementation, 2.1-2.3. Class order, sizes and trained
-steps come from the file. It does not record which model it was trained on, so the caller says so by giving
-the layout.
+Class order, sizes and trained steps come from the file. It does not record which model it was trained on, so the caller
+gives the layout of that model's maps.
+
+Source:
+    The checkpoints that the authors of the paper (arXiv 2509.02295) publish.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ NAMES = {
     "below_left": "below left of",
     "below_right": "below right of",
 }
-REAL, FLUX_HIDDEN, FEW = 256, 512, 4  # sizes of the published ones; those for four steps have no family's size
-BUFFER = 1368  # what older files that lack input_channels were made with
+# Width of the published networks, hidden width of those for FLUX, and the number of steps up to which neither tells.
+REAL, FLUX_HIDDEN, FEW = 256, 512, 4
+BUFFER = 1368  # channels of older files, which lack input_channels
 
 
 def import_official(
@@ -40,12 +43,23 @@ def import_official(
     steps: int | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Read ``path`` as a checkpoint for ``layout`` and write it to ``folder`` in our format (fp32); returns the file.
+    """Convert a checkpoint of the authors to our format, in fp32.
 
-    ``steps`` is the number of steps that its model is sampled with (None: not known); ``data`` is for the model card
-    (see ``card``). Whether maps are renormalised follows the authors: not where the model's only map size is the
-    classifier's own (FLUX at 256 px).
-    Raises DataError as ``read_official`` does, and for a checkpoint of fewer maps or of another kind of model.
+    Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
+    (FLUX at 256 px).
+
+    Args:
+        path: The checkpoint.
+        layout: The layout of its model's maps.
+        folder: Where to write the classifier.
+        steps: Steps that its model is sampled with; None: not known.
+        data: The training data, for the model card; see ``card.model_card``.
+
+    Returns:
+        The path of the new file.
+
+    Raises:
+        DataError: As ``read_official``; also when the checkpoint reads fewer maps or is for another kind of model.
     """
     storage.check_folder(folder)
     outer = _opened(path)
@@ -58,12 +72,12 @@ def import_official(
             f"{path} reads up to {model.config.channels} attention maps, but this model gives {layout.channels}; "
             "name the model that it was trained on"
         )
-    _require_kin(path, outer, model.config, layout.family, steps)
+    _require_same_kind(path, outer, model.config, layout.family, steps)
     model.config = replace(model.config, layout=kept.as_dict())
     return save(model, folder, {"imported_from": Path(path).name}, half=False, data=data)
 
 
-def _require_kin(path: str | Path, outer: Any, config: ClassifierConfig, family: str, steps: int | None) -> None:
+def _require_same_kind(path: str | Path, outer: Any, config: ClassifierConfig, family: str, steps: int | None) -> None:
     """Raise DataError for a file that was made for another kind of model, or whose parts contradict each other."""
     wrong = ""
     if steps is not None and config.times != steps:
@@ -73,21 +87,29 @@ def _require_kin(path: str | Path, outer: Any, config: ClassifierConfig, family:
     elif any(not isinstance(step, int) or not 0 <= step < config.times for step in config.steps):
         wrong = f"its trained steps {config.steps} are not of {config.times}"
     elif unknown := [name for name in config.classes if name not in (*BASIC, *DIAGONAL, NEUTRAL)]:
-        wrong = f"it knows relations that are none: {', '.join(unknown)}"
-    elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _named(outer)):
+        wrong = f"it has classes that are no relations: {', '.join(unknown)}"
+    elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _labels(outer)):
         wrong = "its two tables of relations contradict each other"
     if wrong:
         raise DataError(f"{path} is not for this model: {wrong}; name the model that it was trained on with --model")
 
 
-def _named(outer: Any) -> list[tuple[str, Any]]:
+def _labels(outer: Any) -> list[tuple[str, Any]]:
     return list((outer.get("rel_name_to_idx") or {}).items())
 
 
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:
-    """The classifier in ``path``, in eval mode; with ``layout`` it refuses maps of any other layout.
+    """Read a checkpoint of the authors.
 
-    Raises DataError, in one line, for a missing, corrupt or foreign file.
+    Args:
+        path: The checkpoint.
+        layout: The layout of its model's maps; with it, the classifier refuses maps of any other layout.
+
+    Returns:
+        The classifier, in eval mode.
+
+    Raises:
+        DataError: The file is missing, broken, or no such checkpoint.
     """
     return _built(path, _opened(path), layout)
 

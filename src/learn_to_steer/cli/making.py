@@ -64,17 +64,18 @@ def collect(options: CollectOptions) -> None:
     from dataclasses import asdict
     from inspect import signature
 
-    from learn_to_steer import catalog, dataset, storage
+    from learn_to_steer import catalog, collection, storage
     from learn_to_steer.evaluation.model import open_pipeline
     from learn_to_steer.families import find, usual_source
+    from learn_to_steer.sources import SourceRequest
 
-    levels = None if options.levels in (None, "official") else dataset.parsed(options.levels)
+    levels = None if options.levels in (None, "official") else collection.parsed(options.levels)
     # Mistakes that cost nothing to find are found before a model is loaded.
     storage.check_folder(options.out)
-    excluded = dataset.benchmark_pairs() if options.exclude_benchmarks else frozenset()
+    excluded = collection.benchmark_pairs() if options.exclude_benchmarks else frozenset()
     name = options.source or usual_source(options.model)
     source = catalog.load("sources", name)
-    source.pictures(options.limit, options.seed, 64, diagonals=options.diagonals, data=options.data, exclude=excluded)
+    source.images(SourceRequest(options.limit, options.seed, 64, options.diagonals, options.data, excluded))
     invert = catalog.load("inversion", options.inversion).invert
     known = [name for name in signature(invert).parameters if name not in ("task", "observe", "limit")]
     for name in options.settings:
@@ -82,10 +83,10 @@ def collect(options: CollectOptions) -> None:
             raise catalog.unknown(f"setting of {options.inversion}", name, known)
     pipe, variant = open_pipeline(options)
     if options.levels == "official":
-        levels = dataset.trained_levels(pipe, find(pipe), variant)
+        levels = collection.trained_levels(pipe, find(pipe), variant)
     guidance = variant.guidance if options.guidance is None else options.guidance
     config = shared(
-        dataset.CollectConfig,
+        collection.CollectConfig,
         options,
         source=name,
         inversion_settings=options.settings,
@@ -93,8 +94,8 @@ def collect(options: CollectOptions) -> None:
         levels=levels or variant.levels,
         arguments={**variant.arguments, "guidance_scale": guidance},
     )
-    logging.getLogger("learn_to_steer.dataset").setLevel(logging.INFO)  # what it will take
-    manifest = dataset.collect(pipe, options.out, config)
+    logging.getLogger("learn_to_steer.collection").setLevel(logging.INFO)  # what it will take
+    manifest = collection.collect(pipe, options.out, config)
     storage.write_json(Path(options.out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():
         print(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.storage import sha256
+from learn_to_steer.storage import is_hub_id, sha256
 
 
 def load_network(network: Any, source: str, device: str = "cpu") -> tuple[Any, str]:
@@ -60,7 +60,7 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int, device: Any, pad_a
 
 def _place(source: str) -> Path:
     path = Path(source).expanduser()
-    if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
+    if not path.is_dir() and not is_hub_id(source):
         raise DataError(f"{source} is neither a folder nor a hub id (owner/name)")
     return path
 

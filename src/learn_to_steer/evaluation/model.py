@@ -22,10 +22,10 @@ from learn_to_steer.loading import (
     classifier_source,
     load_pipeline,
     package_folder,
-    sampling_arguments,
 )
 from learn_to_steer.objectives._protocol import Objective
 from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
 from learn_to_steer.steering.config import resolve_config
@@ -115,7 +115,9 @@ def _sampling(config: ModelConfig, variant: Variant, cell: int) -> dict[str, Any
         "height": config.height,
         "width": config.width,
     }
-    sampling = sampling_arguments(variant) | {name: value for name, value in given.items() if value is not None}
+    sampling: dict[str, Any] = sampling_arguments(variant) | {
+        name: value for name, value in given.items() if value is not None
+    }
     for side in ("height", "width"):
         if sampling[side] % cell:
             raise UnsupportedError(f"{side} must be a multiple of {cell} pixels, not {sampling[side]}")

@@ -1,8 +1,10 @@
-"""Fixed-point DDIM inversion: latents from which deterministic sampling comes back to the picture.
+"""Fixed-point DDIM inversion: latents from which deterministic sampling leads back to the image.
 
-*Source:* the authors' inversion for Stable Diffusion (official_implementation, 7.2): 50 times, 5 iterations, no
-guidance, the picture must come back with at least 19.5 dB. *Differs:* any predicted quantity is understood, for the
-step is written in clean latents and noise; inversion stops at the noisiest kept level, which changes nothing below it.
+Source:
+    Paper section 3 (dual inversion) with the authors' settings for Stable Diffusion: 50 steps, 5 iterations, no
+    guidance; the image must come back with at least 19.5 dB. Unlike there, the network may predict any quantity,
+    because a step is written in clean latents and noise, and inversion stops at the noisiest level to observe, which
+    changes nothing below it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.errors import DataError, UnsupportedError
-from learn_to_steer.inversion._protocol import Observe, Quality, Task, regenerated
+from learn_to_steer.inversion.base import InversionQuality, InversionTask, Observe, reconstruction_quality
 
 STEPS = 50
 ITERATIONS = 5
@@ -23,28 +25,37 @@ LEAST = 19.5  # dB
 
 
 def invert(
-    task: Task,
+    task: InversionTask,
     observe: Observe,
     *,
     limit: float | None = None,
     steps: int = STEPS,
     iterations: int = ITERATIONS,
     start: Literal["inverted", "noise"] = "inverted",
-) -> Quality:
-    """Invert up to the noisiest kept level, sample back with the kept levels observed, compare the pictures.
+) -> InversionQuality:
+    """Invert up to the noisiest level, sample back while observing, and compare the images.
 
-    Quality is the PSNR in dB of the decoded picture; ``limit`` is the least that is good enough. Costs
-    ``steps * (iterations + 1)`` forwards a sample at most. ``start`` "noise" does not invert but mixes fresh noise in,
-    which says what the way up is worth. Raises UnsupportedError for a scheduler without DDIM's table of noise levels,
-    DataError for a level without noise or another start.
+    Costs ``steps * (iterations + 1)`` forwards a sample at most.
+
+    Args:
+        task: The samples.
+        observe: Called once for every level.
+        limit: The least PSNR in dB of the decoded image that is good enough; None: 19.5.
+        steps: Steps of the whole schedule.
+        iterations: Fixed-point iterations of a step.
+        start: "noise" does not invert but adds fresh noise: an ablation.
+
+    Raises:
+        UnsupportedError: The scheduler has no table of noise levels, as DDIM has.
+        DataError: A level has no noise, or ``start`` is neither of the two.
     """
     if start not in ("inverted", "noise"):
         raise DataError(f"start is inverted or noise, not {start!r}")
-    walk = _Walk(task)
+    ddim = _Ddim(task)
     if start == "inverted":
-        latents, grid = walk.up(steps, iterations)
+        latents, grid = ddim.invert(steps, iterations)
     else:
-        grid = walk.grid(steps)
+        grid = ddim.grid(steps)
         latents = task.recording.family.mix(task.pipe, task.clean, task.noise(0), torch.tensor(grid[-1]))
     kept = [int(time) for time in task.times]
     for time, after in zip(grid[:0:-1], grid[-2::-1], strict=True):
@@ -53,18 +64,18 @@ def invert(
             prediction = observe(kept.index(time), latents, moment)
         else:
             prediction = task.recording(latents, moment).float()
-        latents = walk.step(latents, prediction, time, after)
-    return regenerated(task, latents, LEAST if limit is None else limit)
+        latents = ddim.step(latents, prediction, time, after)
+    return reconstruction_quality(task, latents, LEAST if limit is None else limit)
 
 
 @dataclass(frozen=True)
-class _Walk:
-    """Deterministic steps between times, for any family whose mixing of clean latents and noise is linear."""
+class _Ddim:
+    """Deterministic steps between times, for any family whose noising is linear in clean latents and noise."""
 
-    task: Task
+    task: InversionTask
 
-    def up(self, steps: int, iterations: int) -> tuple[Tensor, list[int]]:
-        """Latents at the noisiest kept time, and the times gone through, cleanest first."""
+    def invert(self, steps: int, iterations: int) -> tuple[Tensor, list[int]]:
+        """Latents at the noisiest time to observe, and the times passed, cleanest first."""
         grid = self.grid(steps)
         latents = self.task.clean
         for time, after in pairwise(grid):
@@ -72,30 +83,30 @@ class _Walk:
             for _ in range(iterations):
                 # Solves step(latents, after -> time) = before for latents, the noise in them taken as known.
                 prediction = self.task.recording(latents, torch.tensor(after)).float()
-                noise = self._parts(latents, prediction, after)[1]
-                clean = (before - self._share(0.0, time) * noise) / self._share(1.0, time)
-                latents = self._mix(clean, noise, after)
+                noise = self._split(latents, prediction, after)[1]
+                clean = (before - self._factor(0.0, time) * noise) / self._factor(1.0, time)
+                latents = self._add_noise(clean, noise, after)
         return latents, grid
 
     def step(self, latents: Tensor, prediction: Tensor, time: int, after: int) -> Tensor:
         """One DDIM step (eta 0) from ``time`` to the cleaner ``after``."""
-        return self._mix(*self._parts(latents, prediction, time), after)
+        return self._add_noise(*self._split(latents, prediction, time), after)
 
-    def _parts(self, latents: Tensor, prediction: Tensor, time: int) -> tuple[Tensor, Tensor]:
-        """Clean latents and noise that ``prediction`` stands for."""
+    def _split(self, latents: Tensor, prediction: Tensor, time: int) -> tuple[Tensor, Tensor]:
+        """The clean latents and the noise that ``prediction`` implies."""
         clean = self.task.recording.family.clean_estimate(self.task.pipe, latents, prediction, torch.tensor(time))
-        return clean, (latents - self._share(1.0, time) * clean) / self._share(0.0, time)
+        return clean, (latents - self._factor(1.0, time) * clean) / self._factor(0.0, time)
 
-    def _mix(self, clean: Tensor, noise: Tensor, time: int) -> Tensor:
+    def _add_noise(self, clean: Tensor, noise: Tensor, time: int) -> Tensor:
         return self.task.recording.family.mix(self.task.pipe, clean, noise, torch.tensor(time))
 
-    def _share(self, clean: float, time: int) -> Tensor:
+    def _factor(self, clean: float, time: int) -> Tensor:
         """The factor of the clean latents (``clean`` 1) or of the noise (0) at ``time``."""
         like = self.task.clean[:1]
-        return self._mix(torch.full_like(like, clean), torch.full_like(like, 1 - clean), time)
+        return self._add_noise(torch.full_like(like, clean), torch.full_like(like, 1 - clean), time)
 
     def grid(self, steps: int) -> list[int]:
-        """Times of a DDIM run of ``steps`` and the kept ones, from the cleanest to the noisiest kept."""
+        """Times of a DDIM run of ``steps`` and those to observe, from the cleanest to the noisiest to observe."""
         scheduler: Any = self.task.pipe.scheduler
         if getattr(scheduler, "alphas_cumprod", None) is None:
             raise UnsupportedError(

@@ -1,12 +1,13 @@
-"""RF-inversion: a controlled flow from the picture to noise, and a controlled flow back past the kept levels.
+"""RF-inversion: a controlled flow from the image to noise, and a controlled flow back through the noise levels.
 
-``gamma`` pulls the way up towards the drawn noise, ``eta`` the way back towards the picture; at 0 each follows the
-network alone. At gamma = eta = 1 (the authors' setting) the network cancels out of both and the latents have a closed
-form: clean latents and noise, mixed. That is the default here, at one forward a kept level.
+``gamma`` draws the way to noise towards fresh noise, ``eta`` the way back towards the image; at 0 each follows the
+network alone. At gamma = eta = 1, the authors' setting, the network cancels out of both, and the latents have a closed
+form: clean latents with noise added. That is the default, at one forward a level.
 
-*Source:* RF-inversion (arXiv 2410.10792); the authors' use of it (official_implementation, 7.1). *Differs:* levels are
-true noise levels in both directions; ``mode="compat"`` keeps the share of the picture that the authors' step sizes
-leave in the noise.
+Source:
+    RF-inversion (arXiv 2410.10792), which the Learn-to-Steer paper uses for FLUX. Unlike there, levels are true
+    noise levels in both directions; ``mode="compat"`` keeps the share of the image that the authors' step sizes leave
+    in the noise.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.errors import DataError, UnsupportedError
-from learn_to_steer.inversion._protocol import Observe, Quality, Task, regenerated
-from learn_to_steer.inversion.noise import mix_and_ask
+from learn_to_steer.inversion.base import InversionQuality, InversionTask, Observe, reconstruction_quality
+from learn_to_steer.inversion.noise import add_noise_and_observe
 
 STEPS = 50
 LEAST = 20.0  # dB
 
 
 def invert(
-    task: Task,
+    task: InversionTask,
     observe: Observe,
     *,
     limit: float | None = None,
@@ -35,15 +36,24 @@ def invert(
     eta: float = 1.0,
     mode: Literal["clean", "compat"] = "clean",
     steps: int | None = None,
-) -> Quality:
-    """Invert and observe the kept levels; ``steps`` is the length of the schedule, for both directions.
+) -> InversionQuality:
+    """Invert, and observe every level on the way back; see ``inversion.Inversion``.
 
-    It is 50 by default and, for ``compat``, as many as models of this kind are sampled with, as the authors have it.
+    The quality is the PSNR in dB of the image that comes back. In the closed form, where it comes back by
+    construction, it is the error of the predicted clean latents as in ``noise``.
 
-    Quality is the PSNR in dB of the picture that comes back (at least 20); in the closed form, where the picture
-    comes back by construction, it is the error of the network's clean estimate as in ``noise``.
-    Raises UnsupportedError for a model that is no rectified flow, DataError for settings outside [0, 1] or a mode
-    that the controlled flow does not have.
+    Args:
+        task: The samples.
+        observe: Called once for every level.
+        limit: The quality that is good enough; None: 20 dB or, in the closed form, as in ``noise``.
+        gamma: Strength of the control on the way to noise, in [0, 1].
+        eta: Strength of the control on the way back, in [0, 1].
+        mode: "compat" reproduces the authors' noise levels; it needs ``gamma`` and ``eta`` of 1.
+        steps: Steps of each direction; None: 50 or, for "compat", as many as such models are sampled with.
+
+    Raises:
+        UnsupportedError: The model is no rectified flow.
+        DataError: ``gamma`` or ``eta`` lie outside [0, 1], or do not fit ``mode``.
     """
     _require_flow(task)
     if not (0 <= gamma <= 1 and 0 <= eta <= 1) or mode not in ("clean", "compat"):
@@ -52,7 +62,7 @@ def invert(
     if gamma == eta == 1:
         usual = steps or task.recording.family.unnamed(task.pipe, "").steps
         strength = 1 - residual(task, usual) if mode == "compat" else 1.0
-        return mix_and_ask(task, observe, lambda _: noise, limit, strength)
+        return add_noise_and_observe(task, observe, lambda _: noise, limit, strength)
     if mode == "compat":
         raise DataError("mode 'compat' is the authors' setting: it needs gamma = eta = 1")
     levels = _grid(task, steps or STEPS)
@@ -62,11 +72,19 @@ def invert(
         moment = torch.tensor(level)
         velocity = observe(kept[0], latents, task.times[kept[0]]) if kept else task.recording(latents, moment).float()
         latents = latents + (after - level) * (velocity + eta * ((latents - task.clean) / level - velocity))
-    return regenerated(task, latents, LEAST if limit is None else limit)
+    return reconstruction_quality(task, latents, LEAST if limit is None else limit)
 
 
-def residual(task: Task, steps: int) -> float:
-    """Share of the picture that the authors' inversion leaves in its noise; .1128 for four unshifted steps."""
+def residual(task: InversionTask, steps: int) -> float:
+    """Return the share of the image that the authors' inversion leaves in its noise.
+
+    With sigmas s_0 = 1 ... s_n = 0 it is the product of 1 - (s_i - s_{i+1}) / (1 - i / (n + 1)): 0.1128 for four steps
+    without a shift.
+
+    Args:
+        task: Its pipeline has the scheduler.
+        steps: The number of steps, n.
+    """
     scheduler = type(task.pipe.scheduler).from_config(task.pipe.scheduler.config)
     base = torch.linspace(1, 1 / steps, steps).tolist()
     shifted = {"mu": 0.63} if scheduler.config.get("use_dynamic_shifting") else {}
@@ -75,8 +93,8 @@ def residual(task: Task, steps: int) -> float:
     return float(prod(1 - (s - after) / (1 - i / (steps + 1)) for i, (s, after) in enumerate(pairwise(sigmas))))
 
 
-def _up(task: Task, noise: Tensor, levels: list[float], gamma: float) -> Tensor:
-    """From the picture to the noisiest level, Euler steps of the flow drawn towards ``noise``."""
+def _up(task: InversionTask, noise: Tensor, levels: list[float], gamma: float) -> Tensor:
+    """Latents at the noisiest level: Euler steps from the image, drawn towards ``noise``."""
     latents = task.clean
     for level, after in pairwise([0.0, *levels]):
         if gamma < 1:
@@ -88,8 +106,8 @@ def _up(task: Task, noise: Tensor, levels: list[float], gamma: float) -> Tensor:
     return latents
 
 
-def _grid(task: Task, steps: int) -> list[float]:
-    """Levels of the walk and the kept ones, cleanest first, up to the noisiest kept one."""
+def _grid(task: InversionTask, steps: int) -> list[float]:
+    """Levels of the steps and those to observe, cleanest first, up to the noisiest to observe."""
     kept = [float(time) for time in task.times]
     if min(kept) <= 0:
         raise DataError("the lowest noise level is the clean picture itself; ask for levels that have noise")
@@ -98,8 +116,8 @@ def _grid(task: Task, steps: int) -> list[float]:
     return sorted([*apart, *kept])
 
 
-def _require_flow(task: Task) -> None:
-    """A rectified flow predicts the velocity: at level 1 the clean estimate is the latents less the prediction."""
+def _require_flow(task: InversionTask) -> None:
+    """Raise UnsupportedError unless, at level 1, clean latents are the latents minus the prediction (a velocity)."""
     ones = torch.ones_like(task.clean[:1])
     family = task.recording.family
     clean = family.clean_estimate(task.pipe, ones, 2 * ones, torch.ones(()))

@@ -1,5 +1,14 @@
-"""Labelled pictures to learn from: one file a source, the file name is the source's name."""
+"""Labelled images to learn from: one file a source, the file name is the source's name."""
 
-from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped, Source, Split
+from learn_to_steer.sources.base import (
+    SPLITS,
+    LabelledImage,
+    LabelledImages,
+    NamePairs,
+    SkipLog,
+    Source,
+    SourceRequest,
+    Split,
+)
 
-__all__ = ["LabelledPicture", "Pairs", "Skipped", "Source", "Split"]
+__all__ = ["SPLITS", "LabelledImage", "LabelledImages", "NamePairs", "SkipLog", "Source", "SourceRequest", "Split"]

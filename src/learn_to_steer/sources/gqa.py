@@ -1,8 +1,9 @@
-"""Photos of GQA's scene graphs, a relation being kept where its boxes and its words agree.
+"""Photos of GQA's scene graphs; a relation is kept where boxes and annotated words agree.
 
-*Source:* GQA scene graphs v1.1 (Hudson and Manning, CVPR 2019), as the Learn-to-Steer paper uses them (section 4).
-*Differs* from the paper's preparation: labels come from the boxes, annotated words may only contradict them; objects
-have a least size; names that come twice are really left out; the split is seeded and by picture, not by class.
+Source:
+    GQA scene graphs v1.1 (Hudson and Manning, CVPR 2019), which the Learn-to-Steer paper uses (section 4). Unlike in
+    the paper's preparation, labels come from the boxes and annotated words can only rule a pair out; objects have a
+    least size; names that occur twice in an image are left out; the split is seeded and by image, not by class.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from typing import Any
 
 from learn_to_steer.errors import PromptError
 from learn_to_steer.prompts.phrases import canonical
-from learn_to_steer.sources._boxes import from_corner, picture_shape
-from learn_to_steer.sources._draw import from_boxes
-from learn_to_steer.sources._files import annotation_file, members, picture_folder
-from learn_to_steer.sources._pairs import Record, Rules, Thing
-from learn_to_steer.sources._protocol import LabelledPicture, Pairs, Skipped
+from learn_to_steer.sources._annotations import (
+    AnnotatedImage,
+    Annotation,
+    annotated_size,
+    annotation_file,
+    box_from_corner,
+    image_folder,
+    iterate_members,
+)
+from learn_to_steer.sources._candidates import PairRules
+from learn_to_steer.sources._sampling import images_from_boxes
+from learn_to_steer.sources.base import LabelledImages, SkipLog, SourceRequest
 
 NOTE = (
     "GQA scene graphs v1.1 (CC BY 4.0) on pictures of Visual Genome, COCO and Flickr under their owners' terms; "
@@ -28,39 +36,20 @@ WANTED = "a scene-graph file of GQA (train_sceneGraphs.json)"
 FOLDERS = ("images", "../images", ".")
 
 
-def pictures(
-    limit: int,
-    seed: int,
-    side: int,
-    *,
-    diagonals: bool = False,
-    data: str | None = None,
-    exclude: Pairs = frozenset(),
-    skipped: Skipped | None = None,
-) -> Iterator[LabelledPicture]:
-    """Labelled pictures of one scene-graph file ``data``, with ``images/<id>.jpg`` in or beside its folder.
+def images(request: SourceRequest) -> LabelledImages:
+    """Return labelled images of a scene-graph file, whose images are ``images/<id>.jpg`` in or beside its folder.
 
-    See ``Source.pictures``. The file is read entry by entry. Names stay as annotated; plurals are never used.
+    See ``Source.images``. The file is read entry by entry. Names stay as annotated; plurals are never used.
     """
-    path = annotation_file("gqa", data, WANTED)
-    told = Skipped() if skipped is None else skipped
-    records = _records(path, picture_folder(path, FOLDERS), told)
-    return from_boxes(
-        "gqa",
-        records,
-        Rules(),
-        limit=limit,
-        seed=seed,
-        side=side,
-        diagonals=diagonals,
-        exclude=exclude,
-        skipped=told,
-    )
+    path = annotation_file("gqa", request.data, WANTED)
+    skipped = SkipLog()
+    annotated = _annotated(path, image_folder(path, FOLDERS), skipped)
+    return images_from_boxes("gqa", annotated, PairRules(), request, skipped)
 
 
-def _records(path: Path, folder: Path, skipped: Skipped) -> Iterator[Record]:
-    for name, graph in members(path, skipped):
-        size = picture_shape(graph.get("width"), graph.get("height")) if isinstance(graph, dict) else None
+def _annotated(path: Path, folder: Path, skipped: SkipLog) -> Iterator[AnnotatedImage]:
+    for name, graph in iterate_members(path, skipped):
+        size = annotated_size(graph.get("width"), graph.get("height")) if isinstance(graph, dict) else None
         if size is None or not isinstance(graph.get("objects"), dict):
             skipped.add("picture: entry not of the format", name)
             continue
@@ -68,23 +57,28 @@ def _records(path: Path, folder: Path, skipped: Skipped) -> Iterator[Record]:
         if len(objects) < len(graph["objects"]):
             lost = len(graph["objects"]) - len(objects)
             skipped.add("object: entry not of the format", name, lost)
-        things = [Thing(o.get("name"), from_corner(*(o.get(key) for key in "xywh"))) for o in objects.values()]
-        yield Record(name, folder / f"{name}.jpg", size, things, _said(name, objects, skipped))
+        annotations = [
+            Annotation(one.get("name"), box_from_corner(*(one.get(key) for key in "xywh"))) for one in objects.values()
+        ]
+        relations = _annotated_relations(name, objects, skipped)
+        yield AnnotatedImage(name, folder / f"{name}.jpg", size, annotations, relations)
 
 
-def _said(picture: str, objects: dict[str, dict[str, Any]], skipped: Skipped) -> dict[tuple[int, int], list[str]]:
-    """The spatial words among a picture's annotated relations; others ("wearing", "near") say nothing of place."""
+def _annotated_relations(
+    image: str, objects: dict[str, dict[str, Any]], skipped: SkipLog
+) -> dict[tuple[int, int], list[str]]:
+    """The spatial predicates among an image's annotated relations; others ("wearing", "near") are ignored."""
     numbers = {key: number for number, key in enumerate(objects)}
-    said: dict[tuple[int, int], list[str]] = defaultdict(list)
+    spatial: dict[tuple[int, int], list[str]] = defaultdict(list)
     for key, entry in objects.items():
         relations = entry.get("relations", [])
         for relation in relations if isinstance(relations, list) else [relations]:
-            known = isinstance(relation, dict) and isinstance(relation.get("name"), str)
-            if not known or not isinstance(relation.get("object"), str) or relation["object"] not in numbers:
-                skipped.add("pair: annotated relation not of the format", f"{picture}: {relation!r}")
+            named = isinstance(relation, dict) and isinstance(relation.get("name"), str)
+            if not named or not isinstance(relation.get("object"), str) or relation["object"] not in numbers:
+                skipped.add("pair: annotated relation not of the format", f"{image}: {relation!r}")
                 continue
             try:
-                said[numbers[key], numbers[relation["object"]]].append(canonical(relation["name"]))
+                spatial[numbers[key], numbers[relation["object"]]].append(canonical(relation["name"]))
             except PromptError:
                 continue
-    return said
+    return spatial

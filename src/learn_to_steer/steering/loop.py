@@ -121,7 +121,7 @@ class Evaluation:
     output: Verdict
     refining: list[bool]
     unsatisfied: list[bool]
-    gradient: Float[Tensor, images * latents]
+    gradient: Float[Tensor, "images *latents"]
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class SteeringLoop:
     targets: Sequence[Target]
 
     def steer(
-        self, step: DenoisingStep, latents: Float[Tensor, images * latents], state: CallState
-    ) -> Float[Tensor, images * latents]:
+        self, step: DenoisingStep, latents: Float[Tensor, "images *latents"], state: CallState
+    ) -> Float[Tensor, "images *latents"]:
         """Run the iterations of one denoising step. Every image stops on its own and then leaves the batch.
 
         Args:
@@ -166,19 +166,19 @@ class SteeringLoop:
             evaluation = self.evaluate(step, remaining, iteration, state)
             self._count(remaining, evaluation, state)
             finite = evaluation.gradient.flatten(1).isfinite().all(dim=1).tolist()
-            unsatisfied = [n for n in range(len(remaining)) if evaluation.unsatisfied[n]]
-            moved = []
-            for n in unsatisfied:
-                image, report = remaining[n], state.reports[remaining[n].index]
-                if self._update(image, evaluation.gradient[n], finite[n], report):
-                    moved.append(image)
-            remaining = [image for image in moved if self._has_iterations_left(image, state)]
-        for image in images:
-            # Judged by what the stop rule saw: an update after it is not looked at again.
-            probability = self._probability(image.report.probability)
-            state.reports[image.index].converged = probability >= self.config.threshold
+            unfinished = []
+            for n, image in enumerate(remaining):
+                if not evaluation.unsatisfied[n]:
+                    continue
+                moved = self._update(image, evaluation.gradient[n], finite[n], state.reports[image.index])
+                if moved and self._has_iterations_left(image, state):
+                    unfinished.append(image)
+            remaining = unfinished
         after = latents.clone()
         for image in images:
+            # Judged by what the stop rule saw; the last update is not evaluated again.
+            probability = self._probability(image.report.probability)
+            state.reports[image.index].converged = probability >= self.config.threshold
             after[image.index] = image.latents
         return after
 
@@ -224,8 +224,8 @@ class SteeringLoop:
 
     @contextmanager
     def losses(
-        self, step: DenoisingStep, latents: Float[Tensor, some * latents], indices: Sequence[int], state: CallState
-    ) -> Iterator[tuple[Verdict, Float[Tensor, some * latents]]]:
+        self, step: DenoisingStep, latents: Float[Tensor, "some *latents"], indices: Sequence[int], state: CallState
+    ) -> Iterator[tuple[Verdict, Float[Tensor, "some *latents"]]]:
         """The loss of the images at ``indices``, and the leaf of its gradient, which is to be taken inside.
 
         Args:
@@ -247,8 +247,8 @@ class SteeringLoop:
                 self.denoiser(**self.family.write(replace(part, latents=model_input)) | {"return_dict": False})
                 maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
                 if every_column:
-                    words = word_columns(targets, tokens)
-                    maps = replace(maps, objects=weights.to(latents.device), words=words.to(latents.device))
+                    words = word_columns(targets, tokens).to(latents.device)
+                    maps = replace(maps, objects=weights.to(latents.device), words=words)
                 output = self.objective(maps, [target.pairs for target in targets], step.info)
                 state.loss_memory.update(zip(indices, output.memory, strict=False))
                 yield output, leaf

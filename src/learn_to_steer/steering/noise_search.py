@@ -27,8 +27,8 @@ SUCCESS = 0.8  # the probability that ends the search
 
 
 def search(
-    loop: SteeringLoop, step: DenoisingStep, latents: Float[Tensor, images * latents], state: CallState
-) -> Float[Tensor, images * latents]:
+    loop: SteeringLoop, step: DenoisingStep, latents: Float[Tensor, "images *latents"], state: CallState
+) -> Float[Tensor, "images *latents"]:
     """Search for a better noise for each image.
 
     ``config.search`` holds the number of rounds, the iterations of a round, and those on the best round's noise when no

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
-from learn_to_steer.loading import with_sampling_defaults
 from learn_to_steer.objectives._protocol import Clock, Objective
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
-from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.config import SteeringConfig, with_sampling_defaults
 from learn_to_steer.steering.inputs import RelationLike, Target, read_targets
 from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop, index_batch
 from learn_to_steer.steering.noise_search import search
@@ -33,7 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class SteeredPipeline:
-    """A pipeline with steering on it. Call it as you would call the pipeline; ``Steerer.on`` makes it."""
+    """A pipeline with steering on it. Call it as you would call the pipeline; ``Steerer.on`` makes it.
+
+    Attributes:
+        pipe: The user's diffusers pipeline.
+        family: Its family.
+        objective: The loss.
+        config: The settings.
+    """
 
     def __init__(self, pipe: Any, family: Family, objective: Objective, config: SteeringConfig) -> None:
         self.pipe, self.family, self.objective, self.config = pipe, family, objective, config
@@ -57,7 +63,7 @@ class SteeredPipeline:
                 columns (token positions) of each object's name.
             strict: Whether a prompt without a relation is an error. Otherwise its images are made unsteered, with a
                 warning.
-            **kwargs: Passed on to the pipeline.
+            **kwargs: Passed on to the pipeline, with ``pipe.steering_defaults``, if it has any, for what is not given.
 
         Returns:
             The pipeline's own output, with a ``SteeringReport`` as ``.steering``. With ``return_dict=False``, the

@@ -1,4 +1,4 @@
-"""The state of a training run after an epoch, so that a killed run goes on where it was, bit for bit."""
+"""The state of a training run after an epoch, from which a killed run goes on bit for bit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ FILE = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings in plain containers), atomically."""
+    """Write ``state``, tensors, numbers and strings in plain containers, into ``folder``, atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     storage.write_atomic(folder / FILE, buffer.getvalue())
 
 
 def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The state in ``folder``, None when there is none.
+    """Return the state in a folder, or None when there is none.
 
-    Raises DataError when it is broken or belongs to a run with another ``identity``, naming what differs.
+    Args:
+        folder: The folder of the run.
+        identity: The settings and data of the run.
+
+    Raises:
+        DataError: The file is broken, or belongs to a run with another identity; it says what differs.
     """
     path = folder / FILE
     if not path.exists():

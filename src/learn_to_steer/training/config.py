@@ -6,36 +6,47 @@ from dataclasses import dataclass
 from typing import Literal
 
 from learn_to_steer.classifier import ClassifierConfig
+from learn_to_steer.collection import Manifest
 from learn_to_steer.configs import TrainSettings
-from learn_to_steer.dataset.shards import Manifest
 from learn_to_steer.maps import Layout
 
 
 @dataclass(frozen=True)
 class TrainConfig(TrainSettings):
-    """Optimiser as the authors have it for Stable Diffusion; a smaller network, which the embedded models need.
+    """Optimiser and network of a training run.
 
-    The authors' sizes are ``width=256``, ``layers=2``, ``hidden=128``, ``dropout=0.3``. ``prompts`` "true" leaves the
-    wrong-word prompts out of training (leakage ablation; turn ``augment`` off with it, for a mirrored map no longer
-    agrees with the trace of its words). With "both" the true word is still named in every other row, so that a word is
-    worth reading; "balanced" weighs rows so that it says nothing. *Source:* official_implementation, section 9;
-    "balanced" is ours.
+    The optimiser is the authors' for Stable Diffusion. The network is smaller than theirs, which has ``width`` 256,
+    ``layers`` 2, ``hidden`` 128 and ``dropout`` 0.3.
+
+    Source:
+        Paper appendix C.9 and the authors' training settings; "balanced" is new here.
     """
 
     weight_decay: float = 0.05
+    """Weight decay of AdamW, on every parameter."""
     plateau_factor: float = 0.5
+    """Factor of the learning rate when the validation loss does not improve."""
     plateau_patience: int = 5
+    """Epochs without improvement before the learning rate is reduced."""
     layers: int = 2
+    """Layers of the transformer over channels."""
     heads: int = 2
+    """Attention heads of the transformer over channels, and of the query that pools them."""
     hidden: int = 128
+    """Hidden width of the feed-forward blocks of the transformer over channels."""
     head_layers: int = 2
+    """Layers of the transformer in the head."""
     head_heads: int = 4
+    """Attention heads of the transformer in the head."""
     head_hidden: int = 128
+    """Hidden width of the feed-forward blocks in the head."""
     inject: Literal["mid", "pre", "none"] = "mid"
+    """Where the time embedding is added: before every layer, before the first, nowhere."""
     extractor: Literal["attention", "mean"] = "attention"
+    """How the channels of an object are pooled: learned, or a plain mean."""
 
     def classifier(self, manifest: Manifest) -> ClassifierConfig:
-        """The classifier's config for the maps of ``manifest``."""
+        """Return the config of a classifier for the maps of a collection."""
         channels = Layout.from_dict(manifest.layout).channels
         return ClassifierConfig(
             classes=tuple(manifest.classes),

@@ -1,0 +1,28 @@
+"""Labelled images x inversion x attention capture -> shards of attention maps, and their reader.
+
+A collection is a folder::
+
+    manifest.json                settings, model, layout, classes, levels; what the source skipped; counts once complete
+    shards/train-0000.safetensors  maps [n, 2, channels, side, side] fp16; label, prompted, level, group [n]
+    shards/train-0000.jsonl      one line a row: picture, objects, prompt, ...
+    shards/train-0000.json       counts, dropped pictures and both hashes; written last: with it the shard is done
+"""
+
+from learn_to_steer.collection.collector import benchmark_pairs, collect
+from learn_to_steer.collection.config import CollectConfig
+from learn_to_steer.collection.map_dataset import MapDataset
+from learn_to_steer.collection.noise_levels import parsed, trained_levels
+from learn_to_steer.collection.progress import progress_bar
+from learn_to_steer.collection.shards import Manifest, verify
+
+__all__ = [
+    "CollectConfig",
+    "Manifest",
+    "MapDataset",
+    "benchmark_pairs",
+    "collect",
+    "parsed",
+    "progress_bar",
+    "trained_levels",
+    "verify",
+]

@@ -1,0 +1,153 @@
+"""Read collected maps: row indices in, batches out, from memory when they fit and from the shards otherwise."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from jaxtyping import Float16, Int64
+from safetensors import safe_open
+from torch import Tensor
+
+from learn_to_steer import storage
+from learn_to_steer.collection.shards import Manifest, paths, split_of
+from learn_to_steer.errors import DataError
+from learn_to_steer.maps import Layout
+
+IN_MEMORY = 6 * 2**30  # bytes of maps up to which a split is held
+
+
+@dataclass(frozen=True)
+class MapDataset:
+    """The rows of one split: an image under one prompt at one noise level each."""
+
+    label: Int64[Tensor, " rows"]
+    """Index of the true relation."""
+    prompted: Int64[Tensor, " rows"]
+    """Index of the relation in the prompt, which is true where it equals ``label``."""
+    level: Int64[Tensor, " rows"]
+    """Index of the noise level."""
+    group: Int64[Tensor, " rows"]
+    """Number of the image."""
+    _shards: tuple[Path, ...]
+    _starts: tuple[int, ...]
+    _held: Tensor | None
+    _at_once: int
+    """Number of rows whose maps may be held in memory."""
+
+    @classmethod
+    def open(cls, folder: str | Path, split: str, in_memory: int = IN_MEMORY) -> MapDataset:
+        """Open one split of a collection.
+
+        Args:
+            folder: The folder of the collection.
+            split: "train", "val" or "test".
+            in_memory: At most this many bytes of maps are held in memory.
+
+        Raises:
+            DataError: The folder is no finished collection, or has no row of that split.
+        """
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        if not manifest.complete:
+            raise DataError(f"{folder} is not complete: run collect again with the same settings to finish it")
+        count = manifest.counts["rows"].get(split, 0)
+        if not count:
+            raise DataError(f"{folder} has no {split} pictures; collect more: about one in ten is for it")
+        shards = tuple(paths(folder, shard)[0] for shard in manifest.shards if split_of(shard) == split)
+        layout = Layout.from_dict(manifest.layout)
+        at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)
+        hold = count <= at_once
+        parts = [_tensors(shard, with_maps=hold) for shard in shards]
+        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        starts = tuple(accumulate((len(part["label"]) for part in parts[:-1]), initial=0))
+        numbers = (joined["label"], joined["prompted"], joined["level"], joined["group"])
+        return cls(*numbers, shards, starts, joined.get("maps"), at_once)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def maps(self, index: Sequence[int] | Tensor) -> Float16[Tensor, "n 2 channels side side"]:
+        """Return the maps of the rows at ``index``, in that order."""
+        numbers = torch.as_tensor(index, dtype=torch.int64)
+        if self._held is not None:
+            return self._held[numbers]
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers.tolist()):
+            places.setdefault(bisect_right(self._starts, number) - 1, []).append(place)
+        found = torch.empty(0)
+        for shard, members in places.items():
+            with safe_open(self._shards[shard], framework="pt") as file:
+                stored = file.get_slice("maps")
+                if not len(found):
+                    found = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
+                for place in members:
+                    row = int(numbers[place]) - self._starts[shard]
+                    found[place] = stored[row : row + 1][0]
+        return found
+
+    def batches(
+        self, chosen: Int64[Tensor, " n"], size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Int64[Tensor, " batch"], Float16[Tensor, "batch 2 channels side side"]]]:
+        """Yield indices and maps of the rows ``chosen`` in random order, in batches; the last may be smaller.
+
+        Maps in memory are shuffled as a whole. Otherwise shards are taken in random order, as many at once as may be
+        held (at least one), and their rows shuffled: every file is read once, from front to back.
+
+        Args:
+            chosen: Indices of the rows.
+            size: Rows of a batch.
+            generator: Decides the order.
+        """
+        blocks = [chosen] if self._held is not None else self._blocks(chosen, generator)
+        waiting: list[tuple[Tensor, Tensor]] = []
+        for block in blocks:
+            order = block[torch.randperm(len(block), generator=generator)]
+            maps, place = self._read(order)
+            start = 0
+            while start < len(order):
+                end = start + size - sum(len(numbers) for numbers, _ in waiting)
+                waiting.append((order[start:end], maps[place[start:end]]))
+                start = end
+                if end <= len(order):
+                    yield _joined(waiting)
+                    waiting = []
+            del maps, place  # before the next block is read
+        if waiting:
+            yield _joined(waiting)
+
+    def _blocks(self, chosen: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """``chosen``, grouped by the shards that are read together."""
+        shard = torch.bucketize(chosen, torch.tensor(self._starts), right=True) - 1
+        blocks: list[list[Tensor]] = []
+        capacity = 0
+        for number in torch.randperm(len(self._shards), generator=generator).tolist():
+            members = chosen[shard == number]
+            if not blocks or len(members) > capacity:
+                blocks.append([])
+                capacity = self._at_once
+            blocks[-1].append(members)
+            capacity -= len(members)
+        return [torch.cat(block) for block in blocks]
+
+    def _read(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps among which those of ``order`` are, and the place of each in them."""
+        if self._held is not None:
+            return self._held, order
+        sorted_order, place = order.sort()
+        return self.maps(sorted_order), place.argsort()
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([numbers for numbers, _ in parts]), torch.cat([maps for _, maps in parts])
+
+
+def _tensors(path: Path, *, with_maps: bool) -> dict[str, Tensor]:
+    if with_maps:
+        return storage.load_tensors(path)[0]
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in ("label", "prompted", "level", "group")}

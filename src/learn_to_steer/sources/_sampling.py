@@ -1,0 +1,231 @@
+"""From the candidates of many images to labelled images: balanced, split by image, every file decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from learn_to_steer.errors import DataError
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
+from learn_to_steer.sources._annotations import AnnotatedImage
+from learn_to_steer.sources._candidates import Candidate, NameFilter, PairRules, candidates
+from learn_to_steer.sources.base import SPLITS, LabelledImage, LabelledImages, SkipLog, SourceRequest, Split
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+SHORT = "class: fewer pictures than its share of the limit"
+GREY = (127, 127, 127)
+# What PIL raises for files that are no images, cut short, or suspiciously large.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+Square = tuple[int, int, int, int]
+Listed = TypeVar("Listed", AnnotatedImage, Candidate)
+
+
+def images_from_boxes(
+    source: str, annotated: Iterable[AnnotatedImage], rules: PairRules, request: SourceRequest, skipped: SkipLog
+) -> LabelledImages:
+    """Return labelled images of annotated ones.
+
+    Args:
+        source: The name of the source, with which the ids of its images begin.
+        annotated: The annotated images.
+        rules: Which boxes make a candidate.
+        request: Which images are wanted.
+        skipped: Logs what is left out; the log of the result.
+    """
+    names = NameFilter(request.exclude)
+    offers = (
+        list(candidates(image, rules, names, request.diagonals, skipped)) for image in existing(annotated, skipped)
+    )
+    predicates = (*BASIC, *(DIAGONAL if request.diagonals else ()), NEUTRAL)
+    return LabelledImages(sample(source, offers, predicates, request, skipped), skipped)
+
+
+def sample(
+    source: str,
+    offers: Iterable[Sequence[Candidate]],
+    predicates: Sequence[str],
+    request: SourceRequest,
+    skipped: SkipLog,
+) -> Iterator[LabelledImage]:
+    """Yield one candidate of each image; the predicates take turns until the limit is reached.
+
+    Each image goes to the predicate that has fewest so far; no predicate makes up for one that is short. The split of
+    an image depends on its id and the seed alone: one in ten is "val", another "test". Every tenth turn is "val" and
+    another "test" as long as there are such images. Files that cannot be decoded, and copies of earlier ones, are
+    passed over.
+
+    Args:
+        source: The name of the source, with which the ids of its images begin.
+        offers: The candidates of one image after the other.
+        predicates: The classes, in the order of their turns.
+        request: Limit, seed and resolution.
+        skipped: Logs what is left out.
+    """
+    pools: dict[tuple[str, Split], list[Candidate]] = defaultdict(list)
+    for offered in offers:
+        if not offered:
+            continue
+        split = _split(offered[0].id, request.seed)
+        rng = random.Random(_number(offered[0].id, request.seed, "pair"))
+        rarest = min({one.predicate for one in offered}, key=lambda p: (len(pools[p, split]), predicates.index(p)))
+        fitting = [one for one in offered if one.predicate == rarest]
+        pools[rarest, split].append(rng.choice([one for one in fitting if one.annotated] or fitting))
+    for pool in pools.values():
+        pool.sort(key=lambda one: _number(one.id, request.seed, "order"))
+    seen: set[str] = set()
+    for index in range(request.limit):
+        if not any(pools.values()):  # a limit far beyond what there is costs nothing
+            for place, predicate in enumerate(predicates):
+                first = index + (place - index) % len(predicates)
+                left = -(-(request.limit - first) // len(predicates))
+                if left > 0:
+                    skipped.add(SHORT, predicate, left)
+            return
+        predicate, turn = predicates[index % len(predicates)], index // len(predicates)
+        preferred: Split = "val" if turn % 10 == 1 else "test" if turn % 10 == 2 else "train"
+        for split in (preferred, *(other for other in SPLITS if other != preferred)):
+            image = _next(source, pools[predicate, split], split, request.resolution, seen, skipped)
+            if image is not None:
+                yield image
+                break
+        else:
+            skipped.add(SHORT, predicate)
+
+
+def existing(listed: Iterable[Listed], skipped: SkipLog) -> Iterator[Listed]:
+    """Yield the entries whose image file exists and has not been listed before."""
+    seen: set[str] = set()
+    for entry in listed:
+        place = os.path.normpath(entry.path)
+        if not os.path.isfile(place):
+            skipped.add("picture: file is missing", entry.path)
+        elif place in seen:
+            skipped.add("picture: listed twice", entry.id)
+        else:
+            seen.add(place)
+            yield entry
+
+
+def _next(
+    source: str, pool: list[Candidate], split: Split, resolution: int, seen: set[str], skipped: SkipLog
+) -> LabelledImage | None:
+    """The last candidate of ``pool`` whose file is sound, taken out together with those that are not."""
+    while pool:
+        candidate = pool.pop()
+        try:
+            size, digest = image_size(candidate.path), _image_digest(candidate.path)
+        except BROKEN as error:
+            skipped.add("picture: cannot be decoded", f"{candidate.path}: {error}")
+            continue
+        if candidate.size is not None and size != candidate.size:
+            skipped.add("picture: not of the annotated size", f"{candidate.path} is {size}, not {candidate.size}")
+            continue
+        if digest in seen:
+            skipped.add("picture: copy of another one", candidate.path)
+            continue
+        seen.add(digest)
+        boxes = candidate.boxes
+        square = square_around(size, boxes or ((0, 0, *size),))  # objects in unknown places: pad, cut nothing off
+        return LabelledImage(
+            id=f"{source}-{candidate.id}",
+            subject=candidate.subject,
+            predicate=candidate.predicate,
+            object=candidate.object,
+            boxes=(box_in_crop(boxes[0], square, resolution), box_in_crop(boxes[1], square, resolution))
+            if boxes
+            else None,
+            split=split,
+            pixels=SquareCrop(candidate.path, square, resolution),
+        )
+    return None
+
+
+def _split(id: str, seed: int) -> Split:
+    place = _number(id, seed, "split") % 10
+    return "val" if place == 0 else "test" if place == 1 else "train"
+
+
+def _number(id: str, seed: int, purpose: str) -> int:
+    """A number that depends on these three alone, in every process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}|{id}".encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image as it is shown; only its header is read. Raises one of ``BROKEN``."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn, mirrored or not
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _image_digest(path: Path) -> str:
+    """A hash of the file, once it is sure that the image can be decoded whole. Raises one of ``BROKEN``."""
+    with Image.open(path) as image:
+        image.load()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def square_around(size: tuple[int, int], boxes: Sequence[Box]) -> Square:
+    """Return the square (x0, y0, x1, y1) to cut out of an image, in pixels; it holds all ``boxes``.
+
+    It is the centre crop, shifted only as far as the boxes require. Where the boxes do not fit into it, it grows along
+    the longer axis to hold them and reaches beyond the image on the shorter one, to be padded.
+    """
+    low = [math.floor(min(box[axis] for box in boxes)) for axis in (0, 1)]
+    high = [math.ceil(max(box[axis + 2] for box in boxes)) for axis in (0, 1)]
+    side = max(min(size), *(high[axis] - low[axis] for axis in (0, 1)))
+    start = []
+    for axis in (0, 1):
+        centred = (size[axis] - side) // 2
+        if side <= size[axis]:
+            centred = min(max(centred, high[axis] - side, 0), low[axis], size[axis] - side)
+        start.append(centred)
+    return start[0], start[1], start[0] + side, start[1] + side
+
+
+def box_in_crop(box: Box, square: Square, resolution: int) -> tuple[float, float, float, float]:
+    """Return ``box`` in pixels of the crop ``square`` after it was resized to ``resolution``."""
+    scale = resolution / (square[2] - square[0])
+    x0, y0, x1, y1 = box
+    return (x0 - square[0]) * scale, (y0 - square[1]) * scale, (x1 - square[0]) * scale, (y1 - square[1]) * scale
+
+
+@dataclass(frozen=True)
+class SquareCrop:
+    """A square part of an image file, read when it is called.
+
+    Images are turned upright as EXIF says; what lies beyond the image is grey.
+    """
+
+    path: Path
+    square: Square
+    resolution: int
+
+    def __call__(self) -> Float[Tensor, "3 resolution resolution"]:
+        """Return RGB in [0, 1]. Raises DataError when the file was removed or broken since it was sampled."""
+        import torch
+
+        try:
+            with Image.open(self.path) as image:
+                whole = ImageOps.exif_transpose(image).convert("RGB")
+        except BROKEN as error:
+            raise DataError(f"{self.path} can no longer be read ({error}); restore it and collect again") from error
+        x0, y0, x1, y1 = self.square
+        canvas = Image.new("RGB", (x1 - x0, y1 - y0), GREY)
+        canvas.paste(whole, (-x0, -y0))
+        small = canvas.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()

@@ -1,0 +1,263 @@
+"""The training loop: seeded and resumable; the best weights are kept.
+
+Source:
+    Paper appendix C.9 and the authors' training settings. Unlike there, the weights of the best epoch are kept, not
+    those of a later one, and the inputs of the first layer are scaled to unit size, see ``_optimizer``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from learn_to_steer import classifier, storage
+from learn_to_steer.classifier import RelationClassifier
+from learn_to_steer.collection import Manifest, MapDataset, progress_bar
+from learn_to_steer.errors import DataError, SteerError
+from learn_to_steer.loading import hub_source
+from learn_to_steer.training import checkpoint
+from learn_to_steer.training.augmentation import Augmentation
+from learn_to_steer.training.config import TrainConfig
+from learn_to_steer.training.metrics import evaluate_split, predict_logits
+
+GAIN_SAMPLE = 512  # rows from which the size of the inputs is measured
+LEAST_RATE = 1e-6
+
+
+def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, *, progress: bool = True) -> Path:
+    """Train a relation classifier; write ``relation_classifier.safetensors`` and ``metrics.json``.
+
+    Stops when the validation loss has not improved for ``config.patience`` epochs. Call again after a kill to go on.
+
+    Args:
+        data: The folder of a collection.
+        out: The folder of the classifier.
+        config: Optimiser and network; None: the defaults.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The path of the classifier's file.
+
+    Raises:
+        DataError: ``data`` is no finished collection with train and val images, or ``out`` holds a run of other
+            settings.
+        SteerError: The loss is no longer finite.
+    """
+    config, out = config or TrainConfig(), Path(out)
+    if min(config.epochs, config.batch, config.patience) < 1:
+        raise DataError("epochs, batch and patience must be at least 1")
+    storage.check_folder(out)
+    manifest = Manifest.read(Path(data))
+    rows, held_out = MapDataset.open(data, "train"), MapDataset.open(data, "val")
+    run = TrainingRun(config, manifest, rows, held_out, out)
+    total = config.epochs * run.batches
+    with progress_bar("training", total, "batches") if progress else nullcontext(lambda _: None) as count:
+        count(len(run.history) * run.batches)
+        while not run.finished:
+            run.train_epoch(count)
+    run.model.load_state_dict(run.best)
+    metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out)}
+    if manifest.counts["rows"].get("test"):
+        metrics["test"] = evaluate_split(run.model, MapDataset.open(data, "test"))
+    path = classifier.save(run.model.cpu(), out, metrics, data=_training_data(manifest))
+    storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
+    return path
+
+
+def _training_data(manifest: Manifest) -> dict[str, Any]:
+    """What the model card says about the training data."""
+    pictures = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
+    named: dict[str, Any] = {
+        key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
+    }
+    about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
+    model = str(manifest.settings.get("model", ""))
+    return {"model": model, "base_model": hub_source(model), **about, **named}
+
+
+class TrainingRun:
+    """A training run between two epochs; resumed when the folder holds its checkpoint.
+
+    Args:
+        config: Optimiser and network.
+        manifest: The manifest of the collection.
+        rows: The rows to train on.
+        held_out: The rows to validate on.
+        out: The folder of checkpoint and classifier.
+    """
+
+    def __init__(
+        self, config: TrainConfig, manifest: Manifest, rows: MapDataset, held_out: MapDataset, out: Path
+    ) -> None:
+        self.config, self.rows, self.held_out, self.out = config, rows, held_out, out
+        self._identity = {k: v for k, v in asdict(config).items() if k != "epochs"}
+        self._identity["data"] = f"{manifest.fingerprint} {manifest.weights} {manifest.settings} {manifest.counts}"
+        # Validation uses the same kind of rows as training; the finished model is evaluated on both prompts.
+        self._chosen, self._val = (_chosen_rows(split, config.prompts) for split in (rows, held_out))
+        self._augment = Augmentation(manifest.classes) if config.augment else None
+        self._weights, self._val_weights = (
+            balancing_weights(split.label[chosen], split.prompted[chosen], len(manifest.classes), augment)
+            if config.prompts == "balanced"
+            else torch.ones(len(manifest.classes), len(manifest.classes))
+            for split, chosen, augment in ((rows, self._chosen, self._augment), (held_out, self._val, None))
+        )
+        self._accelerator = Accelerator()
+        torch.manual_seed(config.seed)
+        model = RelationClassifier(config.classifier(manifest))
+        self.model, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._chosen))
+        self._optimizer: torch.optim.Optimizer = optimizer
+        self._plateau = ReduceLROnPlateau(
+            optimizer.optimizer,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            threshold=0.0,
+            min_lr=[group["lr"] * LEAST_RATE / config.rate for group in optimizer.param_groups],
+        )
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self._resume()
+
+    @property
+    def batches(self) -> int:
+        """Batches of one epoch."""
+        return -(-len(self._chosen) // self.config.batch)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch (from 0) with the lowest validation loss."""
+        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_loss"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the loss has not improved for long enough."""
+        done = len(self.history)
+        return done >= self.config.epochs or (done > 0 and done - 1 - self.best_epoch >= self.config.patience)
+
+    def train_epoch(self, count: Callable[[int], None]) -> None:
+        """Train once over the data, validate, keep the weights if they are the best, and write the checkpoint.
+
+        Args:
+            count: Called with 1 after every batch.
+
+        Raises:
+            SteerError: The loss is no longer finite.
+        """
+        number = len(self.history)
+        # Order, augmentation and dropout depend on seed and epoch alone: a resumed run goes the same way.
+        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + number)
+        torch.manual_seed(self.config.seed * 100_003 + number)
+        self.model.train()
+        losses = []
+        for index, stored in self.rows.batches(self._chosen, self.config.batch, generator):
+            maps, label, prompted = stored.float(), self.rows.label[index], self.rows.prompted[index]
+            if self._augment:
+                maps, label, prompted = self._augment(maps, label, prompted, generator)
+            device = self._accelerator.device
+            predicted = self.model(maps.to(device), self.rows.level[index].to(device))
+            loss = _loss(predicted, label.to(device), self._weights[label, prompted].to(device))
+            self._optimizer.zero_grad()
+            self._accelerator.backward(loss)
+            self._optimizer.step()
+            losses.append(float(loss.detach()))
+            count(1)
+        logits = predict_logits(self.model, self.held_out, self._val)["both"]
+        label, prompted = self.held_out.label[self._val], self.held_out.prompted[self._val]
+        entry = {
+            "train_loss": sum(losses) / len(losses),
+            "val_loss": float(_loss(logits, label, self._val_weights[label, prompted])),
+            "val_accuracy": float((logits.argmax(dim=1) == label).double().mean()),
+            "rate": float(self._optimizer.param_groups[-1]["lr"]),
+        }
+        if not math.isfinite(entry["train_loss"] + entry["val_loss"]):
+            raise SteerError(
+                f"training diverged in epoch {number}: start again with a smaller rate than {self.config.rate}"
+            )
+        self._plateau.step(entry["val_loss"])
+        self.history.append(entry)
+        if self.best_epoch == number:
+            self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        self._save()
+
+    def _save(self) -> None:
+        state = {
+            "identity": self._identity,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self._optimizer.state_dict(),
+            "plateau": self._plateau.state_dict(),
+        }
+        checkpoint.save(self.out, state)
+
+    def _resume(self) -> None:
+        state = checkpoint.load(self.out, self._identity)
+        if state is None:
+            return
+        self.history, self.best = state["history"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._plateau.load_state_dict(state["plateau"])
+
+
+def balancing_weights(
+    label: Int64[Tensor, " rows"], prompted: Int64[Tensor, " rows"], classes: int, augment: Augmentation | None
+) -> Float[Tensor, "classes classes"]:
+    """Return weights under which true and prompted relation are independent.
+
+    Args:
+        label: Indices of the true relations.
+        prompted: Indices of the prompted relations.
+        classes: The number of relations.
+        augment: The augmentation, which changes how often a combination occurs.
+
+    Returns:
+        The weight of a row by ``label`` and ``prompted``; 0 for combinations that do not occur.
+    """
+    counts = torch.zeros(classes, classes).index_put_((label, prompted), torch.ones(len(label)), accumulate=True)
+    joint = (augment.expected_counts(counts) if augment else counts) / len(label)
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return torch.where(joint > 0, independent / joint.clamp_min(1e-12), 0.0)
+
+
+def _loss(predicted: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    return (functional.cross_entropy(predicted, label, reduction="none") * weights).mean()
+
+
+def _chosen_rows(rows: MapDataset, prompts: str) -> Int64[Tensor, " chosen"]:
+    """Indices of the rows that are used."""
+    return (rows.label == rows.prompted).nonzero().flatten() if prompts == "true" else torch.arange(len(rows))
+
+
+def _optimizer(
+    model: RelationClassifier, config: TrainConfig, rows: MapDataset, chosen: Tensor
+) -> torch.optim.Optimizer:
+    """AdamW, with the first layer trained as if its inputs had unit size.
+
+    Adam changes every weight by about the learning rate, however small its input. Maps sum to one, so their values are
+    around 1/256 and would need tens of thousands of steps to matter beside the position embeddings. Dividing the first
+    weights and their learning rate by the spread of the inputs (and multiplying the decay by it) equals scaling the
+    inputs, and leaves the network as it is.
+    """
+    sampled = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), GAIN_SAMPLE)).long()]
+    gain = 1 / max(float(rows.maps(sampled).float().std()), 1e-6)
+    first: Any = model.object_extractor if config.extractor == "attention" else model.relation_classifier
+    weight: nn.Parameter = (first.input_projection if config.extractor == "attention" else first.projection).weight
+    with torch.no_grad():
+        weight.mul_(gain)
+    others = [parameter for parameter in model.parameters() if parameter is not weight]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight], "lr": config.rate * gain, "weight_decay": config.weight_decay / gain},
+        {"params": others},
+    ]
+    return torch.optim.AdamW(groups, lr=config.rate, weight_decay=config.weight_decay)
