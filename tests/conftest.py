@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a Stable Diffusion pipeline, tiny and random, built in code."""
+"""Fixtures that several packages share: a Stable Diffusion pipeline, tiny and random, built in code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random tensors that a test draws without a generator are the same in every run and in every order."""
+    import torch
+
+    torch.manual_seed(0)
 
 
 def _tiny_vae(**factors: float) -> Any:

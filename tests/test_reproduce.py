@@ -1,0 +1,123 @@
+"""One row of every script in reproduce/ runs, in a copy of the folder, so that docs/ keeps its numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "reproduce"
+QUICK = "flux:emoji-schnell"  # four steps, of which the first is steered
+ONE = ["--limit", "1", "--images", "1"]
+# Script -> its command lines, and the files that these leave.
+COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
+    "ablations.py": (
+        [
+            [
+                *("--ablation", "aggregation", "--row", "one mean", "--model", QUICK, "--source", "emoji-tidy"),
+                *("--pictures", "20", "--epochs", "1", "--limit", "1"),
+            ],
+            ["--write"],
+        ],
+        ["docs/results/ablations/flux-emoji-schnell.json", "docs/ablations.md"],
+    ),
+    "bench_authors_way.py": (
+        [["--model", "sd:emoji", "--prompts", "1", "--batch", "1", "--out", "out.json"]],
+        ["out.json"],
+    ),
+    "build_wordnet.py": ([["wordnet"]], ["src/learn_to_steer/sources/wordnet.json"]),
+    "compare_checkouts.py": (
+        [["--old", str(ROOT), "--new", str(ROOT), "--model", QUICK, "--count", "1", "--case", "seen", "--out", "out"]],
+        ["out/flux-emoji-schnell/seen/new/result/report.json"],
+    ),
+    "compass_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
+    "emoji_results.py": (
+        [["--model", QUICK, "--only", "seen-steered", *ONE]],
+        ["docs/results/flux-emoji-schnell.json"],
+    ),
+    "figures.py": (
+        [["--model", QUICK, "--only", "orientations"]],
+        ["docs/figures/flux-emoji-schnell-orientations.png"],
+    ),
+    "paper_tables.py": (
+        [["--table", "2", "--model", QUICK, "--row", "learned", *ONE, "--write"]],
+        ["docs/tables.md"],
+    ),
+    "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
+    "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
+    "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
+    "tune_steering.py": (
+        [["--model", QUICK, "--rates", "0.02", "--passes", "1", "--limit", "1"]],
+        ["docs/results/tuning/flux-emoji-schnell.json"],
+    ),
+}
+# Builds a network of the real size: seconds on a large machine, a minute on a small one.
+SLOW = {
+    "bench_full_size.py": ([["--model", "sd:1.4", "--side", "64", "--passes", "1"]], ["docs/results/full_size.json"])
+}
+# Labels rows that paper_tables.py has drawn.
+AFTER_TABLES = "labelled_rows.py"
+
+
+def scripts() -> set[str]:
+    return {path.name for path in FOLDER.glob("*.py") if "def main(" in path.read_text(encoding="utf-8")}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A repository with the scripts and what they read, and no results."""
+    shutil.copytree(FOLDER, tmp_path / "reproduce", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "docs" / "figures").mkdir()
+    (tmp_path / "docs" / "results.md").write_text("<!-- tables -->\n<!-- end of tables -->\n")
+    (tmp_path / "src" / "learn_to_steer" / "sources").mkdir(parents=True)
+    words = tmp_path / "wordnet"
+    words.mkdir()
+    (words / "data.noun").write_text(
+        "00000001 03 n 01 entity 0 001 ~ 00000002 n 0000 | what is\n"
+        "00000002 05 n 01 dog 0 001 @ 00000001 n 0000 | an animal\n"
+    )
+    (words / "index.noun").write_text("dog n 1 1 @ 1 1 00000002\n")
+    (words / "noun.exc").write_text("doggies dog\n")
+    return tmp_path
+
+
+def run(place: Path, script: str, arguments: list[str]) -> None:
+    command = [sys.executable, str(place / "reproduce" / script), *arguments]
+    ended = subprocess.run(
+        command, cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+def check(place: Path, script: str, commands: list[list[str]], files: list[str]) -> None:
+    for arguments in commands:
+        run(place, script, arguments)
+    assert [name for name in files if not (place / name).is_file()] == []
+
+
+def test_every_script_is_run() -> None:
+    assert scripts() == {*COMMANDS, *SLOW, AFTER_TABLES}
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_one_row(place: Path, script: str) -> None:
+    check(place, script, *COMMANDS[script])
+
+
+def test_a_row_to_label(place: Path) -> None:
+    run(place, "paper_tables.py", ["--table", "10", "--model", QUICK, "--row", "geneval-position-learned", *ONE])
+    rows = sorted(path.stem for path in (place / "docs" / "results" / "tables").rglob("*.jsonl"))
+    run(place, AFTER_TABLES, ["--model", QUICK, "--row", rows[0]])
+    assert list((place / "docs" / "results" / "labelled").rglob("*.webp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SLOW)
+def test_one_slow_row(place: Path, script: str) -> None:
+    check(place, script, *SLOW[script])
