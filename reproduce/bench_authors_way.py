@@ -23,7 +23,7 @@ from learn_to_steer.configs import ModelConfig
 from learn_to_steer.evaluation.generation import Job, draw, noise_generator
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives.base import Clock, Pair, Verdict
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import token_columns
 from learn_to_steer.steering import ImageReport, profile

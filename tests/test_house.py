@@ -21,7 +21,17 @@ CEILING = 400
 MEDIAN = 150
 VERBS = ("generate", "collect", "train", "evaluate", "parse", "export-prompts", "list")
 HEAVY = ("torch", "diffusers", "transformers")
-LIGHT_MODULES = ("errors", "geometry", "storage", "prompts", "registry", "statistics", "benchmarks", "configs")
+LIGHT_MODULES = (
+    "errors",
+    "geometry",
+    "vocabulary",
+    "storage",
+    "prompts",
+    "registry",
+    "statistics",
+    "benchmarks",
+    "configs",
+)
 PLUGIN_FOLDERS = [kind for kind in registry.KINDS if (PACKAGE / kind).is_dir()]
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 TEXT_SUFFIXES = {"", ".py", ".md", ".toml", ".txt", ".cff", ".yaml", ".yml", ".json", ".jsonl", ".html"}

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose.
+"""The exceptions that this library raises on purpose.
 
 ::
 
@@ -8,19 +8,19 @@
     ├── PromptError             empty prompt, object not in the prompt, unknown predicate, truncated text
     ├── MismatchError           classifier against model: layout, channels, classes
     ├── UnsupportedError        a scheduler, attention backend or pipeline that steering would corrupt
-    ├── CaptureError            attention layers that the tap did not see
-    ├── InversionError          a picture whose inversion failed its quality check
+    ├── CaptureError            attention layers that were not captured
+    ├── InversionError          an image whose inversion failed its quality check
     └── DataError               files: missing, broken, of another version, failing their hash
 
-Messages say what happened, where, and what to do. Errors of this tree are the user's to act on; an
-assertion or any other exception is a bug of ours.
+A message says what happened, where, and what to do. The user can act on these errors; an assertion or any other
+exception is a bug in this library.
 """
 
 from __future__ import annotations
 
 
 class SteerError(Exception):
-    """Base of all errors raised on purpose by learn_to_steer."""
+    """Base of all errors that learn_to_steer raises on purpose."""
 
 
 class UnknownNameError(SteerError):
@@ -40,15 +40,15 @@ class MismatchError(SteerError):
 
 
 class UnsupportedError(SteerError):
-    """A component that steering cannot work with without corrupting the picture."""
+    """A component whose use with steering would corrupt the image."""
 
 
 class CaptureError(SteerError):
-    """The tap saw other attention layers than the family lists."""
+    """The captured attention layers are not those that the family lists."""
 
 
 class InversionError(SteerError):
-    """A picture could not be turned into noise and back well enough."""
+    """An image could not be inverted to noise and reconstructed well enough."""
 
 
 class DataError(SteerError):

@@ -1,7 +1,8 @@
 """Boxes and the spatial relations between them.
 
-Boxes are ``(x0, y0, x1, y1)`` in any one unit; y grows downward. The rule is GenEval's
-(arXiv 2310.11513): centres are compared after taking a margin of the boxes' sizes off their distance.
+A box is ``(x0, y0, x1, y1)`` in any unit; y grows downward. The rule is GenEval's (arXiv 2310.11513; djghosh13/geneval,
+``evaluation/evaluate_images.py``): a margin relative to the boxes' sizes is subtracted from the offset of their
+centres.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ OPPOSITE = {
     "below left of": "above right of",
     NEUTRAL: NEUTRAL,
 }
-# Predicate -> for every axis it speaks of: the axis (0: x), and whether the subject's centre has the lower value.
-SIGNS = {
+# Predicate -> for each axis it constrains: the axis (0: x), and whether the subject has the smaller coordinate.
+DIRECTIONS = {
     "left of": ((0, True),),
     "right of": ((0, False),),
     "above": ((1, True),),
@@ -36,15 +37,19 @@ SIGNS = {
     "below left of": ((1, False), (0, True)),
     "below right of": ((1, False), (0, False)),
 }
-MARGIN = 0.1  # share of the two boxes' summed size taken off the offset of their centres
-CLEAR = 0.5  # share of the unrevised offset that must remain along an axis
+MARGIN = 0.1  # fraction of the boxes' summed size that is subtracted from the offset of their centres
+CLEAR = 0.5  # fraction of the distance of the centres that must remain along an axis
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that a detector found: its class, a score in [0, 1], and its box (pixels or any one unit).
+    """One object that a detector found.
 
-    ``color`` is its colour's name, from a detector that tells colours.
+    Attributes:
+        name: Its class.
+        score: The detector's score, in [0, 1].
+        box: Its box, in pixels or any other unit.
+        color: The name of its colour, from a detector that classifies colours; else None.
     """
 
     name: str
@@ -54,9 +59,15 @@ class Detection:
 
 
 def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> frozenset[str]:
-    """Basic relations of ``subject`` to ``reference``: none, one, or two of them when diagonal.
+    """The basic relations that hold between two boxes, by GenEval's rule (margin 0.1, direction threshold 0.5).
 
-    *Source:* GenEval's relative-position rule (margin 0.1, direction threshold 0.5).
+    Args:
+        subject: Box of the subject.
+        reference: Box of the reference.
+        margin: Fraction of the boxes' summed size that is subtracted from the offset of their centres.
+
+    Returns:
+        None, one, or two of ``BASIC``; two when the subject lies diagonally.
     """
     offsets = []
     revised = []
@@ -79,14 +90,25 @@ def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> fro
 
 
 def holds(subject: Box, predicate: str, reference: Box, margin: float = MARGIN) -> bool:
-    """Whether ``subject predicate reference``; a diagonal needs both of its basic relations.
+    """Whether a relation holds between two boxes, by GenEval's rule.
 
-    Diagonals have no rule in GenEval; asking for both axes is ours. Between small boxes that leaves the
-    directions within 15 degrees of the exact diagonal; the larger the boxes, the fewer, and the farther apart
-    they must lie: equal squares at exactly 45 degrees by 0.68 of their side along each axis.
+    GenEval has no diagonals; here a diagonal needs both of its basic relations. For small boxes these are the
+    directions within 15 degrees of the exact diagonal. Larger boxes leave fewer directions, and must lie farther apart:
+    two equal squares at exactly 45 degrees by 0.68 of their side along each axis.
+
+    Args:
+        subject: Box of the subject.
+        predicate: A basic or diagonal predicate.
+        reference: Box of the reference.
+        margin: As in ``basic_relations``.
+
+    Returns:
+        Whether ``subject predicate reference``.
+
+    Raises:
+        ValueError: The predicate is no basic or diagonal one.
     """
-    parts = {"left of": "left of", "right of": "right of", "above": "above", "below": "below"}
-    if predicate in parts:
+    if predicate in BASIC:
         return predicate in basic_relations(subject, reference, margin)
     if predicate in DIAGONAL:
         vertical, horizontal = predicate.split(" ", 1)
@@ -95,13 +117,30 @@ def holds(subject: Box, predicate: str, reference: Box, margin: float = MARGIN) 
 
 
 def on_axis(subject: Box, predicate: str, reference: Box) -> bool:
-    """Whether the centres lie on the right side of each other, however little: VISOR's rule (arXiv 2212.10015)."""
+    """Whether a relation holds between the centres of two boxes without a margin: VISOR's rule (arXiv 2212.10015).
+
+    Args:
+        subject: Box of the subject.
+        predicate: A basic or diagonal predicate.
+        reference: Box of the reference.
+
+    Returns:
+        Whether the subject's centre lies on the wanted side along each axis.
+    """
     offsets = [(subject[a] + subject[a + 2]) - (reference[a] + reference[a + 2]) for a in (0, 1)]
-    return all(offsets[axis] < 0 if lower else offsets[axis] > 0 for axis, lower in SIGNS[predicate])
+    return all(offsets[axis] < 0 if lower else offsets[axis] > 0 for axis, lower in DIRECTIONS[predicate])
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 when both are empty."""
+    """Intersection over union of two boxes.
+
+    Args:
+        a: One box.
+        b: The other box.
+
+    Returns:
+        A value in [0, 1]; 0 when both boxes are empty.
+    """
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     inside = width * height

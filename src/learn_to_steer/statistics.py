@@ -1,6 +1,6 @@
-"""Intervals for scores of images that are not independent, and the agreement of two judges.
+"""Confidence intervals for scores of images that are not independent, and the agreement of two raters.
 
-Images of one prompt succeed or fail together, so the bootstrap draws whole clusters (prompts), not images.
+Images of one prompt tend to succeed or fail together, so the bootstrap resamples whole clusters (prompts), not images.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ def clustered_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile-bootstrap interval (low, high) of the mean of ``values``, resampling whole clusters.
+    """Percentile-bootstrap confidence interval of a mean, resampling whole clusters.
 
-    ``clusters[i]`` says to which cluster (prompt) value i belongs; clusters may differ in size. The interval
-    shrinks to a point when all values are equal: with few images that is too sure of itself.
+    The interval is a single point when all values are equal, which is too narrow for few images.
 
-    Raises ValueError when the inputs are empty, differ in length, or ``level`` is not between 0 and 1.
+    Args:
+        values: One value an image.
+        clusters: The cluster (prompt) of every value; clusters may differ in size.
+        level: Confidence level, between 0 and 1.
+        draws: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Lower and upper end of the interval.
+
+    Raises:
+        ValueError: The inputs are empty or differ in length, or ``level`` is not between 0 and 1.
     """
     _check(values, clusters)
     if not 0 < level < 1:
@@ -34,7 +44,7 @@ def clustered_interval(
     count = len(numbers)
     sums = np.bincount(member, weights=np.asarray(values, dtype=np.float64), minlength=count)
     sizes = np.bincount(member, minlength=count)
-    # How often each cluster is drawn: one row a bootstrap replicate.
+    # How often each cluster is drawn, one row for each bootstrap replicate.
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     means: NDArray[np.float64] = (times @ sums) / (times @ sizes)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -50,9 +60,21 @@ def paired_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean of ``first - second`` and its clustered bootstrap interval: (difference, low, high).
+    """Mean difference of two systems on the same images, with its clustered bootstrap interval.
 
-    Value i of both belongs to the same prompt and seed. Raises ValueError as clustered_interval does.
+    Args:
+        first: Values of the first system.
+        second: Values of the second system; value i of both belongs to the same prompt and seed.
+        clusters: As in ``clustered_interval``.
+        level: Confidence level, between 0 and 1.
+        draws: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Mean of ``first - second``, lower and upper end of its interval.
+
+    Raises:
+        ValueError: As in ``clustered_interval``.
     """
     _check(first, second)
     differences = [a - b for a, b in zip(first, second, strict=True)]
@@ -61,10 +83,18 @@ def paired_interval(
 
 
 def cohens_kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Agreement of two judges beyond chance: 1 perfect, 0 as by chance, negative below it.
+    """Cohen's kappa (1960): the agreement of two raters beyond chance.
 
-    NaN when both judges always give the same one answer, for chance then agrees fully as well.
-    Raises ValueError when the inputs are empty or differ in length. *Source:* Cohen 1960.
+    Args:
+        a: Answers of the first rater.
+        b: Answers of the second rater to the same questions.
+
+    Returns:
+        1 for perfect agreement, 0 for that of chance, negative below it. NaN when both raters always give the same
+        answer, since chance then agrees fully as well.
+
+    Raises:
+        ValueError: The inputs are empty or differ in length.
     """
     _check(a, b)
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)

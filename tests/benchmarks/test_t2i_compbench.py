@@ -118,7 +118,7 @@ def test_nearness_is_measured_in_the_detectors_frame() -> None:
     assert (far.correct, far.reason) == (False, "far apart: dog near cat")
     assert score(near, HERE, FAR, (1024, 1024)).correct  # the same pixels of a larger picture
     assert not score(near, HERE, FAR, (480, 320)).correct
-    with pytest.raises(ValueError, match="size of the picture"):
+    with pytest.raises(ValueError, match="size of the image"):
         score(near, HERE, FAR, None)
 
 

@@ -18,7 +18,7 @@ from learn_to_steer.errors import DataError, InversionError, UnknownNameError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC, NEUTRAL
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.base import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.sources import SourceRequest
 from learn_to_steer.training import TrainConfig, train

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from learn_to_steer import catalog
-from learn_to_steer.detectors import _hub, clipseg, grounding_dino, mask2former, owlv2
+from learn_to_steer.detectors import _networks, clipseg, grounding_dino, mask2former, owlv2
 from learn_to_steer.errors import DataError
 
 MODULES = (mask2former, owlv2, grounding_dino, clipseg)
@@ -82,7 +82,7 @@ def test_tokenizer_must_lie_beside_the_weights(name, request, tmp_path):
 
 def test_tokenizer_of_a_larger_vocabulary_is_refused(clipseg_folder):
     with pytest.raises(DataError, match="does not fit its network"):
-        _hub.load_tokenizer(str(clipseg_folder), 100)
+        _networks.load_tokenizer(str(clipseg_folder), 100)
 
 
 def test_hub_id_without_a_connection(monkeypatch):
@@ -96,11 +96,13 @@ def test_hub_id_without_a_connection(monkeypatch):
 
 def test_identity_names_the_hubs_commit(tmp_path):
     config = type("Config", (), {"_commit_hash": "0123456789abcdef"})
-    assert _hub._which(tmp_path / "none", "owner/name", config) == "owner/name@0123456789ab"
-    assert _hub._which(tmp_path / "none", "owner/name", None) == "owner/name@main"
+    assert _networks._weights_identity(tmp_path / "none", "owner/name", config) == "owner/name@0123456789ab"
+    assert _networks._weights_identity(tmp_path / "none", "owner/name", None) == "owner/name@main"
 
 
 def test_identity_of_a_folder_is_its_contents(clip_folder, tmp_path):
     shutil.copytree(clip_folder, tmp_path / "moved")
-    assert _hub._which(clip_folder, "", None) == _hub._which(tmp_path / "moved", "", None)
+    assert _networks._weights_identity(clip_folder, "", None) == _networks._weights_identity(
+        tmp_path / "moved", "", None
+    )
     assert json.loads((clip_folder / "config.json").read_text())["model_type"] == "clip"

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from learn_to_steer.benchmarks import geneval
-from learn_to_steer.detectors import _colors, mask2former
-from learn_to_steer.detectors._coco import CLASSES
-from learn_to_steer.detectors._colors import ColorTeller, isolate, load_colors
-from learn_to_steer.detectors._pictures import keep_ratio, upright
-from learn_to_steer.detectors._protocol import Asked
+from learn_to_steer.detectors import _color_classifier, mask2former
+from learn_to_steer.detectors._color_classifier import ColorClassifier, isolate, load_colors
+from learn_to_steer.detectors._networks import keep_ratio, upright
+from learn_to_steer.detectors.base import Asked
 from learn_to_steer.detectors.mask2former import PER_CLASS, Mask2FormerDetector, instances, load, vocabulary
 from learn_to_steer.errors import DataError
+from learn_to_steer.vocabulary import CLASSES, COLORS
 
 ALL = (64, 64)
 
@@ -54,15 +54,17 @@ class Stub:
     def __init__(self):
         self.asked = []
 
-    def tell(self, crops, names):
+    def classify(self, crops, names):
         self.asked += list(zip(crops, names, strict=True))
         middles = [crop.getpixel((crop.width // 2, crop.height // 2)) for crop in crops]
         return ["red" if middle[0] > 200 and middle[1] < 100 else "blue" for middle in middles]
 
 
 def test_names_are_the_benchmarks():
-    assert CLASSES == geneval.CLASSES
-    assert _colors.COLORS == geneval.COLORS
+    assert {name for line in geneval.lines(geneval.SEED) for name in (entry["class"] for entry in line["include"])} == {
+        *CLASSES
+    }
+    assert len(CLASSES) == 80 and COLORS[0] == "red" and len(COLORS) == 10
     words = vocabulary()
     assert len(words) == 83 and set(words.values()) == set(CLASSES)
     assert words["mouse"] == words["computer mouse"] == "computer mouse"
@@ -172,25 +174,25 @@ def test_color_is_the_nearest_mean_of_three_texts(clip_folder, noise):
     """The real CLIP class, tiny; the same arithmetic by transformers' own forward."""
     teller = load_colors("cpu", str(clip_folder))
     crops = [noise(40, 90), noise(32, 32), noise(3, 1)]
-    told = teller.tell(crops, ["dog", "cat", "dog"])
-    assert len(told) == 3 and set(told) <= set(_colors.COLORS)
-    texts = [t.format(color=c, name="cat") for c in _colors.COLORS for t in _colors.TEMPLATES]
+    told = teller.classify(crops, ["dog", "cat", "dog"])
+    assert len(told) == 3 and set(told) <= set(COLORS)
+    texts = [t.format(color=c, name="cat") for c in _color_classifier.COLORS for t in _color_classifier.TEMPLATES]
     assert texts[:3] == ["a photo of a red cat", "a photo of a red-colored cat", "a photo of a red object"]
     tokens = teller.tokenizer(texts, padding=True, return_tensors="pt")
-    pixels = _colors.normalise(_colors.to_tensor(crops[1]), _colors.CLIP_COLORS)
+    pixels = _color_classifier.normalise(_color_classifier.to_tensor(crops[1]), _color_classifier.CLIP_COLORS)
     with torch.no_grad():
         answer = teller.model(pixel_values=pixels, **tokens)
     means = answer.text_embeds.reshape(10, 3, -1).mean(1)
     likeness = (means / means.norm(dim=1, keepdim=True)) @ answer.image_embeds[0]
-    assert told[1] == _colors.COLORS[int(likeness.argmax())]
-    assert teller.tell([], []) == []
+    assert told[1] == _color_classifier.COLORS[int(likeness.argmax())]
+    assert teller.classify([], []) == []
 
 
 def test_texts_of_a_class_are_read_once(clip_folder, noise, monkeypatch):
     teller = load_colors("cpu", str(clip_folder))
-    teller.tell([noise(9, 9)], ["dog"])
+    teller.classify([noise(9, 9)], ["dog"])
     monkeypatch.setattr(teller, "tokenizer", None)
-    teller.tell([noise(9, 9)], ["dog"])
+    teller.classify([noise(9, 9)], ["dog"])
 
 
 @pytest.fixture
@@ -233,8 +235,8 @@ def test_colors_through_the_whole_chain(mask2former_folder, clip_folder, noise, 
         model.class_predictor.bias[16] += 20
     detector = Mask2FormerDetector(model, colors=lambda: load_colors("cpu", str(clip_folder)))
     (found,) = detector.detect([noise(40, 40)], [Asked(("dog",), colors=True)])
-    assert found and {one.color for one in found} <= set(_colors.COLORS)
-    assert isinstance(detector._colors, ColorTeller)
+    assert found and {one.color for one in found} <= set(COLORS)
+    assert isinstance(detector._colors, ColorClassifier)
 
 
 def test_other_classes_are_refused(mask2former_folder, tmp_path):

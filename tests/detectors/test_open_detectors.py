@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learn_to_steer.detectors import clipseg, grounding_dino, owlv2
-from learn_to_steer.detectors._open import detections, names_asked
-from learn_to_steer.detectors._protocol import Asked
+from learn_to_steer.detectors._open_vocabulary import detections, names_asked
+from learn_to_steer.detectors.base import Asked
 from learn_to_steer.errors import DataError
 
 MODULES = {"owlv2": owlv2, "grounding-dino": grounding_dino, "clipseg": clipseg}

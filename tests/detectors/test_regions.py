@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learn_to_steer.detectors._regions import label_regions, largest_region
+from learn_to_steer.detectors.clipseg import label_regions, largest_region
 
 
 def drawn(text: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from learn_to_steer.errors import UnknownNameError, UnsupportedError
 from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined
 from learn_to_steer.geometry import Detection
-from learn_to_steer.objectives._for_repair import ForRepair
+from learn_to_steer.objectives.for_unified import ForStage2
 from learn_to_steer.prompts import parse
 
 PROMPT = "a dog to the left of a cat"
@@ -39,9 +39,9 @@ def model(saved_sd):
 def refined(monkeypatch):
     """The objects that were refined, call by call."""
     found = []
-    begin = ForRepair.__init__
+    begin = ForStage2.__init__
     monkeypatch.setattr(
-        ForRepair, "__init__", lambda self, faulty: (found.append(list(faulty)), begin(self, faulty))[1]
+        ForStage2, "__init__", lambda self, faulty: (found.append(list(faulty)), begin(self, faulty))[1]
     )
     return found
 

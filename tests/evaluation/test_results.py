@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
-from learn_to_steer.detectors._protocol import Detector
+from learn_to_steer.detectors.base import Detector
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.evaluation import Scorer, compare_rows, summarise
 from learn_to_steer.geometry import Detection

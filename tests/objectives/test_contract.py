@@ -11,8 +11,8 @@ from torch import Tensor
 from learn_to_steer import catalog
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer
-from learn_to_steer.objectives import _places
-from learn_to_steer.objectives._protocol import Clock, Objective, Pair
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import Clock, Objective, Pair
 from learn_to_steer.steering import SteeringConfig
 
 HANDCRAFTED = [name for name in catalog.names("objectives") if name != "learned"]
@@ -105,7 +105,7 @@ def test_descent_parts_two_objects_the_right_way(name: str, predicate: str) -> N
     verdict = objective(replace(maps, layers=leaves), [[Pair(0, predicate, 1)]], Clock(0.9, 5))
     gradients = torch.autograd.grad(verdict.loss.sum(), leaves)
     column = OBJECTS[0][0] if objective.spec.columns == "every" else 0
-    along, smaller = _places.SIDES[predicate]
+    along, smaller = attention.SIDES[predicate]
     for gradient in gradients:
         assert gradient.isfinite().all()
     moves = [-gradient[0, column].mean(0) for gradient in gradients]  # what descent adds to the subject's map

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives import _columns, _places, _storm
-from learn_to_steer.objectives._for_repair import ForRepair
-from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import Clock, Pair
 from learn_to_steer.objectives.conform import nt_xent
 from learn_to_steer.objectives.divide_and_bind import total_variation
 from learn_to_steer.objectives.for_logistic import ForLogistic
 from learn_to_steer.objectives.for_spatial import ForSpatial
-from learn_to_steer.objectives.for_unified import ForUnified, missing, overlap
+from learn_to_steer.objectives.for_unified import ForStage2, ForUnified, missing, overlap
 from learn_to_steer.objectives.infsplign import spatial
 from learn_to_steer.objectives.initno import clean, conflict, otsu, response
 from learn_to_steer.objectives.layout_guidance import energy
 from learn_to_steer.objectives.storm_ot import ENTROPY, transport
+from learn_to_steer.objectives.storm_released import side_weight, weighted_overlap
 
 
 def blob(x: float, y: float) -> Tensor:
@@ -42,27 +42,27 @@ def scaled(shown: Tensor) -> Tensor:
 
 
 def test_centres_and_spread() -> None:
-    near(_places.centre(A, 15.0), [4.201416, 7.992359])
-    near(_places.centre(B, 15.0)[0], 10.798584)
-    near(_places.centre(torch.stack([A, B]), 1.0)[:, 0], [0.2800944, 0.7199056])
-    near(_places.variance(A, 1.0), 0.0508254)
+    near(attention.centre_of_mass(A, 15.0), [4.201416, 7.992359])
+    near(attention.centre_of_mass(B, 15.0)[0], 10.798584)
+    near(attention.centre_of_mass(torch.stack([A, B]), 1.0)[:, 0], [0.2800944, 0.7199056])
+    near(attention.spatial_variance(A, 1.0), 0.0508254)
 
 
 @pytest.mark.parametrize(
     ("predicate", "golden"),
     [("left of", 0.00136237), ("right of", 0.99863763), ("above", 0.5), ("below", 0.5)],
 )
-def test_for_spatial_and_its_logistic_twin(predicate: str, golden: float) -> None:
+def test_for_spatial_and_for_logistic(predicate: str, golden: float) -> None:
     maps, pairs = AttentionMaps((torch.stack([A, B])[None, :, None],)), [[Pair(0, predicate, 1)]]
     verdict = ForSpatial(unet=False)(maps, pairs, Clock(1.0, 0))
     near(verdict.loss[0, 0], golden)
     near(verdict.probability[0, 0], 1 - golden)
-    twin = ForLogistic(unet=False)(maps, pairs, Clock(1.0, 0))
-    torch.testing.assert_close((-twin.loss).exp(), verdict.probability)
-    torch.testing.assert_close(twin.probability, verdict.probability)
+    logistic = ForLogistic(unet=False)(maps, pairs, Clock(1.0, 0))
+    torch.testing.assert_close((-logistic.loss).exp(), verdict.probability)
+    torch.testing.assert_close(logistic.probability, verdict.probability)
 
 
-def test_the_logistic_twin_still_pushes_where_the_sigmoid_is_flat() -> None:
+def test_for_logistic_still_pushes_where_the_sigmoid_is_flat() -> None:
     slopes = {}
     for kind in (ForSpatial, ForLogistic):
         leaf = torch.stack([blob(14, 8), blob(1, 8)])[None, :, None].requires_grad_()
@@ -103,22 +103,22 @@ def test_initnos_clean_term_is_the_strongest_speck_outside_the_patch() -> None:
 
 
 def test_infsplign() -> None:
-    centres = _places.centre(torch.stack([A, B]), 1.0)
-    near(spatial(_places.separation("left of", *centres)), -0.0631215)
-    near(spatial(_places.separation("right of", *centres)), 0.3608818)
+    centres = attention.centre_of_mass(torch.stack([A, B]), 1.0)
+    near(spatial(attention.signed_separation("left of", *centres)), -0.0631215)
+    near(spatial(attention.signed_separation("right of", *centres)), 0.3608818)
 
 
 def test_storm() -> None:
-    near(_storm.overlap(A, B, 0, 0, 1), 0.0028905)
-    near(_storm.overlap(B, A, 0, 0, 1), 0.4315918)
-    near(torch.tensor([_storm.weight(step) for step in (0, 1, 2, 5, 7)]), [1.0, 33.6, 55.5, 86.6, 94.0], 0.1)
+    near(weighted_overlap(A, B, 0, 0, 1), 0.0028905)
+    near(weighted_overlap(B, A, 0, 0, 1), 0.4315918)
+    near(torch.tensor([side_weight(step) for step in (0, 1, 2, 5, 7)]), [1.0, 33.6, 55.5, 86.6, 94.0], 0.1)
 
 
 @pytest.mark.parametrize("predicate", ["left of", "above"])
 def test_storms_vertical_cost_is_the_horizontal_one_turned(predicate: str) -> None:
-    along = _places.SIDES[predicate][0]
+    along = attention.SIDES[predicate][0]
     first, second = (A, B) if along == 0 else (A.T, B.T)
-    near(_storm.overlap(first, second, along, along, 1), 0.0028905)
+    near(weighted_overlap(first, second, along, along, 1), 0.0028905)
 
 
 def test_transport_is_the_plans_cost() -> None:
@@ -149,8 +149,8 @@ def test_layout_guidance() -> None:
 def test_smoothing_kernel() -> None:
     point = torch.zeros(1, 5, 5)
     point[0, 2, 2] = 1
-    near(_columns.smoothed(point)[0, 2, 1:4], [0.12210, 0.33191, 0.12210], 1e-5)
-    near(_columns.smoothed(point)[0, 1, 1], 0.04492, 1e-5)
+    near(attention.blur(point)[0, 2, 1:4], [0.12210, 0.33191, 0.12210], 1e-5)
+    near(attention.blur(point)[0, 1, 1], 0.04492, 1e-5)
 
 
 @pytest.mark.parametrize("words_only", [False, True])
@@ -162,27 +162,33 @@ def test_the_second_softmax_runs_over_the_right_columns(words_only: bool) -> Non
     maps: Any = AttentionMaps((layer, layer), objects=weights, words=words)
     kept = layer[0, 1:4] if words_only else layer[0, 1:6]
     expected = (100 * kept.mean(1)).softmax(0)[:2].mean(0)
-    found = _columns.object_maps(maps, smooth=False, words_only=words_only)
+    found = attention.object_maps(maps, smooth=False, words_only=words_only)
     torch.testing.assert_close(found[0, 0], expected)
 
 
-def test_for_repair_sets_a_missing_object_apart_and_the_next_from_it() -> None:
-    """Object 1 lies where object 0 does; once it is mended it is good, and 2 is set apart from both."""
+def test_stage_2_sets_a_missing_object_apart_and_the_next_from_it() -> None:
+    """Object 1 lies where object 0 does; once it is repaired it is good, and 2 is set apart from both."""
     empty = torch.zeros(16, 16)
     shown = torch.stack([empty, A, A, B, empty])
     words = torch.tensor([[False, True, True, True, False]])
     maps = AttentionMaps((shown[None, :, None],), torch.eye(5)[None, 1:4], words, memory=(None,))
     pairs = [[Pair(0, "left of", 1), Pair(1, "left of", 2)]]
-    objective = ForRepair([1, 2])
+    objective = ForStage2([1, 2])
     first = objective(maps, pairs, Clock(0.9, 0))
     second = objective(replace(maps, memory=first.memory), pairs, Clock(0.9, 0))
     done = objective(replace(maps, memory=second.memory), pairs, Clock(0.9, 0))
     assert (first.memory, second.memory, done.refinement) == ((1,), (2,), None)
     assert first.refinement is not None and second.refinement is not None
-    plain = _columns.object_maps(maps, sharpness=1.0, smooth=False)[0]
+    plain = attention.object_maps(maps, factor=1.0, smooth=False)[0]
     spatial_terms = ForSpatial(unet=True)(maps, pairs, Clock(0.9, 0)).loss[0]
     # Nothing sets 1 apart from 0, and they have no order; the terms of both its relations are added.
     near(spatial_terms[0], 0.5)
     near(first.refinement[0, 0], float(1 + overlap(plain[0], plain[0]) + spatial_terms.sum()), 1e-4)
+    # Object 2 stands out from both a little, with the contrast of stage 2.
+    share = plain / plain.sum((-2, -1), keepdim=True)
+    apart = 100 * (share[2] - share[0]).amax()
+    assert 0.005 < apart < 1
+    expected = 1 - apart + overlap(plain[2], plain[0]) + overlap(plain[2], plain[1]) + spatial_terms[1]
+    near(second.refinement[0, 0], float(expected))
     assert float(overlap(plain[2], plain[0])) < 0.3 and second.refinement[0, 0] < first.refinement[0, 0]
     torch.testing.assert_close(done.loss, ForUnified()(maps, pairs, Clock(0.9, 0)).loss)

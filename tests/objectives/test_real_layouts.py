@@ -9,7 +9,7 @@ import pytest
 from learn_to_steer import catalog
 from learn_to_steer.loading import skeleton
 from learn_to_steer.maps import Layout, MapLayer
-from learn_to_steer.objectives import _columns
+from learn_to_steer.objectives import _attention_maps as attention
 from learn_to_steer.objectives.infsplign import two_coarsest_up
 from learn_to_steer.objectives.layout_guidance import middle_and_first_up
 
@@ -26,7 +26,7 @@ def blocks(layers: list[MapLayer]) -> dict[str, int]:
 def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool) -> None:
     family, denoiser = skeleton(model)
     layout = family.layout(denoiser)
-    coarse = _columns.coarse(layout.layers, 64, 64)
+    coarse = attention.layers_nearest_16x16(layout.layers, 64, 64)
     assert blocks(coarse) == COARSE and sum(layer.heads for layer in coarse) == maps
     assert blocks(two_coarsest_up(layout.layers, 64, 64)) == UP
     assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
@@ -39,7 +39,7 @@ def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
     family, denoiser = skeleton("sd:1.4")
     layers = family.layout(denoiser).layers
     for (height, width), size in {(64, 96): (16, 24), (32, 32): (16, 16), (16, 16): (16, 16)}.items():
-        assert {layer.size(height, width) for layer in _columns.coarse(layers, height, width)} == {size}
+        assert {layer.size(height, width) for layer in attention.layers_nearest_16x16(layers, height, width)} == {size}
 
 
 def test_flux_has_two_baselines() -> None:

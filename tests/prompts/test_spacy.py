@@ -11,7 +11,7 @@ import pytest
 
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.prompts import load_nlp, parse
-from learn_to_steer.prompts._spacy import noun_phrases
+from learn_to_steer.prompts.spacy_nouns import noun_phrases
 
 
 @dataclass(eq=False)

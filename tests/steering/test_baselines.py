@@ -13,7 +13,7 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives._protocol import NEVER, Clock, Pair
+from learn_to_steer.objectives.base import NEVER, Clock, Pair
 from learn_to_steer.prompts import parse, token_columns
 from learn_to_steer.steering import Steerer, SteeringConfig, profile
 from learn_to_steer.steering.loop import refinement_at, step_size_at

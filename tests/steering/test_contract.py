@@ -14,7 +14,7 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import CaptureError, MismatchError, PromptError, SteerError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.base import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import parse, token_columns
 from learn_to_steer.steering import Steerer, profile

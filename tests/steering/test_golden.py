@@ -15,7 +15,7 @@ from learn_to_steer.families import Call
 from learn_to_steer.families.flux import FAMILY as FLUX
 from learn_to_steer.families.sd import FAMILY as SD
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives._protocol import Clock, Pair
+from learn_to_steer.objectives.base import Clock, Pair
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import profile

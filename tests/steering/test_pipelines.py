@@ -13,7 +13,7 @@ import torch
 
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
-from learn_to_steer.objectives._protocol import Verdict
+from learn_to_steer.objectives.base import Verdict
 from learn_to_steer.steering.inputs import nested_relations, read_targets
 
 PROMPT = "a dog to the left of a cat"

@@ -8,7 +8,7 @@ import pytest
 
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
-from learn_to_steer.objectives._protocol import NEVER
+from learn_to_steer.objectives.base import NEVER
 from learn_to_steer.steering import SteeringConfig
 from learn_to_steer.steering.config import STORED_NAMES, resolve_config
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from learn_to_steer import catalog
-from learn_to_steer.families import find
+from learn_to_steer.families import Call
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives.base import Clock, Pair, Verdict
 from learn_to_steer.objectives.learned import Learned
-from learn_to_steer.steering import Steerer, profile
-from learn_to_steer.steering.noise_search import MAX_DIVERGENCE, pull_to_prior
+from learn_to_steer.steering import ImageReport
+from learn_to_steer.steering.loop import CallState, DenoisingStep
+from learn_to_steer.steering.noise_search import MAX_DIVERGENCE, pull_to_prior, search
 
 PROMPT = "a dog to the left of a cat"
 CHAIN = "a dog to the left of a cat above a pizza"
@@ -82,16 +83,26 @@ def test_relations_are_taken_in_turn(tiny_sd: Any, tiny_steerer: Any) -> None:
     assert moved == [True, False, True, False]
 
 
-def test_a_searched_noise_stays_near_the_prior(tiny_sd: Any) -> None:
-    """Thirty iterations of Adam alone would move the mean ten times as far as the allowed divergence does."""
-    family = find(tiny_sd)
-    objective = catalog.load("objectives", "initno").build(family.layout(tiny_sd.unet))
-    settings = {"refinement": (), "window": 0.1, "rate": 0.0, "search": (1, 30, 0)}
-    config = profile("default", schedule=objective.schedule).changed(**settings)
-    with inputs(tiny_sd) as fed:
-        draw(Steerer(objective, config).on(tiny_sd))
-    moved = (fed[29] - fed[0]).square().mean().sqrt()
-    assert 1e-3 < moved < 2 * (2 * MAX_DIVERGENCE) ** 0.5
+class Slope:
+    """Stands in for the loop: a loss that falls evenly the larger the noise is, and no relation is ever probable."""
+
+    config = SimpleNamespace(search=(1, 30, 0))
+    targets = (SimpleNamespace(pairs=(Pair(0, "left of", 1),)),)
+
+    @contextmanager
+    def losses(self, step: Any, latents: torch.Tensor, *_: Any) -> Iterator[tuple[Verdict, torch.Tensor]]:
+        leaf = latents.detach().requires_grad_()
+        yield Verdict(-1e-3 * leaf.sum().reshape(1, 1), torch.zeros(1, 1)), leaf
+
+
+def test_a_searched_noise_stays_near_the_prior() -> None:
+    """Thirty iterations of Adam alone would move it twice as far."""
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    step = DenoisingStep(Call(noise, torch.tensor(900), {}), Clock(1.0, 0))
+    state = CallState([ImageReport("", [])], [0])
+    moved = (search(Slope(), step, noise, state) - noise).square().mean().sqrt()  # type: ignore[arg-type]
+    assert state.iterations == [30] and state.reports[0].passes == 30
+    assert 1e-2 < moved < 2 * (2 * MAX_DIVERGENCE) ** 0.5
 
 
 def test_the_pull_ends_near_the_prior() -> None:

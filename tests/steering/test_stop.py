@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from learn_to_steer.objectives._protocol import Verdict
+from learn_to_steer.objectives.base import Verdict
 
 ONE, TWO = "a dog above a cat", "a dog above a cat to the left of a horse"
 

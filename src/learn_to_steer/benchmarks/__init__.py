@@ -1,9 +1,6 @@
-"""Prompt sets, and the rules that score boxes against them; no detector is seen here.
+"""Benchmarks: prompt sets, and the rules that score detected boxes against them.
 
-One file holds one family of benchmarks: its ``NAMES`` are the names used on the command line, its
-``prompts(name, vocabulary)`` the prompts. It may also have ``score``, its own ``Rule``; ``metrics(rows)``, the
-numbers it publishes, from the rows of ``results.jsonl``; ``READS``, which file of the user's its ``prompts``
-take as a third argument; and ``HELD_OUT = False`` when training data cannot do without its pairs of objects.
+One file is one family of benchmarks; ``base`` says what it offers.
 """
 
 from __future__ import annotations
@@ -13,12 +10,19 @@ from functools import cache, partial
 from typing import Any, cast
 
 from learn_to_steer import registry
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._export import export
-from learn_to_steer.benchmarks._file import load_file
-from learn_to_steer.benchmarks._names import class_of, found_as
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Rule, Score, Size, geneval_line, runnable, stratified
-from learn_to_steer.benchmarks._scoring import score_relations
+from learn_to_steer.benchmarks._object_names import class_of, found_as
+from learn_to_steer.benchmarks._prompt_files import export, load_file
+from learn_to_steer.benchmarks.base import (
+    BenchmarkPrompt,
+    Rule,
+    Score,
+    Size,
+    compose,
+    geneval_line,
+    runnable,
+    stratified,
+)
+from learn_to_steer.benchmarks.geneval import score_relations
 from learn_to_steer.errors import DataError, PluginError
 
 __all__ = [
@@ -55,11 +59,19 @@ def held_out_names() -> list[str]:
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | None = None) -> list[BenchmarkPrompt]:
-    """The prompts of a benchmark, those only whose objects ``vocabulary`` names (None: all of them).
+    """The prompts of a benchmark that a detector can score.
 
-    ``vocabulary`` maps every name and alias a detector answers to on its class. ``data`` is the file that the
-    benchmark reads, if it reads one. Raises UnknownNameError with the nearest match for a benchmark that does
-    not exist, and DataError for data that is missing, of no use, or not the published one.
+    Args:
+        name: Name of the benchmark.
+        vocabulary: Every name and alias that the detector knows -> the class it reports; None for all prompts.
+        data: Path of the file that the benchmark reads, if it reads one; see ``reads``.
+
+    Returns:
+        The prompts, in the benchmark's order.
+
+    Raises:
+        UnknownNameError: There is no such benchmark; the message names the nearest one.
+        DataError: The file is missing, not needed, or not the published one.
     """
     module = _find(name)
     if reads(name):
@@ -72,14 +84,26 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | 
 
 
 def reads(name: str) -> str:
-    """Which file of the user's the benchmark ``name`` reads its prompts from; empty when it makes them."""
+    """The file that the user must give for a benchmark.
+
+    Args:
+        name: Name of the benchmark.
+
+    Returns:
+        What the file is; empty when the benchmark makes its own prompts.
+    """
     return str(getattr(_find(name), "READS", ""))
 
 
 def rule(name: str | None, counting: float | None = None) -> Rule:
-    """The rule of the benchmark ``name``; that of spatial relations for prompts of the user's own (None).
+    """The rule by which a benchmark scores images.
 
-    ``counting`` is the score above which objects are counted, for a rule that counts; None: the benchmark's own.
+    Args:
+        name: Name of the benchmark; None for a user's own prompts, which are scored by ``score_relations``.
+        counting: Detection score above which objects are counted, where a rule counts; None for the benchmark's own.
+
+    Returns:
+        The rule.
     """
     module = _find(name) if name is not None else None
     own: Rule = getattr(module, "score", score_relations)
@@ -88,9 +112,14 @@ def rule(name: str | None, counting: float | None = None) -> Rule:
 
 
 def metrics(name: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers that the benchmark ``name`` publishes, beside accuracy; none for prompts of the user's own (None).
+    """The numbers that a benchmark publishes, beside accuracy.
 
-    ``rows`` are those of ``results.jsonl``, one an image.
+    Args:
+        name: Name of the benchmark; None for a user's own prompts.
+        rows: Rows of ``results.jsonl``, one an image.
+
+    Returns:
+        Numbers by name; empty where a benchmark publishes none.
     """
     own = getattr(_find(name), "metrics", None) if name is not None else None
     return own(rows) if own else {}

@@ -1,10 +1,8 @@
 """The four diagonals: "a photo of a A above and to the left of a B", a benchmark of our own.
 
-GenEval has no diagonals. The prompts are drawn as its position task draws: two different ones of its 80
-classes, then the relation, with 50 prompts of each. The rule is GenEval's for both of a diagonal's axes at
-once, on the best-scoring box of each class: A must be above B *and* left of B. GenEval itself accepts such a
-picture for "above" and for "left of"; what is only above, or only left, is no diagonal.
-See ``learn_to_steer.geometry.holds`` for what that leaves.
+GenEval has no diagonals. The prompts are drawn as in its position task: two different ones of its 80 classes, then the
+relation, with 50 prompts of each. The rule is GenEval's along both axes at once, on the best-scoring box of each class:
+A must be above B *and* left of B. ``learn_to_steer.geometry.holds`` says which directions that leaves.
 """
 
 from __future__ import annotations
@@ -13,10 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, runnable
-from learn_to_steer.benchmarks.geneval import CLASSES
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, compose, runnable
 from learn_to_steer.geometry import DIAGONAL
+from learn_to_steer.vocabulary import CLASSES
 
 NAMES = ("diagonals",)
 COUNT = 200
@@ -24,7 +21,15 @@ SEED = 37
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 prompts, 50 of each diagonal, no pair of objects twice; see ``learn_to_steer.benchmarks.prompts``."""
+    """200 prompts, 50 of each diagonal, no pair of objects twice; see ``learn_to_steer.benchmarks.prompts``.
+
+    Args:
+        name: The only one of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+
+    Returns:
+        The prompts.
+    """
     rng = np.random.default_rng(SEED)
     pairs: dict[frozenset[str], list[str]] = {}
     while len(pairs) < COUNT:

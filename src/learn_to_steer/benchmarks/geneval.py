@@ -1,8 +1,9 @@
-"""GenEval's six tasks, and a validation set of its position prompts to tune on.
+"""GenEval: the prompts of its six tasks, its rule, and a validation set of position prompts to tune on.
 
-GenEval's prompt files come from one seeded random generator, which all tasks share. As in the Learn-to-Steer
-paper the position prompts say "to the left of" where GenEval wrote "left of"; ``metadata`` keeps GenEval's own
-line. *Source:* arXiv 2310.11513.
+Source: arXiv 2310.11513; djghosh13/geneval, ``prompts/create_prompts.py`` and ``evaluation/evaluate_images.py``.
+
+GenEval's prompts come from one seeded random generator, which all tasks share. As in the Learn-to-Steer paper, position
+prompts say "to the left of" where GenEval has "left of"; ``metadata`` keeps GenEval's own line.
 """
 
 from __future__ import annotations
@@ -14,42 +15,39 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._contents import score_contents
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
-from learn_to_steer.benchmarks._scoring import score_relations
-from learn_to_steer.geometry import Detection
+from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
+from learn_to_steer.geometry import Detection, basic_relations, holds, iou
+from learn_to_steer.prompts import Relation
+from learn_to_steer.vocabulary import CLASSES, COLORS
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 BY_NAME = {f"geneval-{task.replace('_', '-')}": task for task in TASKS}
 NAMES = ("geneval", *BY_NAME, "geneval-position-val")
 THRESHOLD = 0.3  # a detection's score must lie above it
-COUNTING_THRESHOLD = 0.9
+COUNTING_THRESHOLD = 0.9  # the same where objects are counted
+FUSED = 0.9  # two classes in boxes of a higher IoU are one object seen twice
 SEED = 43  # GenEval's own
 VALIDATION_SEED = 2025
-VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts even where a third of them can run
+VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts even if a detector knows only a third of the objects
 VALIDATION_COUNT = 200
 
-# COCO's 80 classes in order, as GenEval names them.
-CLASSES = tuple(
-    """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
-    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
-    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
-    computer mouse, tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book,
-    clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace("\n    ", " ").split(", ")
-)
 RELATIONS = ("left of", "right of", "above", "below")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMERALS = {2: "two", 3: "three", 4: "four"}
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """The runnable prompts of ``name``; see ``learn_to_steer.benchmarks.prompts``.
+    """The prompts of one set; see ``learn_to_steer.benchmarks.prompts``.
 
-    ``geneval`` is all 553, ``geneval-<task>`` those of one task; ``index`` is the folder number in GenEval's own
-    layout. ``geneval-position-val``: 200, none with a pair of objects of the test set, in either order.
+    ``geneval`` has all 553 prompts, ``geneval-<task>`` those of one task; ``index`` is the folder number in GenEval's
+    own layout. ``geneval-position-val`` has 200 prompts without any pair of objects of the test set, in either order.
+
+    Args:
+        name: One of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+
+    Returns:
+        The prompts.
     """
     if name != "geneval-position-val":
         tasks = (BY_NAME[name],) if name in BY_NAME else TASKS
@@ -68,10 +66,24 @@ def score(
     size: Size | None = None,
     counting: float = COUNTING_THRESHOLD,
 ) -> Score:
-    """GenEval's verdict: detections above 0.3 count, above ``counting`` where objects are counted; a ``Rule``.
+    """GenEval's rule; a ``Rule``.
 
-    GenEval also keeps no more than 16 detections a class, which no count it asks for comes near. The thresholds
-    are for Mask2Former's scores; another detector's mean something else.
+    Detections count that score above 0.3, or above ``counting`` where the task is to count objects. GenEval also keeps
+    no more than 16 detections a class, far more than any count it asks for. The thresholds are made for Mask2Former's
+    scores.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: What the detector found, above its own threshold.
+        canonical: Every name and alias that the detector knows -> the class it reports; None to compare as written.
+        size: Has no effect.
+        counting: Detection score above which objects are counted.
+
+    Returns:
+        The score.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain an object of the prompt.
     """
     threshold = counting if prompt.metadata["tag"] == "counting" else THRESHOLD
     sure = [one for one in detections if one.score > threshold]
@@ -80,9 +92,109 @@ def score(
     return score_contents(prompt, sure, canonical)
 
 
+def score_relations(
+    prompt: BenchmarkPrompt,
+    detections: Sequence[Detection],
+    canonical: Mapping[str, str] | None = None,
+    size: Size | None = None,
+) -> Score:
+    """GenEval's rule for relations; see ``geometry.holds``. A ``Rule``, and the one for a user's own prompts.
+
+    Of each class the best-scoring box counts. Every relation is tested on its own pair only. It never holds between
+    boxes of an IoU above 0.9, which are one object seen twice.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: What the detector found, above its own threshold.
+        canonical: Every name and alias that the detector knows -> the class it reports. Without it, names are
+            compared as written, with plurals allowed.
+        size: Has no effect, since all lengths are relative to the boxes.
+
+    Returns:
+        The score, with a reason for each failure.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain an object of the prompt.
+    """
+    names = (name for relation in prompt.relations for name in (relation.subject, relation.object))
+    found = {name: next(iter(found_as(name, detections, canonical)), None) for name in names}
+    missing = [name for name, detection in found.items() if detection is None]
+    reasons = [f"missing: {', '.join(missing)}"] if missing else []
+    held = []
+    for relation in prompt.relations:
+        subject, reference = found[relation.subject], found[relation.object]
+        if subject is None or reference is None:
+            held.append(False)
+            continue
+        failure = _failure(relation, subject, reference)
+        held.append(not failure)
+        if failure:
+            reasons.append(failure)
+    return Score(all(held), not missing, tuple(held), "; ".join(reasons))
+
+
+def _failure(relation: Relation, subject: Detection, reference: Detection) -> str:
+    """Why a pair of boxes fails its relation; empty when it holds."""
+    if iou(subject.box, reference.box) > FUSED:
+        return f"fused: {relation.subject} and {relation.object} share a box"
+    if holds(subject.box, relation.predicate, reference.box):
+        return ""
+    wanted = f"{relation.subject} {relation.predicate} {relation.object}"
+    seen = sorted(basic_relations(subject.box, reference.box))
+    return f"wrong side: {wanted} (is {' and '.join(seen)})" if seen else f"ambiguous: {wanted} (no clear axis)"
+
+
+def score_contents(
+    prompt: BenchmarkPrompt, detections: Sequence[Detection], canonical: Mapping[str, str] | None = None
+) -> Score:
+    """GenEval's rule for objects, counts and colours: ``include`` and ``exclude`` of the prompt's metadata.
+
+    There must be at least ``count`` detections of every included class; where a ``color`` is given, the ``count`` best
+    ones must have it. An excluded class fails the image from ``count`` detections on, which is how GenEval asks for
+    an exact number.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: What the detector found, above the threshold.
+        canonical: As in ``score_relations``.
+
+    Returns:
+        The score, with a reason for each failure.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain an object.
+    """
+    missing, reasons, present = [], [], True
+    for entry in prompt.metadata["include"]:
+        name, count = entry["class"], entry["count"]
+        best = found_as(name, detections, canonical)[:count]
+        present &= len(best) == count
+        if not best:
+            missing.append(name)
+        elif len(best) < count:
+            reasons.append(f"too few: {len(best)} of {count} {name}")
+        elif "color" in entry and any(one.color != entry["color"] for one in best):
+            seen = ", ".join(one.color or "unknown" for one in best)
+            reasons.append(f"wrong colour: {name} is {seen}, not {entry['color']}")
+    for entry in prompt.metadata.get("exclude", []):
+        number = len(found_as(entry["class"], detections, canonical))
+        if number >= entry["count"]:
+            reasons.append(f"too many: {number} {entry['class']}, not {entry['count'] - 1}")
+    if missing:
+        reasons.insert(0, f"missing: {', '.join(missing)}")
+    return Score(not reasons, present, (), "; ".join(reasons))
+
+
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """GenEval's numbers: ``tasks``, the share of correct images of each; ``overall``, the plain mean of these;
-    ``correct_images``; and ``correct_prompts``, the share of prompts with at least one correct image."""
+    """GenEval's published numbers.
+
+    Args:
+        rows: Rows of ``results.jsonl``, one an image.
+
+    Returns:
+        ``tasks``, the share of correct images of each task; ``overall``, their plain mean; ``correct_images``, the
+        share of correct images; ``correct_prompts``, the share of prompts with at least one correct image.
+    """
     tasks: dict[str, list[bool]] = defaultdict(list)
     prompts: dict[int, bool] = defaultdict(bool)
     for row in rows:
@@ -98,9 +210,16 @@ def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def lines(seed: int, draws: int = 100) -> list[dict[str, Any]]:
-    """GenEval's metadata lines from ``draws`` draws a task, repeated ones dropped.
+    """GenEval's metadata lines.
 
     Seed 43 and 100 draws give the published ``evaluation_metadata.jsonl`` byte for byte.
+
+    Args:
+        seed: Seed of the generator.
+        draws: Number of draws a task, of which repeated ones are dropped.
+
+    Returns:
+        One dict a line.
     """
     rng = np.random.default_rng(seed)
     found = [_line("single_object", [_object(c)], _a(CLASSES[c])) for c in rng.choice(80, size=80, replace=False)]

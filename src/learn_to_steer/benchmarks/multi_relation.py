@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._names import found_as
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
-from learn_to_steer.benchmarks._scoring import score_relations
+from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
+from learn_to_steer.benchmarks.geneval import score_relations
 from learn_to_steer.geometry import BASIC, Detection, basic_relations
 
 COUNT = 200

@@ -1,6 +1,7 @@
-"""One relation between two objects of the Learn-to-Steer paper's out-of-distribution list (Appendix C.5).
+"""One relation between two objects of the Learn-to-Steer paper's out-of-distribution list
 
-The paper's own 200 prompts are not public; these are drawn by its template, seeded, with proper articles.
+Source: arXiv 2509.02295, appendix C.5. The paper's own 200 prompts are not public; these are drawn with its template
+from a fixed seed, with correct articles.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, runnable
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, compose, runnable
 from learn_to_steer.benchmarks.multi_relation import OUT_OF_DISTRIBUTION
 from learn_to_steer.geometry import BASIC
 
@@ -20,7 +20,15 @@ SEED = 31
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 different prompts "a photo of a A r a B"; see ``learn_to_steer.benchmarks.prompts``."""
+    """200 different prompts "a photo of a A r a B"; see ``learn_to_steer.benchmarks.prompts``.
+
+    Args:
+        name: The only one of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+
+    Returns:
+        The prompts.
+    """
     rng = np.random.default_rng(SEED)
     found: dict[str, BenchmarkPrompt] = {}
     while len(found) < COUNT:

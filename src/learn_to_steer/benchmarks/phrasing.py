@@ -1,9 +1,9 @@
-"""The chained prompts of ``multi-relation-3-2`` in other words (paper, section 4.3), and as dense prompts.
+"""The prompts of ``multi-relation-3-2`` in other wordings (arXiv 2509.02295, section 4.3), and as dense prompts.
 
-The prompt numbered n asks for the same layout as there: ``phrasing-and`` joins the two relations by "and",
-``phrasing-same`` says "and the same X". ``phrasing-plain`` is the first relation alone, ``phrasing-dense`` the same one
-between objects with colours, in a place, in a sentence as people write them. All are written by us and read by the
-package's own parser, as a user's prompt is.
+Prompt n asks for the same layout as prompt n there. ``phrasing-and`` joins the two relations with "and",
+``phrasing-same`` says "and the same X". ``phrasing-plain`` is the first relation alone; ``phrasing-dense`` adds
+colours, a place and a style to it, as people write prompts. The wordings are ours. The prompts are parsed as a user's
+prompt is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from learn_to_steer.benchmarks import multi_relation
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, geneval_line, runnable
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, geneval_line, runnable
 from learn_to_steer.prompts import Relation, article, parse, phrase, relation_prompt
 
 SOURCE = "multi-relation-3-2"
@@ -24,9 +24,16 @@ MANNERS = ("a bright photo", "a detailed illustration", "a quiet scene", "a clos
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 prompts of the form ``name``, of one relation fewer: none is asked for twice.
+    """The prompts of one set: 200 with two relations, fewer with one, since no layout comes twice.
 
     See ``learn_to_steer.benchmarks.prompts``.
+
+    Args:
+        name: One of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+
+    Returns:
+        The prompts.
     """
     write, kept = _FORMS[name]
     found = []
@@ -44,35 +51,35 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 
 def _and(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
     first, second = relations
-    return f"a photo of {_said(first)} and the {second.subject} is {_placed(second)}"
+    return f"a photo of {_worded(first)} and the {second.subject} is {_wording_of_place(second)}"
 
 
 def _same(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
     first, second = relations
-    return f"a photo of {_said(first)}; and the same {second.subject} {_placed(second)}"
+    return f"a photo of {_worded(first)}; and the same {second.subject} {_wording_of_place(second)}"
 
 
 def _plain(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
-    return f"a photo of {_said(relations[0])}"
+    return f"a photo of {_worded(relations[0])}"
 
 
 def _dense(relations: tuple[Relation, ...], rng: np.random.Generator) -> str:
     relation = relations[0]
     first, second = (COLORS[i] for i in rng.choice(len(COLORS), size=2, replace=False))
     manner, place = MANNERS[rng.integers(len(MANNERS))], PLACES[rng.integers(len(PLACES))]
-    said = relation_prompt(f"{first} {relation.subject}", relation.predicate, f"{second} {relation.object}")
-    return f"{manner} of {said} {place}, soft light, nobody around"
+    pair = relation_prompt(f"{first} {relation.subject}", relation.predicate, f"{second} {relation.object}")
+    return f"{manner} of {pair} {place}, soft light, nobody around"
 
 
-def _said(relation: Relation) -> str:
+def _worded(relation: Relation) -> str:
     return relation_prompt(relation.subject, relation.predicate, relation.object)
 
 
-def _placed(relation: Relation) -> str:
+def _wording_of_place(relation: Relation) -> str:
     return f"{phrase(relation.predicate)} {article(relation.object)} {relation.object}"
 
 
-# How a prompt is written, and how many of the source's two relations it has.
+# Set -> the function that writes a prompt, and how many of the two relations it has.
 _FORMS = {
     "phrasing-and": (_and, 2),
     "phrasing-same": (_same, 2),

@@ -1,12 +1,16 @@
 """T2I-CompBench's spatial prompts: the 300 of its validation file, and the 215 that ask for one of four relations.
 
-The file is read, not shipped; see ``_published``. The four-relation subset is worded as in the Learn-to-Steer
-paper ("on the top of" becomes "above"), which counts 216 such prompts; by exact phrase the file holds 215.
+Source: arXiv 2307.06350; Karine-Huang/T2I-CompBench, ``examples/dataset/spatial_val.txt`` and
+``UniDet_eval/2D_spatial_eval.py``.
 
-The official detector (UniDet) has no port to today's libraries. The rule is here, for any detector, in two ways
-of matching nouns with classes. ``fixed`` matches every noun that the detector knows. ``official`` leaves out
-the nine nouns that the authors' exact comparison with UniDet's compound labels ("cattle, cow") can never find,
-so that a third of the prompts cannot score. *Source:* arXiv 2307.06350.
+The prompt file is not part of this package; the user gives or downloads it. The four-relation subset is worded as in
+the Learn-to-Steer paper ("on the top of" becomes "above"). The paper counts 216 such prompts; by exact phrase the file
+holds 215.
+
+The authors' detector, UniDet, does not run with current libraries, so the rule takes the boxes of any detector. It
+matches nouns with classes in two ways. ``fixed`` matches every noun that the detector knows. ``official`` leaves out
+the nine nouns that the authors' exact comparison with UniDet's compound labels ("cattle, cow") can never find, so that
+a third of the prompts cannot score.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learn_to_steer.benchmarks._names import found_as
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, geneval_line, runnable
-from learn_to_steer.benchmarks._published import published_lines
+from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks._prompt_files import published_lines
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, geneval_line, runnable
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection, iou
 from learn_to_steer.prompts import Relation, locate, phrase
@@ -27,7 +31,7 @@ READS = "spatial_val.txt of T2I-CompBench"
 HELD_OUT = False  # its pairs are not known without the file
 URL = "https://github.com/Karine-Huang/T2I-CompBench/raw/1b7094991a57/examples/dataset/spatial_val.txt"
 SHA256 = "bb76dd9862c1f7b11945551fc716b58d592cffab81e3a97e8eef46e5dc878b12"
-# Phrase -> predicate, the axis that must prevail (0: x), and the sign on it of the object's centre minus the subject's.
+# Phrase -> predicate, axis of the larger offset (0: x), sign of the object's centre minus the subject's.
 RELATIONS = {
     "on the right of": ("right of", 0, -1),
     "on the left of": ("left of", 0, 1),
@@ -37,16 +41,27 @@ RELATIONS = {
 NEARNESS = ("next to", "on side of", "near")
 LINE = re.compile(rf"an? (\w+) ({'|'.join([*RELATIONS, *NEARNESS])}) an? (\w+)")
 NEVER_MATCHED = ("bag", "computer", "cow", "mouse", "painting", "phone", "sofa", "table", "wallet")
-SHORT, LONG = 479, 480  # pixels: the detector's frame, as large as fits into both for the short and the long side
-NEAR = 150  # pixels of that frame
+SHORT, LONG = 479, 480  # pixels: upper limits of the sides of an image as the authors' detector sees it
+NEAR = 150  # pixels of such an image
 OVERLAP = 0.1  # IoU up to which a pair scores in full
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None, data: str | None) -> list[BenchmarkPrompt]:
-    """The runnable prompts of ``name`` in the file ``data``, ``index`` being the line there, from 0.
+    """The prompts of one set; see ``learn_to_steer.benchmarks.prompts``.
 
-    ``t2i-compbench-spatial`` has them as written, without relations where the phrase is "next to", "near" or
-    "on side of". See ``learn_to_steer.benchmarks.prompts``.
+    ``t2i-compbench-spatial`` has the prompts as written; they have no relations where the phrase is "next to", "near"
+    or "on side of".
+
+    Args:
+        name: One of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+        data: Path of the published file, or "download".
+
+    Returns:
+        The prompts; ``index`` is the line in the file, from 0.
+
+    Raises:
+        DataError: The file cannot be read or is not the published one.
     """
     four = name == "t2i-compbench-four-relations"
     numbered = enumerate(published_lines(name, data, URL, SHA256))
@@ -60,12 +75,24 @@ def score(
     canonical: Mapping[str, str] | None = None,
     size: Size | None = None,
 ) -> Score:
-    """T2I-CompBench's verdict; a ``Rule``.
+    """T2I-CompBench's rule; a ``Rule``.
 
-    ``scores`` hold the points, in [0, 1], by ``official`` and by ``fixed`` matching, and whether the official
-    matching can find both nouns at all (``matchable``). ``correct`` is the plain answer: both objects found,
-    placed as asked and, for a relation, hardly overlapping. Raises ValueError for a phrase of nearness without
-    ``size``, since nearness is measured in pixels of the official detector's frame.
+    ``scores`` hold the points, in [0, 1], by ``official`` and by ``fixed`` matching, and whether official matching can
+    find both nouns at all (``matchable``). ``correct`` means that both objects are found, placed as the prompt says
+    and, for a relation, hardly overlap.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: What the detector found, above its own threshold.
+        canonical: Every name and alias that the detector knows -> the class it reports; None to compare as written.
+        size: Width and height of the image; needed for phrases of nearness, which are measured in pixels.
+
+    Returns:
+        The score.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain an object of the prompt.
+        ValueError: A phrase of nearness is scored without ``size``.
     """
     reference, subject = (entry["class"] for entry in prompt.metadata["include"])
     said = prompt.metadata["phrase"]
@@ -90,8 +117,15 @@ def score(
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over images of the points by both ways of matching, the most that ``official`` could reach, and the
-    ``rate`` of correct images."""
+    """T2I-CompBench's numbers.
+
+    Args:
+        rows: Rows of ``results.jsonl``, one an image.
+
+    Returns:
+        Mean points by ``official`` and by ``fixed`` matching; ``official_ceiling``, the most that official matching
+        allows; ``rate``, the share of correct images.
+    """
     official, fixed, ceiling = (
         sum(row["scores"][name] for row in rows) / len(rows) for name in ("official", "fixed", "matchable")
     )
@@ -116,11 +150,11 @@ def _prompt(index: int, line: str, *, reworded: bool) -> BenchmarkPrompt:
 
 
 def _value(said: str, subject: Box, reference: Box, size: Size | None) -> float:
-    """How well two boxes fit a phrase, in [0, 1]."""
+    """How well two boxes fit a phrase, in [0, 1]: the authors' position score."""
     offsets = [(reference[a] + reference[a + 2] - subject[a] - subject[a + 2]) / 2 for a in (0, 1)]
     if said in NEARNESS:
         if size is None:
-            raise ValueError(f"how far is {said!r}? The size of the picture is needed")
+            raise ValueError(f"{said!r} is measured in pixels; give the size of the image")
         scale = min(SHORT / min(size), LONG / max(size))
         across, along = sorted(abs(offset) * scale for offset in offsets)
         return 1.0 if across < NEAR else NEAR / along
@@ -132,7 +166,7 @@ def _value(said: str, subject: Box, reference: Box, size: Size | None) -> float:
 
 
 def _points(found: Sequence[Detection | None], value: float) -> float:
-    """A quarter of each object's score and half of ``value`` if both are there; below a half it is nothing."""
+    """A quarter of each object's score, plus half of ``value`` if both are found; sums below a half count as 0."""
     points = sum(0.25 * one.score for one in found if one)
     if all(found):
         points += 0.5 * value

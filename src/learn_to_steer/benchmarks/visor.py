@@ -1,8 +1,10 @@
 """VISOR's SR2D prompts: every two of COCO's 80 objects, in both orders, under four relations.
 
-The published file follows a fixed rule and is made again here: 25,280 prompts of a relation, 6,320 that only
-join two objects with "and", 80 of one object. The relations' prompts are the benchmark; ``visor-1000`` is a
-fixed subset of them, 250 a relation. *Source:* arXiv 2212.10015.
+Source: arXiv 2212.10015; microsoft/VISOR, ``create_spatial_phrases.py``.
+
+The published prompt file follows a fixed rule and is generated here: 25,280 prompts with a relation, 6,320 that join
+two objects with "and", 80 with one object. The benchmark consists of those with a relation; ``visor-1000`` is a fixed
+subset, 250 a relation.
 """
 
 from __future__ import annotations
@@ -14,25 +16,32 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._compose import compose
-from learn_to_steer.benchmarks._names import found_as
-from learn_to_steer.benchmarks._protocol import BenchmarkPrompt, Score, Size, runnable
-from learn_to_steer.benchmarks.geneval import CLASSES
+from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.geometry import Detection, on_axis
 from learn_to_steer.prompts import article, phrase
+from learn_to_steer.vocabulary import CLASSES, COCO_NAMES
 
 NAMES = ("visor", "visor-1000")
-HELD_OUT = False  # it asks for every pair of COCO's objects: without these nothing would be left to train on
+HELD_OUT = False  # it has every pair of COCO's objects, so nothing would be left to train on
 SUBSET = 1000
 SEED = 41
 IMAGES = 4  # of a prompt, in VISOR_n
-COCO = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
-OBJECTS = tuple(COCO.get(name, name) for name in CLASSES)
+COCO_NAME_OF = {geneval: coco for coco, geneval in COCO_NAMES.items()}
+OBJECTS = tuple(COCO_NAME_OF.get(name, name) for name in CLASSES)
 PHRASES = {phrase(predicate): predicate for predicate in ("left of", "right of", "above", "below")}
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """The runnable prompts of ``name``, ``index`` being VISOR's ``unique_id``; see ``benchmarks.prompts``."""
+    """The prompts of one set; see ``learn_to_steer.benchmarks.prompts``.
+
+    Args:
+        name: One of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+
+    Returns:
+        The prompts; ``index`` is VISOR's ``unique_id``.
+    """
     spatial = [entry for entry in entries() if entry["rel_type"] in PHRASES]
     if name == "visor-1000":
         rng = np.random.default_rng(SEED)
@@ -43,7 +52,11 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 
 
 def entries() -> list[dict[str, Any]]:
-    """All 31,680 entries of VISOR's prompt file, in its order, with its fields."""
+    """All 31,680 entries of VISOR's prompt file.
+
+    Returns:
+        The entries with the file's fields, in its order.
+    """
     found: list[dict[str, Any]] = []
     said = {name: f"{article(name)} {name}" for name in OBJECTS}
 
@@ -68,10 +81,21 @@ def score(
     canonical: Mapping[str, str] | None = None,
     size: Size | None = None,
 ) -> Score:
-    """VISOR's verdict: right when *any* box of the subject is on the right side of *any* box of the object.
+    """VISOR's rule, a ``Rule``: *any* box of the subject lies on the wanted side of *any* box of the object.
 
-    Centres are compared, by however little. Detections above the detector's own threshold count (VISOR: OWL-ViT
-    at 0.1). A ``Rule``.
+    Only centres are compared, without a margin. VISOR itself uses OWL-ViT with a threshold of 0.1.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: What the detector found, above its own threshold.
+        canonical: Every name and alias that the detector knows -> the class it reports; None to compare as written.
+        size: Has no effect.
+
+    Returns:
+        The score.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain an object of the prompt.
     """
     (relation,) = prompt.relations
     boxes = {name: found_as(name, detections, canonical) for name in (relation.subject, relation.object)}
@@ -84,12 +108,16 @@ def score(
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """VISOR's numbers, as shares: ``object_accuracy`` (OA), ``unconditional``, ``conditional`` (None where no image
-    holds both objects) and ``visor_1`` to ``visor_4``, the share of prompts with at least so many of their four
-    images right (None unless all prompts have four).
+    """VISOR's numbers, as shares.
 
-    ``conditional_by_order`` tells the prompts whose objects stand in COCO's order from the swapped ones, for a
-    model that ignores the order is right in half of all.
+    Args:
+        rows: Rows of ``results.jsonl``, one an image.
+
+    Returns:
+        ``object_accuracy`` (OA); ``unconditional``; ``conditional``, None if no image shows both objects; ``visor_1``
+        to ``visor_4``, the share of prompts with at least so many correct images of four, None unless all prompts
+        have four images; ``conditional_by_order``, ``conditional`` separately for prompts with the objects in COCO's
+        order and swapped, since a model that ignores the order is correct in half of all.
     """
     right: dict[int, list[bool]] = defaultdict(list)
     for row in rows:

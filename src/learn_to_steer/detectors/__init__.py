@@ -1,5 +1,5 @@
-"""Detectors: from a picture to named boxes. One file is one detector; its file name is its name."""
+"""Detectors: from an image to named boxes. One file is one detector; ``base`` says what it offers."""
 
-from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.detectors.base import Asked, Detector
 
 __all__ = ["Asked", "Detector"]

@@ -1,9 +1,12 @@
 """CLIPSeg, the detector of the Learn-to-Steer authors' OOD and multi-relation evaluation.
 
-One box a name: the extent of the largest region where the network sees it. It never says reliably that something is
-absent, and one region can serve two names. *Source:* arXiv 2112.10003; the evaluator released with arXiv
-2509.02295. *Differs:* it gives no score, here it is the mean probability in the region; regions are compared by their
-pixels (see ``_regions``).
+Source: arXiv 2112.10003; sapir1779/learn-to-steer, ``ood_multiple_rels_evaluation/evaluate_images.py``.
+
+It gives one box a name: the extent of the largest region where the network sees it. It cannot tell reliably that
+something is absent, and one region can serve two names.
+
+Differs: the authors' evaluator gives no score; here it is the mean probability in the region. Regions are compared by
+their number of pixels (see ``largest_region``).
 """
 
 from __future__ import annotations
@@ -13,25 +16,39 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL.Image import Image
+from torch import Tensor
 
-from learn_to_steer.detectors._hub import encode, load_network, load_tokenizer
-from learn_to_steer.detectors._open import names_asked
-from learn_to_steer.detectors._pictures import IMAGENET_COLORS, normalise, resize, to_tensor, upright
-from learn_to_steer.detectors._protocol import Asked, Detector
-from learn_to_steer.detectors._regions import largest_region
+from learn_to_steer.detectors._networks import (
+    IMAGENET_COLORS,
+    encode,
+    load_network,
+    load_tokenizer,
+    normalise,
+    resize,
+    to_tensor,
+    upright,
+)
+from learn_to_steer.detectors._open_vocabulary import names_asked
+from learn_to_steer.detectors.base import Asked, Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "CIDAS/clipseg-rd64-refined"
 QUERY = "a {name}"  # "a" before vowels too, as in the authors' evaluator
-LEVEL = 120  # of 255: a pixel shows the object when its probability, cut to whole 255ths, lies above it
-SIDE = 352  # pixels: pictures are squashed to a square of it
+LEVEL = 120  # of 255: a pixel shows the object when its probability, rounded down to 255ths, is higher
+SIDE = 352  # pixels: images are resized to a square of this side
 
 
 class ClipSegDetector:
-    """``model`` is a CLIPSegForImageSegmentation of transformers, ``tokenizer`` its own, ``weights`` says which ones.
+    """CLIPSeg as a detector.
 
-    ``side`` is the square's that pictures are resized to.
+    Args:
+        model: A CLIPSegForImageSegmentation of transformers.
+        tokenizer: Its tokenizer.
+        weights: Which weights it has, for ``identity``.
+        side: Side of the square that images are resized to, in pixels.
     """
 
     name = "clipseg"
@@ -46,7 +63,7 @@ class ClipSegDetector:
 
     @torch.no_grad()
     def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
-        """At most one detection of every name asked of a picture, best first. Raises DataError when there are none."""
+        """See ``Detector.detect``; at most one detection a name."""
         names = names_asked(self.name, pictures, asked)
         return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
 
@@ -57,16 +74,22 @@ class ClipSegDetector:
         length = self.model.config.text_config.max_position_embeddings
         tokens = encode(self.tokenizer, queries, length, self.model.device)
         logits = self.model(pixel_values=pixels.expand(len(names), -1, -1, -1), **tokens).logits
-        maps = logits.reshape(len(names), *logits.shape[-2:]).sigmoid()  # some versions leave out a batch of 1
+        maps = logits.reshape(len(names), *logits.shape[-2:]).sigmoid()  # some versions drop a batch dimension of 1
         every = (found(one, name, picture.size) for one, name in zip(maps, names, strict=True))
         return sorted((one for one in every if one is not None), key=lambda one: -one.score)
 
 
-def found(probabilities: torch.Tensor, name: str, size: tuple[int, int]) -> Detection | None:
-    """The object ``name`` in its map (h, w) for a picture of ``size`` (width, height); None where it shows nowhere.
+def found(probabilities: Float[Tensor, "rows columns"], name: str, size: tuple[int, int]) -> Detection | None:
+    """The detection in an object's probability map.
 
-    The box is in whole pixels of the picture, rounded down, as the authors' evaluator does; the score is the mean
-    probability of the pixels in the region that show the object.
+    Args:
+        probabilities: The map.
+        name: The object's name.
+        size: Width and height of the image in pixels.
+
+    Returns:
+        A box in whole pixels, rounded down as in the authors' evaluator, scored by the mean probability of the pixels
+        in the region that show the object; None when there are none.
     """
     shown = (probabilities * 255).byte() > LEVEL
     region = largest_region(shown.cpu().numpy())
@@ -80,13 +103,81 @@ def found(probabilities: torch.Tensor, name: str, size: tuple[int, int]) -> Dete
     return Detection(name, float(probabilities[inside].mean()), (x0, y0, x1, y1))
 
 
+def largest_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The largest connected region of a mask, with pixels touching at corners connected and holes filled.
+
+    OpenCV's largest external contour is the same, except that it measures the polygon through the centres of the border
+    pixels, which is smaller by about half the border's length. The order of two regions can differ where their sizes
+    are nearly equal, or where one is compact and the other thin.
+
+    Args:
+        mask: Boolean (height, width).
+
+    Returns:
+        The region as a mask; None when the mask is empty.
+    """
+    if not mask.any():
+        return None
+    background = label_regions(np.pad(~mask, 1, constant_values=True), diagonal=False)
+    filled = (background != background[0, 0])[1:-1, 1:-1]  # all that the background around the image does not reach
+    labels = label_regions(filled, diagonal=True)
+    return np.asarray(labels == 1 + np.bincount(labels.ravel())[1:].argmax())
+
+
+def label_regions(mask: NDArray[np.bool_], diagonal: bool) -> NDArray[np.int64]:
+    """Number the connected regions of a mask.
+
+    Args:
+        mask: Boolean (height, width).
+        diagonal: Whether pixels that touch at a corner are connected.
+
+    Returns:
+        (height, width): 0 outside of the mask, elsewhere the number of the region, from 1.
+    """
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    begins, stops = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    rows, starts, ends = begins[0].tolist(), begins[1].tolist(), stops[1].tolist()
+    root = list(range(len(rows)))
+
+    def find(run: int) -> int:
+        while root[run] != run:
+            root[run] = root[root[run]]
+            run = root[run]
+        return run
+
+    # Union-find over horizontal runs, row by row; ``first`` is the first run of the row above that may still touch.
+    first, reach = 0, int(diagonal)
+    for run, (row, start, end) in enumerate(zip(rows, starts, ends, strict=True)):
+        while rows[first] < row - 1 or (rows[first] == row - 1 and ends[first] + reach <= start):
+            first += 1
+        above = first
+        while rows[above] == row - 1 and starts[above] < end + reach:
+            root[find(above)] = find(run)
+            above += 1
+    labels = np.zeros(mask.shape, dtype=np.int64)
+    numbers = np.unique([find(run) for run in range(len(root))], return_inverse=True)[1] + 1
+    labels[mask] = np.repeat(numbers, stops[1] - begins[1])  # a mask's pixels come run by run
+    return labels
+
+
 def vocabulary() -> None:
-    """None: it answers to any word."""
+    """None, since it answers to any word."""
     return
 
 
 def load(device: str = "cpu", source: str | None = None) -> Detector:
-    """The detector with the weights ``source``, a folder or hub id, or with the default ones; or DataError."""
+    """Load the detector.
+
+    Args:
+        device: The torch device.
+        source: A folder or hub id of weights; None for the default ones.
+
+    Returns:
+        The detector.
+
+    Raises:
+        DataError: The weights cannot be loaded.
+    """
     from transformers import CLIPSegForImageSegmentation
 
     source = source or DEFAULT

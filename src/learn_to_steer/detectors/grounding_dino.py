@@ -1,7 +1,9 @@
-"""Grounding DINO, an open-vocabulary detector: looks for whatever it is told, one object at a time.
+"""Grounding DINO, an open-vocabulary detector: it looks for any name, one at a time.
 
-*Source:* arXiv 2303.05499; transformers' port. *Differs:* asked for several objects at once it answers with pieces of
-the text, which can merge two names; here every name is a text of its own, and its boxes are its own.
+Source: arXiv 2303.05499; transformers' port of it.
+
+Differs: for a text with several objects it answers with parts of the text, which can merge two names. Here every name
+is a text of its own.
 """
 
 from __future__ import annotations
@@ -9,22 +11,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 
-from learn_to_steer.detectors._hub import encode, load_network, load_tokenizer
-from learn_to_steer.detectors._open import OpenDetector, detections
-from learn_to_steer.detectors._pictures import IMAGENET_COLORS, keep_ratio, normalise, resize, to_tensor
-from learn_to_steer.detectors._protocol import Detector
+from learn_to_steer.detectors._networks import (
+    IMAGENET_COLORS,
+    encode,
+    keep_ratio,
+    load_network,
+    load_tokenizer,
+    normalise,
+    resize,
+    to_tensor,
+)
+from learn_to_steer.detectors._open_vocabulary import OpenVocabularyDetector, detections
+from learn_to_steer.detectors.base import Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "IDEA-Research/grounding-dino-tiny"
 THRESHOLD = 0.25  # usual in its authors' examples
-SHORT, LONG = 800, 1333  # pixels: as large as fits into both for the short and the long side
+SHORT, LONG = 800, 1333  # pixels: upper limits of the sides of the resized image
 
 
-class GroundingDinoDetector(OpenDetector):
-    """``model`` is a GroundingDinoForObjectDetection of transformers, ``tokenizer`` its own, ``weights`` says which."""
+class GroundingDinoDetector(OpenVocabularyDetector):
+    """Grounding DINO as a detector.
+
+    Args:
+        model: A GroundingDinoForObjectDetection of transformers.
+        tokenizer: Its tokenizer.
+        weights: Which weights it has, for ``identity``.
+        threshold: Score above which a box counts.
+    """
 
     name = "grounding-dino"
 
@@ -44,29 +62,51 @@ class GroundingDinoDetector(OpenDetector):
 
 
 def text_for(name: str) -> str:
-    """The text that asks for one object: lower case, ended by a full stop."""
+    """The text for one name: lower case, with a full stop."""
     return f"{name.lower().strip(' .')}."
 
 
 def found(
-    logits: torch.Tensor, boxes: torch.Tensor, name: str, size: tuple[int, int], threshold: float = THRESHOLD
+    logits: Float[Tensor, "queries tokens"],
+    boxes: Float[Tensor, "queries 4"],
+    name: str,
+    size: tuple[int, int],
+    threshold: float = THRESHOLD,
 ) -> list[Detection]:
-    """What the network's answer to the text of ``name`` means for a picture of ``size`` (width, height), best first.
+    """The detections in the network's output for one name and one image.
 
-    ``logits`` (queries, text tokens), -inf behind the text's end; the best token is the query's score. ``boxes``
-    (queries, 4) centre x, centre y, width and height as shares of the picture.
+    Args:
+        logits: One logit a query and text token, -inf after the end of the text. The best token is the query's score.
+        boxes: Centre x, centre y, width and height, as fractions of the image.
+        name: The name.
+        size: Width and height of the image in pixels.
+        threshold: Score that a detection must exceed.
+
+    Returns:
+        Detections, best first.
     """
     frame = (float(size[0]), float(size[1]))
     return detections(name, logits.sigmoid().amax(-1), boxes, frame, size, threshold)
 
 
 def vocabulary() -> None:
-    """None: it answers to any word."""
+    """None, since it answers to any word."""
     return
 
 
 def load(device: str = "cpu", source: str | None = None) -> Detector:
-    """The detector with the weights ``source``, a folder or hub id, or with the default ones; or DataError."""
+    """Load the detector.
+
+    Args:
+        device: The torch device.
+        source: A folder or hub id of weights; None for the default ones.
+
+    Returns:
+        The detector.
+
+    Raises:
+        DataError: The weights cannot be loaded.
+    """
     from transformers import GroundingDinoForObjectDetection
 
     source = source or DEFAULT

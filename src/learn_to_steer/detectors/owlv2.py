@@ -1,8 +1,9 @@
-"""OWLv2, an open-vocabulary detector: looks for whatever it is told, also for what is not there.
+"""OWLv2, an open-vocabulary detector: it looks for any name, and may find what is not there.
 
-*Source:* arXiv 2306.09683; transformers' port. *Differs:* what is padded is grey as in the authors' code, not black as
-in transformers' newest; a picture is made smaller with a triangle filter, not a Gaussian one. Neither matters to square
-pictures of up to 960 pixels.
+Source: arXiv 2306.09683; transformers' port of it.
+
+Differs: padding is grey as in the authors' code, not black as in transformers' newest version; images are reduced with
+a triangle filter, not a Gaussian one. Neither matters for square images of up to 960 pixels.
 """
 
 from __future__ import annotations
@@ -10,26 +11,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 from torch.nn import functional
 
-from learn_to_steer.detectors._hub import encode, load_network, load_tokenizer
-from learn_to_steer.detectors._open import OpenDetector, detections
-from learn_to_steer.detectors._pictures import CLIP_COLORS, normalise, resize, to_tensor
-from learn_to_steer.detectors._protocol import Detector
+from learn_to_steer.detectors._networks import (
+    CLIP_COLORS,
+    encode,
+    load_network,
+    load_tokenizer,
+    normalise,
+    resize,
+    to_tensor,
+)
+from learn_to_steer.detectors._open_vocabulary import OpenVocabularyDetector, detections
+from learn_to_steer.detectors.base import Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "google/owlv2-base-patch16-ensemble"
 QUERY = "a photo of a {name}"
-THRESHOLD = 0.2  # ours: in use are 0.1 to 0.3
-GREY = 127.5  # of the square's empty part
+THRESHOLD = 0.2  # our choice, not calibrated; values in use are 0.1 to 0.3
+GREY = 127.5  # of the padding
 
 
-class Owlv2Detector(OpenDetector):
-    """``model`` is an Owlv2ForObjectDetection of transformers, ``tokenizer`` its own, ``weights`` says which ones.
+class Owlv2Detector(OpenVocabularyDetector):
+    """OWLv2 as a detector.
 
-    The threshold of 0.2 is our choice and calibrated on nothing.
+    Args:
+        model: An Owlv2ForObjectDetection of transformers.
+        tokenizer: Its tokenizer.
+        weights: Which weights it has, for ``identity``.
+        threshold: Score above which a box counts.
     """
 
     name = "owlv2"
@@ -44,8 +57,8 @@ class Owlv2Detector(OpenDetector):
         answer = self.model(pixel_values=self._pixels(picture), **tokens)
         return found(answer.logits[0], answer.pred_boxes[0], names, picture.size, self.threshold)
 
-    def _pixels(self, picture: Image) -> torch.Tensor:
-        """The picture in the upper left corner of a grey square, resized to what the network takes."""
+    def _pixels(self, picture: Image) -> Tensor:
+        """The image in the upper left corner of a grey square, resized to the network's input."""
         square = max(picture.size)
         side = self.model.config.vision_config.image_size
         pixels = to_tensor(picture).to(self.model.device)
@@ -54,12 +67,23 @@ class Owlv2Detector(OpenDetector):
 
 
 def found(
-    logits: torch.Tensor, boxes: torch.Tensor, names: Sequence[str], size: tuple[int, int], threshold: float = THRESHOLD
+    logits: Float[Tensor, "patches names"],
+    boxes: Float[Tensor, "patches 4"],
+    names: Sequence[str],
+    size: tuple[int, int],
+    threshold: float = THRESHOLD,
 ) -> list[Detection]:
-    """What the network's answer for one picture of ``size`` (width, height) means, best first.
+    """The detections in the network's output for one image.
 
-    ``logits`` (patches, names); ``boxes`` (patches, 4) centre x, centre y, width and height as shares of the square
-    that the picture was padded to, so they are scaled by its longer side.
+    Args:
+        logits: One logit a patch and name.
+        boxes: Centre x, centre y, width and height, as fractions of the square that the image was padded to.
+        names: The names.
+        size: Width and height of the image in pixels.
+        threshold: Score that a detection must exceed.
+
+    Returns:
+        Detections, best first.
     """
     square = float(max(size))
     scores = logits.sigmoid()
@@ -68,12 +92,23 @@ def found(
 
 
 def vocabulary() -> None:
-    """None: it answers to any word."""
+    """None, since it answers to any word."""
     return
 
 
 def load(device: str = "cpu", source: str | None = None) -> Detector:
-    """The detector with the weights ``source``, a folder or hub id, or with the default ones; or DataError."""
+    """Load the detector.
+
+    Args:
+        device: The torch device.
+        source: A folder or hub id of weights; None for the default ones.
+
+    Returns:
+        The detector.
+
+    Raises:
+        DataError: The weights cannot be loaded.
+    """
     from transformers import Owlv2ForObjectDetection
 
     source = source or DEFAULT

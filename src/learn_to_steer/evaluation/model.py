@@ -23,7 +23,7 @@ from learn_to_steer.loading import (
     load_pipeline,
     package_folder,
 )
-from learn_to_steer.objectives._protocol import Objective
+from learn_to_steer.objectives.base import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer

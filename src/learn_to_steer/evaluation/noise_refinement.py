@@ -17,7 +17,7 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.scoring import Scorer
-from learn_to_steer.objectives._for_repair import ForRepair
+from learn_to_steer.objectives.for_unified import ForStage2
 from learn_to_steer.steering import Steerer
 
 OBJECTIVE = "for-unified"
@@ -50,7 +50,7 @@ def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int)
             continue
         answers, confidence = _verify(verifier, job, first)
         doubtful = [n for n, answer in enumerate(answers) if answer < DOUBT] or [answers.index(min(answers))]
-        stage2 = ForRepair(doubtful)
+        stage2 = ForStage2(doubtful)
         settings = model.steered.config.changed(profile="for-refinement", refinement=stage2.schedule["refinement"])
         steered = Steerer(stage2, settings).on(model.pipe)
         second = draw(replace(model, steered=steered), [job], seed, steer=True)[0]

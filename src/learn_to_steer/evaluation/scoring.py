@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from learn_to_steer import catalog, geometry
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
-from learn_to_steer.detectors._protocol import Asked, Detector
+from learn_to_steer.detectors.base import Asked, Detector
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.loading import named_variant

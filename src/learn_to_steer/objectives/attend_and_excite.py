@@ -1,59 +1,90 @@
-"""Attend-and-Excite: no object may be neglected; the least attended one is pulled up.
+"""Attend-and-Excite: no object may be neglected, so the least attended one is excited.
 
-*Source:* Chefer et al., SIGGRAPH 2023, arXiv 2301.13826 (L = max over objects of 1 - max over places).
-Constants as published: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half; in the steps
-at 0, 20 and 40 per cent up to 20 more until the least attended object's peak reaches 0.05, 0.5 and 0.8.
-*Differs:* the objects are the relations' two nouns, each the mean of its columns. The method knows no directions:
-a relation is only a list of two objects to it.
+Source: Chefer et al., SIGGRAPH 2023, arXiv 2301.13826, section 3 (L = max over objects of 1 - max over places of their
+maps); yuval-alaluf/Attend-and-Excite, ``pipeline_attend_and_excite.py``.
+
+Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half; in the steps at 0,
+20 and 40 per cent up to 20 more, until the lowest peak reaches 0.05, 0.5 and 0.8.
+
+Differs: the objects are the two nouns of each relation, an object of several tokens is the mean of their maps. The
+method knows no directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
-from learn_to_steer.objectives._schedules import published
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Verdict, pack_relations
+
+
+def published_schedule(name: str, **changes: Any) -> Mapping[str, Any]:
+    """The schedule of Attend-and-Excite, which its successors kept.
+
+    Args:
+        name: Name of the method, under which the settings are reported.
+        **changes: Settings in which the method differs.
+
+    Returns:
+        Steering settings: one update with the raw gradient before each of the first half of the steps.
+    """
+    settings = {
+        "by_step_index": True,
+        "window": 0.5,
+        "passes": 1,
+        "total_passes": 10_000,
+        "rate": 20.0,
+        "decay": 0.5,
+        "normalised": False,
+        "threshold": NEVER,
+    }
+    return MappingProxyType({**settings, "profile": name, **changes})
 
 
 class AttendAndExcite:
-    """Loss of a relation: 1 minus the lower of its objects' peaks; with ``pick="worst"`` that is the paper's maximum.
+    """Loss of a relation: 1 minus the lower of its objects' peaks.
 
-    The probability is that peak itself, on which the paper's targets are stated. ``words_only`` leaves end and padding
-    out of the softmax over columns, as the authors do for SD2.x.
+    The paper takes the maximum over all objects, which is ``pick="worst"``. The probability is the lower peak itself,
+    on which the paper states its targets.
+
+    Args:
+        words_only: Leave end and padding out of the softmax over tokens, as the authors do for SD2.x.
     """
 
-    schedule: Mapping[str, Any] = published(
+    schedule: Mapping[str, Any] = published_schedule(
         "attend-and-excite", refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8))
     )
-    spec = MapSpec(columns="every", choose=_columns.coarse)
+    spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
 
     def __init__(self, words_only: bool = False) -> None:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "Attend-and-Excite")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "Attend-and-Excite")
 
     def predicates(self) -> tuple[str, ...]:
+        """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        peaks = _columns.object_maps(maps, words_only=self.words_only).amax((-2, -1))
+        """See ``Objective.__call__``."""
+        peaks = attention.object_maps(maps, words_only=self.words_only).amax((-2, -1))
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            lower = torch.minimum(peaks[b, pair.subject], peaks[b, pair.reference])
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            lower = torch.minimum(peaks[sample, pair.subject], peaks[sample, pair.reference])
             return (1 - lower).clamp_min(0), lower
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
 
 def build(layout: Layout) -> AttendAndExcite:
-    """Attend-and-Excite for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "Attend-and-Excite")
-    return AttendAndExcite(_columns.ends_apart(layout))
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "Attend-and-Excite")
+    return AttendAndExcite(attention.is_sd2_layout(layout))

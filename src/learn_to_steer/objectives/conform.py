@@ -1,11 +1,13 @@
-"""CONFORM: maps of one object attract each other, maps of different objects repel, by a contrastive loss.
+"""CONFORM: a contrastive loss by which maps of one object attract each other and maps of different objects repel.
 
-*Source:* Meral et al., CVPR 2024, arXiv 2312.06059 (NT-Xent on flattened maps). Constants as in the authors' notebook:
-no second softmax over the columns, temperature 0.5, updates in the first 60 per cent of the steps, 20 more at 0, 20
-and 40 per cent without a target.
-*Differs:* a class is one object without adjectives, which relations do not carry; its positives are its own maps of
-the denoising step before, so that the first step has nothing to compare and does not move. The method knows no
-directions.
+Source: Meral et al., CVPR 2024, arXiv 2312.06059 (NT-Xent on flattened maps); gemlab-vt/CONFORM,
+``pipeline_conform.py`` with the settings of the repository's notebook.
+
+Published defaults: no second softmax over the tokens, temperature 0.5, updates in the first 60 per cent of the steps,
+20 more at 0, 20 and 40 per cent without a target.
+
+Differs: an object is one class without adjectives, which relations do not carry. Its only positives are its own maps of
+the denoising step before, so the first step has nothing to compare and moves nothing. The method knows no directions.
 """
 
 from __future__ import annotations
@@ -14,67 +16,84 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Verdict
-from learn_to_steer.objectives._schedules import published
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Scalar, Verdict, pack_images
 
 TEMPERATURE = 0.5
-Memory = tuple[int, Tensor, Tensor | None]  # a step, the latest maps in it, and the maps of the step before
+Memory = tuple[int, Tensor, Tensor | None]  # a step, the latest maps of that step, the maps of the step before
 
 
 class Conform:
-    """One loss for all objects of a picture; the probability is exp(-loss), the positives' mean share of attraction."""
+    """One loss for all objects of an image.
 
-    schedule: Mapping[str, Any] = published(
+    The probability is exp(-loss), the mean share of the attraction that goes to the positives.
+    """
+
+    schedule: Mapping[str, Any] = published_schedule(
         "conform", window=0.6, refinement=((0.0, 20, NEVER), (0.2, 20, NEVER), (0.4, 20, NEVER))
     )
-    spec = MapSpec(columns="every", choose=_columns.coarse)
+    spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "CONFORM")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "CONFORM")
 
     def predicates(self) -> tuple[str, ...]:
+        """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _columns.object_maps(maps, sharpness=None)
-        memory = tuple(_remembered(old, clock.step, new.detach()) for old, new in zip(maps.memory, shown, strict=True))
+        """See ``Objective.__call__``."""
+        current = attention.object_maps(maps, factor=None)
+        memory = tuple(_remember(old, clock.step, new.detach()) for old, new in zip(maps.memory, current, strict=True))
 
-        def judge(b: int) -> tuple[Tensor, Tensor]:
-            objects = sorted({number for pair in pairs[b] for number in (pair.subject, pair.reference)})
-            embedded, classes = shown[b, objects], torch.arange(len(objects))
-            before = memory[b][2]
+        def loss_of(sample: int) -> LossAndProbability:
+            objects = sorted({number for pair in pairs[sample] for number in (pair.subject, pair.reference)})
+            embedded, classes = current[sample, objects], torch.arange(len(objects))
+            before = memory[sample][2]
             if before is not None:
                 embedded, classes = torch.cat([embedded, before[objects]]), classes.repeat(2)
             loss = nt_xent(embedded.flatten(1), classes)
             return loss, (-loss).exp()
 
-        verdict = _verdicts.whole(pairs, judge)
-        return Verdict(verdict.loss, verdict.probability, memory=memory)
+        packed = pack_images(pairs, loss_of)
+        return Verdict(packed.loss, packed.probability, memory=memory)
 
 
-def _remembered(old: Memory | None, step: int, maps: Tensor) -> Memory:
+def _remember(old: Memory | None, step: int, maps: Tensor) -> Memory:
     if old is None:
         return step, maps, None
     return step, maps, old[2] if old[0] == step else old[1]
 
 
-def nt_xent(embedded: Tensor, classes: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Mean over ordered pairs (a, p) of one class of -log(e^s(a,p) / (e^s(a,p) + sum over other classes e^s(a,n))).
+def nt_xent(
+    embedded: Float[Tensor, "items features"], classes: Int[Tensor, " items"], temperature: float = TEMPERATURE
+) -> Scalar:
+    """Contrastive loss: mean over ordered pairs (a, p) of one class of
+    -log(e^s(a,p) / (e^s(a,p) + sum over items n of other classes of e^s(a,n))).
 
-    ``embedded`` (n, d), ``classes`` (n,) whole numbers; s is cosine similarity over temperature. Other members of the
-    class are not in the denominator. Zero when no class has two members.
+    s is the cosine similarity divided by the temperature. Other members of the class are not in the denominator.
+
+    Args:
+        embedded: One vector an item.
+        classes: The class of every item.
+        temperature: Divides the similarities.
+
+    Returns:
+        The loss; zero when no class has two members.
     """
     unit = functional.normalize(embedded, dim=1)
     similarity = unit @ unit.T / temperature
     same = (classes[:, None] == classes[None]).to(embedded.device)
-    against = similarity.masked_fill(same, float("-inf")).logsumexp(dim=1, keepdim=True).expand_as(similarity)
-    losses = torch.logaddexp(similarity, against) - similarity
+    negatives = similarity.masked_fill(same, float("-inf")).logsumexp(dim=1, keepdim=True).expand_as(similarity)
+    losses = torch.logaddexp(similarity, negatives) - similarity
     positive = same & ~torch.eye(len(classes), dtype=torch.bool, device=same.device)
     if not positive.any():
         return similarity.sum() * 0.0
@@ -82,6 +101,6 @@ def nt_xent(embedded: Tensor, classes: Tensor, temperature: float = TEMPERATURE)
 
 
 def build(layout: Layout) -> Conform:
-    """CONFORM for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "CONFORM")
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "CONFORM")
     return Conform()

@@ -1,8 +1,8 @@
-"""FOR-Spatial with the logistic loss: the same distance, but a push that does not die when objects are far off.
+"""FOR-Spatial with the logistic loss: the same distance, but the gradient does not vanish where objects are far off.
 
-*Source:* ours, on the maps and the schedule of ``for_spatial``. sigmoid(d) is flat both where the relation holds and
-where it fails badly (slope 0.018 at four cells); softplus(d), the cross-entropy of a classifier whose only feature is
-d, keeps a slope of 0.98 there. It is the strongest handcrafted twin of a learned classifier that costs nothing.
+Source: our own, on the maps and the schedule of ``for_spatial``. sigmoid(d) is flat both where the relation holds and
+where it fails badly (slope 0.018 at four cells). softplus(d), the cross-entropy of a classifier whose only feature is
+d, keeps a slope of 0.98 there. This makes it the strongest handcrafted counterpart of a learned classifier.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.maps import Layout
-from learn_to_steer.objectives import _columns
-from learn_to_steer.objectives._schedules import published
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import Scalar
 from learn_to_steer.objectives.for_spatial import ForSpatial
 
 
 class ForLogistic(ForSpatial):
-    """Loss: softplus(d), d as in ``ForSpatial``; the probability is exp(-loss) = sigmoid(-d)."""
+    """Loss of a relation: softplus(d), with d as in ``ForSpatial``; the probability is exp(-loss) = sigmoid(-d)."""
 
-    schedule: Mapping[str, Any] = published("for-logistic", pick="sum")
+    schedule: Mapping[str, Any] = published_schedule("for-logistic", pick="sum")
 
-    def loss(self, apart: Tensor) -> Tensor:
+    def loss(self, apart: Scalar) -> Scalar:
+        """As ``ForSpatial.loss``, but unbounded above."""
         return functional.softplus(-apart)
 
 
 def build(layout: Layout) -> ForLogistic:
-    """The logistic twin for the maps of ``layout``."""
-    return ForLogistic(_columns.is_unet(layout))
+    """Make the loss for the maps of any model."""
+    return ForLogistic(attention.is_unet(layout))

@@ -1,11 +1,14 @@
-"""FOR-Spatial: a sigmoid of how far the objects' centres of attention are on the wrong side.
+"""FOR-Spatial: a sigmoid of how far the objects' centres of attention are on the wrong side of each other.
 
-*Source:* FOR, arXiv 2503.06506, its spatial term; constants as published with it.
-For FLUX, Learn-to-Steer (arXiv 2509.02295, appendix C.1) averages all maps of all layers and searched the step size.
-*Differs:* an object of several sub-words is the mean of all its columns. On maps that are not 16 cells wide,
-coordinates still run from 0 to 15, so that the sigmoid keeps its slope. For FLUX the paper gives neither the step size
-it found nor its unit of distance: there the rate is to be searched on validation prompts (``--set rate=...`` over
-5, 10, 20, 50, 100, 200, with ``passes`` 1 and 15), and the softmax over the text is not followed by a second one.
+Source: the spatial term of FOR, arXiv 2503.06506; hadi-hosseini/noise-refinement. For FLUX: Learn-to-Steer, arXiv
+2509.02295, appendix C.1, which averages all maps of all layers and searches the step size.
+
+Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half; all weights one.
+
+Differs: an object of several tokens is the mean of all their maps (published: the first two words). On maps that are
+not 16 cells wide, coordinates still run from 0 to 15, so that the sigmoid keeps its slope. For FLUX the paper gives
+neither the step size it found nor its unit of distance. Search the step size there on validation prompts (``--set
+rate=...`` over 5, 10, 20, 50, 100 and 200, with ``passes`` 1 and 15). On FLUX there is no second softmax over the text.
 """
 
 from __future__ import annotations
@@ -14,55 +17,75 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
-from learn_to_steer.objectives._schedules import published
-
-LAST = _columns.SIDE - 1.0  # the last cell's coordinate
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations
 
 
 class ForSpatial:
-    """Loss: the sum over relations of sigmoid(d), d in cells of a 16 x 16 map, positive on the wrong side.
+    """Loss of a relation: sigmoid(d), where d is the distance on the wrong side in cells of a 16 x 16 map.
 
     The probability is that of the same logistic model, sigmoid(-d): one half where the centres coincide.
+
+    Args:
+        unet: Whether to read the 16 x 16 maps of a UNet; else the mean of all maps.
     """
 
-    schedule: Mapping[str, Any] = published("for-spatial", pick="sum")
+    schedule: Mapping[str, Any] = published_schedule("for-spatial", pick="sum")
 
     def __init__(self, unet: bool = True) -> None:
         self._unet = unet
-        self.spec = MapSpec(columns="every", choose=_columns.coarse) if unet else MapSpec()
+        self.spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16) if unet else MapSpec()
 
     def check(self, layout: Layout) -> None:
-        """Every family's maps will do."""
+        """Accept every layout."""
 
     def predicates(self) -> tuple[str, ...]:
+        """The four basic predicates."""
         return BASIC
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        """See ``Objective.__call__``."""
         centres = object_centres(maps, self._unet)
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            apart = _places.separation(pair.predicate, centres[b, pair.subject], centres[b, pair.reference])
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            subject, reference = centres[sample, pair.subject], centres[sample, pair.reference]
+            apart = attention.signed_separation(pair.predicate, subject, reference)
             return self.loss(apart), torch.sigmoid(apart)
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
-    def loss(self, apart: Tensor) -> Tensor:
-        """The loss of centres that are ``apart`` cells on the right side, negative on the wrong one."""
+    def loss(self, apart: Scalar) -> Scalar:
+        """The loss of a relation.
+
+        Args:
+            apart: How many cells the centres are apart on the wanted side; negative on the wrong side.
+
+        Returns:
+            The loss, in [0, 1].
+        """
         return torch.sigmoid(-apart)
 
 
-def object_centres(maps: AttentionMaps, unet: bool) -> Tensor:
-    """Centres of attention (batch, objects, 2) in [0, 15], of a UNet's coarse maps or of the mean of all maps."""
-    shown = _columns.object_maps(maps, smooth=False) if unet else _columns.mean_map(maps)
-    return _places.centre(shown, LAST)
+def object_centres(maps: AttentionMaps, unet: bool) -> Float[Tensor, "batch objects 2"]:
+    """Centres of attention (x, y) of all objects.
+
+    Args:
+        maps: Attention maps.
+        unet: Whether they are a UNet's, of every text token; else the mean of all layers is taken.
+
+    Returns:
+        The centres, in [0, 15] along both axes.
+    """
+    objects = attention.object_maps(maps, smooth=False) if unet else attention.mean_map(maps)
+    return attention.centre_of_mass(objects, attention.LAST)
 
 
 def build(layout: Layout) -> ForSpatial:
-    """FOR-Spatial for the maps of ``layout``."""
-    return ForSpatial(_columns.is_unet(layout))
+    """Make the loss for the maps of any model."""
+    return ForSpatial(attention.is_unet(layout))

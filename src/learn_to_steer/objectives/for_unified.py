@@ -1,87 +1,151 @@
-"""FOR, stage 1: the spatial term with terms against missing and mixed objects.
+"""FOR: the spatial term with terms against missing and mixed objects (stage 1), and the repair of an image (stage 2).
 
-*Source:* FOR, arXiv 2503.06506, unified loss; constants as published with it: all
-weights one, the schedule of ``for_spatial``. Spatial term on the second softmax with factor 100, the others with 1.
-*Differs:* no attribute term, since relations carry no adjectives. Stage 2, a restart from the
-same noise after a look at the picture, is ``_for_repair``. An object of several sub-words is the mean of its columns.
+Source: FOR, arXiv 2503.06506, unified loss and noise refinement; hadi-hosseini/noise-refinement.
+
+Published defaults: all weights one, the schedule of ``for_spatial``. The spatial term reads the second softmax with
+factor 100, the other terms with factor 1. Stage 2 starts with one update for every object that a verifier missed, with
+a contrast of 100 in place of 1,000, and then goes on as stage 1.
+
+Differs: no attribute term, since relations carry no adjectives. An object of several tokens is the mean of their maps.
+In stage 2 the term against missing is the mean over all good objects, also where there is only one. A relation that
+fails does not make its objects faulty, but the relations of a faulty object are repaired with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
-from learn_to_steer.objectives._schedules import published
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Scalar, Verdict, pack_images
 from learn_to_steer.objectives.for_spatial import object_centres
 
 CONTRAST = 1000.0
+STAGE2_CONTRAST = 100.0
 
 
 class ForUnified:
-    """Loss of a picture: spatial + missing; where no relation has a spatial term (diagonals), mixing + missing.
+    """Loss of an image: spatial + missing; mixing + missing where no relation has a spatial term (diagonals).
 
     The probability is exp(-loss).
     """
 
-    schedule: Mapping[str, Any] = published("for-unified")
-    spec = MapSpec(columns="every", choose=_columns.coarse)
+    schedule: Mapping[str, Any] = published_schedule("for-unified")
+    spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "FOR's unified loss")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "FOR's unified loss")
 
     def predicates(self) -> tuple[str, ...]:
+        """All predicates; diagonals have no spatial term."""
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        """See ``Objective.__call__``."""
         centres = object_centres(maps, unet=True)
-        plain = _columns.object_maps(maps, sharpness=1.0, smooth=False)
+        plain = attention.object_maps(maps, factor=1.0, smooth=False)
 
-        def judge(b: int) -> tuple[Tensor, Tensor]:
-            shown = plain[b, sorted({number for pair in pairs[b] for number in (pair.subject, pair.reference)})]
-            placed = [
-                torch.sigmoid(-_places.separation(p.predicate, centres[b, p.subject], centres[b, p.reference]))
-                for p in pairs[b]
-                if p.predicate in _places.SIDES
-            ]
-            loss = missing(shown) + (torch.stack(placed).sum() if placed else mixing(shown))
+        def loss_of(sample: int) -> LossAndProbability:
+            objects = sorted({number for pair in pairs[sample] for number in (pair.subject, pair.reference)})
+            spatial = [_spatial(pair, centres[sample]) for pair in pairs[sample] if pair.predicate in BASIC]
+            of_objects = plain[sample, objects]
+            loss = missing(of_objects) + (torch.stack(spatial).sum() if spatial else mixing(of_objects))
             return loss, (-loss).exp()
 
-        return _verdicts.whole(pairs, judge)
+        return pack_images(pairs, loss_of)
 
 
-def missing(maps: Tensor) -> Tensor:
-    """Sum over objects of how little each stands out from the others anywhere; ``maps`` (objects, height, width)."""
-    share = maps / maps.sum((-2, -1), keepdim=True)
+class ForStage2(ForUnified):
+    """The unified loss for another attempt at an image in which a verifier missed objects; one image at a time.
+
+    Its refinement passes repair the faulty objects in turn, one pass each. A repaired object joins the good ones, from
+    which the next one is set apart.
+
+    Args:
+        faulty: Indices of the objects to repair, in order.
+    """
+
+    def __init__(self, faulty: Sequence[int]) -> None:
+        self.faulty = tuple(faulty)
+        self.schedule: Mapping[str, Any] = {
+            **ForUnified.schedule,
+            "profile": "for-refinement",
+            "refinement": ((0.0, len(self.faulty), NEVER),),
+        }
+
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        """See ``Objective.__call__``."""
+        packed = super().__call__(maps, pairs, clock)
+        if len(pairs) != 1:
+            raise ValueError(f"stage 2 repairs one image at a time, not {len(pairs)}")
+        turn = maps.memory[0] or 0
+        if turn >= len(self.faulty):
+            return packed
+        loss = self._repair(maps, pairs[0], turn)
+        repair = pack_images(pairs, lambda _: (loss, loss))
+        return replace(packed, refinement=repair.loss, memory=(turn + 1,))
+
+    def _repair(self, maps: AttentionMaps, pairs: Sequence[Pair], turn: int) -> Scalar:
+        """The loss that repairs the faulty object number ``turn``."""
+        wanted = self.faulty[turn]
+        every = {number for pair in pairs for number in (pair.subject, pair.reference)}
+        good = sorted(every - set(self.faulty[turn:]))
+        objects = attention.object_maps(maps, factor=1.0, smooth=False)[0]
+        share = attention.normalise(objects)
+        loss = objects.new_zeros(())
+        if good:
+            apart = torch.stack([(STAGE2_CONTRAST * (share[wanted] - share[n])).amax().clamp_min(0) for n in good])
+            mixed = torch.stack([overlap(objects[wanted], objects[n]) for n in good])
+            loss = (1 - apart.mean()).clamp_min(0) + mixed.sum()
+        else:
+            loss = 1 - objects[wanted].amax()
+        centres = object_centres(maps, unet=True)[0]
+        for pair in pairs:
+            if wanted in (pair.subject, pair.reference) and pair.predicate in BASIC:
+                loss = loss + _spatial(pair, centres)
+        return loss
+
+
+def _spatial(pair: Pair, centres: Float[Tensor, "objects 2"]) -> Scalar:
+    """FOR's spatial term of a relation."""
+    return torch.sigmoid(-attention.signed_separation(pair.predicate, centres[pair.subject], centres[pair.reference]))
+
+
+def missing(maps: Float[Tensor, "objects height width"]) -> Scalar:
+    """Sum over objects of how little each one stands out from the others anywhere."""
+    share = attention.normalise(maps)
     apart = (CONTRAST * (share[:, None] - share[None])).amax((-2, -1)).clamp_min(0)  # zero with itself
     return (1 - apart.sum(dim=1) / max(len(maps) - 1, 1)).clamp_min(0).sum()
 
 
-def mixing(maps: Tensor) -> Tensor:
-    """Sum of soft overlaps over unordered pairs of ``maps`` (objects, height, width)."""
-    pairs = [overlap(maps[i], maps[j]) for i, j in combinations(range(len(maps)), 2)]
-    return torch.stack(pairs).sum() if pairs else maps.sum() * 0.0
+def mixing(maps: Float[Tensor, "objects height width"]) -> Scalar:
+    """Sum of soft overlaps over unordered pairs of objects."""
+    overlaps = [overlap(maps[i], maps[j]) for i, j in combinations(range(len(maps)), 2)]
+    return torch.stack(overlaps).sum() if overlaps else maps.sum() * 0.0
 
 
-def overlap(first: Tensor, second: Tensor) -> Tensor:
-    """FOR's IoU: sum(A B) / sum(A + B) of maps scaled to [0, 1]; one half for equal binary maps."""
+def overlap(first: Float[Tensor, "height width"], second: Float[Tensor, "height width"]) -> Scalar:
+    """FOR's soft overlap: sum(A B) / sum(A + B) of maps scaled to [0, 1]; one half for equal binary maps."""
     a, b = _scaled(first), _scaled(second)
     return (a * b).sum() / (a + b).sum()
 
 
-def _scaled(shown: Tensor) -> Tensor:
-    low, high = shown.amin(), shown.amax()
-    return (shown - low) / (high - low).clamp_min(1e-12)
+def _scaled(values: Tensor) -> Tensor:
+    low, high = values.amin(), values.amax()
+    return (values - low) / (high - low).clamp_min(1e-12)
 
 
 def build(layout: Layout) -> ForUnified:
-    """FOR's unified loss for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "FOR's unified loss")
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "FOR's unified loss")
     return ForUnified()

@@ -1,12 +1,16 @@
-"""InfSplign: the predicted noise is pushed so that centres part the right way, and objects are compact and balanced.
+"""InfSplign: the predicted noise is moved so that the centres part the wanted way and objects stay compact and
+balanced.
 
-*Source:* arXiv 2512.17851; constants as published with it: margin 0.25, slope 0.75, weights one, noise plus 1000
-times the gradient, in every denoising step, one backward a step. Maps are resized to 64 x 64 with antialiasing;
-coordinates run from 0 to 1.
-*Differs:* the gradient is taken in a pass of its own with the conditional half, not in the guided one (the same
-number, one forward more). The two coarsest levels of up blocks stand for ``up_blocks.1`` and ``up_blocks.2`` where a
-UNet has others. An object is the mean of all its columns (published: the second word of two). Nearness, which the
-published code handles, is no relation here.
+Source: arXiv 2512.17851; vladi2002/InfSplign-.
+
+Published defaults: margin 0.25, slope 0.75, weights one; 1000 times the gradient is added to the predicted noise in
+every denoising step, one backward pass a step. Maps are resized to 64 x 64 with antialiasing; coordinates run from 0
+to 1.
+
+Differs: the gradient is taken in a forward of its own with the conditional half, not in the guided one: the same number
+for one forward more. The two coarsest levels of up blocks stand for ``up_blocks.1`` and ``up_blocks.2`` where a UNet
+has others. An object is the mean of the maps of all its tokens (published: the second word of two). Nearness, which the
+published code supports, is not among our predicates.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
-from learn_to_steer.objectives import _columns, _places, _verdicts
-from learn_to_steer.objectives._protocol import NEVER, Clock, Pair, Verdict
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Verdict, pack_relations
 
 SIDE = 64
 MARGIN = 0.25
@@ -29,18 +34,18 @@ SLOPE = 0.75
 
 
 def two_coarsest_up(layers: Sequence[MapLayer], height: int, width: int) -> list[MapLayer]:
-    """Layers of the two coarsest levels among the up blocks."""
+    """The layers of the two coarsest levels among the up blocks."""
     up = [layer for layer in layers if layer.name.startswith("up_blocks")]
     levels = sorted({layer.level for layer in up}, reverse=True)[:2]
     return [layer for layer in up if layer.level in levels]
 
 
 class InfSplign:
-    """Loss of a relation, mean over layers: GELU(slope (margin - D)) plus a term on the objects' variances v.
+    """Loss of a relation, mean over layers: GELU(slope (margin - D)) plus a term on the objects' variances.
 
-    D is the signed separation in the wanted direction. The coarsest level adds v_s + v_o (presence), the next one
-    |v_s - v_o| (balance). The probability is sigmoid(15 D), mean over layers: D in cells of a 16 x 16 map through
-    FOR's logistic model. No stop rule is published.
+    D is the signed separation in the wanted direction, v the variance of an object. The coarsest level adds v_s + v_o
+    (presence), the next one |v_s - v_o| (balance). The probability is the mean over layers of sigmoid(15 D): D in cells
+    of a 16 x 16 map, through FOR's logistic model. No stop rule is published.
     """
 
     schedule: Mapping[str, Any] = {
@@ -58,28 +63,33 @@ class InfSplign:
     spec = MapSpec(choose=two_coarsest_up)
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "InfSplign")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "InfSplign")
 
     def predicates(self) -> tuple[str, ...]:
+        """The four basic predicates."""
         return BASIC
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        coarsest = min(layer.shape[-2:].numel() for layer in maps.layers)
-        shown = torch.stack([_resized(layer.mean(dim=2)) for layer in maps.layers], dim=2)
-        centres, spread = _places.centre(shown, 1.0), _places.variance(shown, 1.0)  # (batch, objects, layers, ...)
-        first = torch.tensor([layer.shape[-2:].numel() == coarsest for layer in maps.layers], device=shown.device)
+        """See ``Objective.__call__``."""
+        cells = [layer.shape[-2:].numel() for layer in maps.layers]
+        resized = torch.stack([_resized(layer.mean(dim=2)) for layer in maps.layers], dim=2)
+        centres = attention.centre_of_mass(resized, 1.0)  # (batch, objects, layers, 2)
+        variances = attention.spatial_variance(resized, 1.0)  # (batch, objects, layers)
+        coarsest = torch.tensor([number == min(cells) for number in cells], device=resized.device)
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            apart = _places.separation(pair.predicate, centres[b, pair.subject], centres[b, pair.reference])
-            mine, other = spread[b, pair.subject], spread[b, pair.reference]
-            shape = torch.where(first, mine + other, (mine - other).abs())
-            return (spatial(apart) + shape).mean(), torch.sigmoid((_columns.SIDE - 1) * apart).mean()
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            subject, reference = centres[sample, pair.subject], centres[sample, pair.reference]
+            apart = attention.signed_separation(pair.predicate, subject, reference)
+            v_s, v_o = variances[sample, pair.subject], variances[sample, pair.reference]
+            compactness = torch.where(coarsest, v_s + v_o, (v_s - v_o).abs())
+            return (spatial(apart) + compactness).mean(), torch.sigmoid(attention.LAST * apart).mean()
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
 
-def spatial(apart: Tensor) -> Tensor:
-    """GELU(slope (margin - D)) of a signed separation D in units of the picture's side."""
+def spatial(apart: Float[Tensor, " layers"]) -> Float[Tensor, " layers"]:
+    """GELU(slope (margin - D)) of a signed separation D, in units of the image's side."""
     return functional.gelu(SLOPE * (MARGIN - apart))
 
 
@@ -88,6 +98,6 @@ def _resized(maps: Tensor) -> Tensor:
 
 
 def build(layout: Layout) -> InfSplign:
-    """InfSplign for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "InfSplign")
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "InfSplign")
     return InfSplign()

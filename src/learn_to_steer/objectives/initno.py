@@ -1,12 +1,15 @@
-"""InitNO: a better initial noise, in which every object has its own place; then the latents are kept on course.
+"""InitNO: optimise the initial noise until every object has its own place, then keep the latents on course.
 
-*Source:* Guo et al., CVPR 2024, arXiv 2404.04650 (response, conflict, clean and align terms). Constants as published:
-noise z exp(v/2) + mu is searched in up to 5 rounds of 10 Adam passes, 50 more on the best round when none succeeds;
-then one update on the response term before each step of the first half, and at 20 and 40 per cent up to 20 passes
-on all terms until response is at most 0.2 and conflict at most 0.3.
-*Differs:* rounds are ranked by the probability below (published: by the sum of two terms), and one that succeeds is
-taken at once (the published code may throw it away); the inner loop on the noise's prior ends after 50 passes (the
-published one can run for ever on SD2.x). The method knows no directions.
+Source: Guo et al., CVPR 2024, arXiv 2404.04650 (response, conflict, clean and align terms); xiefan-guo/initno,
+``initno/pipelines/pipeline_sd_initno.py``.
+
+Published defaults: the noise z exp(v/2) + mu is searched in up to 5 rounds of 10 Adam iterations, with 50 more on the
+best round when none succeeds. Then follows one update on the response term before each step of the first half; at 20
+and 40 per cent there are up to 20 iterations on all terms, until response is at most 0.2 and conflict at most 0.3.
+
+Differs: rounds are ranked by the probability below (published: by the sum of two terms), and a round that succeeds is
+taken at once (the published code may discard it). The inner loop on the noise's prior ends after 50 iterations (the
+published one may never end on SD2.x). The method knows no directions.
 """
 
 from __future__ import annotations
@@ -16,114 +19,134 @@ from itertools import combinations
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
-from learn_to_steer.objectives._schedules import published
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import Clock, Pair, Scalar, Verdict, pack_images
 
-LOOSE = 1.5  # conflict at most 0.3 and response at most 0.2 are both a probability of at least 0.8
-NEGLECTED = 0.5  # while an object is neglected this much, conflict is no concern of the search
-EMA = 0.9
-SMALL = 0.1  # weight of the clean and align terms in sampling
+CONFLICT_SCALE = 1.5  # so that conflict 0.3, like response 0.2, is a probability of 0.8
+NEGLECTED = 0.5  # response above which the search leaves out the conflict term
+EMA_DECAY = 0.9  # of the maps that the align term compares with
+SMALL_WEIGHT = 0.1  # of the clean and align terms in refinement
 
 
 class InitNO:
-    """Losses of a picture: response in every pass, all terms in refinement and search.
+    """Losses of an image: response in regular updates, all terms in refinement and search.
 
-    The probability is the smaller of 1 - response and 1 - conflict / 1.5; 0.8 is where both published targets are met.
-    ``words_only`` leaves end and padding out of the softmax over columns, as is done for SD2.x.
+    The probability is the smaller of 1 - response and 1 - conflict / 1.5; both published targets are met at 0.8.
+
+    Args:
+        words_only: Leave end and padding out of the softmax over tokens, as is done for SD2.x.
     """
 
-    schedule: Mapping[str, Any] = published("initno", refinement=((0.2, 20, 0.8), (0.4, 20, 0.8)), search=(5, 10, 50))
-    spec = MapSpec(columns="every", choose=_columns.coarse, self_attention=True)
+    schedule: Mapping[str, Any] = published_schedule(
+        "initno", refinement=((0.2, 20, 0.8), (0.4, 20, 0.8)), search=(5, 10, 50)
+    )
+    spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16, self_attention=True)
 
     def __init__(self, words_only: bool = False) -> None:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "InitNO")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "InitNO")
 
     def predicates(self) -> tuple[str, ...]:
+        """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _columns.object_maps(maps, words_only=self.words_only)
-        own = torch.stack(maps.self_attention).mean(dim=0)  # (batch, places, height, width)
-        averages = [_average(old, new.detach()) for old, new in zip(maps.memory, shown, strict=True)]
+        """See ``Objective.__call__``."""
+        current = attention.object_maps(maps, words_only=self.words_only)
+        self_attention = torch.stack(maps.self_attention).mean(dim=0)  # (batch, queries, height, width)
+        averages = [_average(old, new.detach()) for old, new in zip(maps.memory, current, strict=True)]
         terms = []
-        for b, sample in enumerate(pairs):
-            objects = sorted({number for pair in sample for number in (pair.subject, pair.reference)})
-            found = shown[b, objects]
-            neglect = response(found)
-            shared = conflict(_columns.smoothed(own[b, found.flatten(1).argmax(dim=1)]))
-            dirt = torch.stack([clean(one) for one in found]).sum()
-            drift = shown.new_zeros(())
-            if maps.memory[b] is not None:
-                drift = (found - maps.memory[b][objects]).abs().mean((-2, -1)).sum()
-            terms.append((neglect, shared, dirt, drift))
+        for sample, row in enumerate(pairs):
+            objects = sorted({number for pair in row for number in (pair.subject, pair.reference)})
+            of_objects = current[sample, objects]
+            peaks = of_objects.flatten(1).argmax(dim=1)
+            align = current.new_zeros(())
+            if maps.memory[sample] is not None:
+                align = (of_objects - maps.memory[sample][objects]).abs().mean((-2, -1)).sum()
+            terms.append(
+                (
+                    response(of_objects),
+                    conflict(attention.blur(self_attention[sample, peaks])),
+                    torch.stack([clean(one) for one in of_objects]).sum(),
+                    align,
+                )
+            )
 
-        def spread(values: Sequence[Tensor]) -> Tensor:
-            return _verdicts.whole(pairs, lambda b: (values[b], values[b])).loss
+        def packed_loss(values: Sequence[Tensor]) -> Tensor:
+            return pack_images(pairs, lambda sample: (values[sample], values[sample])).loss
 
-        verdict = _verdicts.whole(
-            pairs, lambda b: (terms[b][0], torch.minimum(1 - terms[b][0], 1 - terms[b][1] / LOOSE))
-        )
+        probabilities = [torch.minimum(1 - r, 1 - c / CONFLICT_SCALE) for r, c, _, _ in terms]
+        packed = pack_images(pairs, lambda sample: (terms[sample][0], probabilities[sample]))
         return Verdict(
-            verdict.loss,
-            verdict.probability,
-            refinement=spread([n + s + SMALL * (d + a) for n, s, d, a in terms]),
-            search=spread([n + d + (s if n <= NEGLECTED else 0 * s) for n, s, d, _ in terms]),
+            packed.loss,
+            packed.probability,
+            refinement=packed_loss([r + c + SMALL_WEIGHT * (k + a) for r, c, k, a in terms]),
+            search=packed_loss([r + k + (c if r <= NEGLECTED else 0 * c) for r, c, k, _ in terms]),
             memory=tuple(averages),
         )
 
 
 def _average(old: Tensor | None, new: Tensor) -> Tensor:
-    return new if old is None else EMA * old + (1 - EMA) * new
+    return new if old is None else EMA_DECAY * old + (1 - EMA_DECAY) * new
 
 
-def response(maps: Tensor) -> Tensor:
-    """How much the most neglected object lacks: 1 - its peak; ``maps`` (objects, height, width)."""
+def response(maps: Float[Tensor, "objects height width"]) -> Scalar:
+    """1 minus the peak of the most neglected object."""
     return (1 - maps.amax((-2, -1))).max()
 
 
-def conflict(own: Tensor) -> Tensor:
-    """Mean over pairs of how much the self-attention (objects, height, width) of their peaks is shared: 0 to 1/2."""
+def conflict(self_attention: Float[Tensor, "objects height width"]) -> Scalar:
+    """Mean over pairs of objects of how much their self-attention overlaps, from 0 to 1/2.
+
+    Args:
+        self_attention: For every object, the self-attention of the place where its map peaks.
+
+    Returns:
+        The overlap; zero for a single object.
+    """
     pairs = [
-        torch.minimum(own[i], own[j]).sum() / ((own[i] + own[j]).sum() + 1e-6)
-        for i, j in combinations(range(len(own)), 2)
+        torch.minimum(self_attention[i], self_attention[j]).sum()
+        / ((self_attention[i] + self_attention[j]).sum() + 1e-6)
+        for i, j in combinations(range(len(self_attention)), 2)
     ]
-    return torch.stack(pairs).mean() if pairs else own.sum() * 0.0
+    return torch.stack(pairs).mean() if pairs else self_attention.sum() * 0.0
 
 
-def clean(shown: Tensor) -> Tensor:
-    """The strongest attention outside an object's own patch, zero when all of the patch is stronger.
+def clean(values: Float[Tensor, "height width"]) -> Scalar:
+    """The strongest attention outside an object's own patch; zero when all of the patch is stronger.
 
-    The patch is what Otsu's threshold keeps of a map (height, width), as far as it touches the map's peak.
+    The patch is the part of the map above Otsu's threshold that is connected with the peak.
     """
     with torch.no_grad():
-        patch = _touching(shown > otsu(shown), int(shown.argmax()))
-    outside = shown.masked_fill(patch, float("-inf")).max()
-    inside = shown.masked_fill(~patch, float("inf")).min()
+        patch = _connected(values > otsu(values), int(values.argmax()))
+    outside = values.masked_fill(patch, float("-inf")).max()
+    inside = values.masked_fill(~patch, float("inf")).min()
     return outside.where(outside > inside, outside.new_zeros(()))
 
 
-def otsu(shown: Tensor) -> Tensor:
-    """The level of 256 between 0 and 1 that parts values into two classes of least variance (Otsu 1979)."""
-    levels = torch.arange(256, device=shown.device, dtype=torch.float64)
-    places = (255 * shown).long().clamp(0, 255).flatten()
+def otsu(values: Float[Tensor, "height width"]) -> Scalar:
+    """Otsu's threshold (1979): the level, of 256 in [0, 1], that splits the values into classes of least variance."""
+    levels = torch.arange(256, device=values.device, dtype=torch.float64)
+    places = (255 * values).long().clamp(0, 255).flatten()
     share = torch.bincount(places, minlength=256).double() / places.numel()
     below = share.cumsum(0)
     mass = (share * levels).cumsum(0)
     between = (mass[-1] * below - mass) ** 2 / (below * (1 - below)).clamp_min(1e-12)
-    return ((between.argmax() + 1) / 255 - 1e-7).to(shown.dtype)
+    return ((between.argmax() + 1) / 255 - 1e-7).to(values.dtype)
 
 
-def _touching(mask: Tensor, peak: int) -> Tensor:
-    """The part of a mask that is connected, over edges, with the place numbered ``peak``, which belongs to it."""
+def _connected(mask: Bool[Tensor, "height width"], peak: int) -> Bool[Tensor, "height width"]:
+    """The part of a mask that is connected over edges with the cell of flat index ``peak``, which is included."""
     grown = torch.zeros_like(mask)
     grown.view(-1)[peak] = True
     allowed = mask | grown
@@ -136,6 +159,6 @@ def _touching(mask: Tensor, peak: int) -> Tensor:
 
 
 def build(layout: Layout) -> InitNO:
-    """InitNO for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "InitNO")
-    return InitNO(_columns.ends_apart(layout))
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "InitNO")
+    return InitNO(attention.is_sd2_layout(layout))

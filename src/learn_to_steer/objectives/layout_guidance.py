@@ -1,12 +1,16 @@
-"""Backward layout guidance: attention is pulled into given boxes. Here each predicate gives its own two half-planes.
+"""Backward layout guidance: attention is pulled into given boxes. Here each predicate gives two fixed boxes.
 
-*Source:* Chen, Laina and Vedaldi, WACV 2024, arXiv 2304.03373, backward guidance; constants as published: loss times
-30 and times the noise's variance, at most 5 passes in each of the first 20 per cent of the steps, until the energy is
-0.2 or less. Maps are the probabilities of every head of the middle block and the coarsest up block.
-*Differs:* the paper's boxes come from a user; ours are fixed ones, so this is an *oracle* for the layout and uses
-knowledge that the other methods do not have. The published loop does not look at the energy again once it was low
-enough; ours looks in every step. The tokens of an object are averaged before the energy is squared (published: after).
-Step sizes are converted from variance-exploding latents to the scheduler's own.
+Source: Chen, Laina and Vedaldi, WACV 2024, arXiv 2304.03373, backward guidance; silent-chen/layout-guidance,
+``inference.py`` and ``utils.py``.
+
+Published defaults: the loss times 30 and times the variance of the noise; at most 5 iterations in each of the first 20
+per cent of the steps, until the energy is 0.2 or less. Maps are the probabilities of every head of the middle block and
+the coarsest up block.
+
+Differs: the paper's boxes come from a user; ours are fixed, so this is an *oracle* for the layout with knowledge that
+the other methods do not have. The published loop stops looking at the energy once it was low enough; ours looks in
+every step. The tokens of an object are averaged before the energy is squared (published: after). Step sizes are
+converted from variance-exploding latents to the scheduler's own.
 """
 
 from __future__ import annotations
@@ -15,14 +19,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, Box
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
-from learn_to_steer.objectives import _columns, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Verdict, pack_relations
 
-# Where the subject and the reference belong, (x0, y0, x1, y1) as shares of the picture.
+# Boxes (x0, y0, x1, y1) as fractions of the image; per predicate that of the subject and that of the reference.
 LEFT, RIGHT = (0.05, 0.2, 0.45, 0.8), (0.55, 0.2, 0.95, 0.8)
 TOP, BOTTOM = (0.2, 0.05, 0.8, 0.45), (0.2, 0.55, 0.8, 0.95)
 BOXES: Mapping[str, tuple[Box, Box]] = {
@@ -34,16 +39,16 @@ BOXES: Mapping[str, tuple[Box, Box]] = {
 
 
 def middle_and_first_up(layers: Sequence[MapLayer], height: int, width: int) -> list[MapLayer]:
-    """Layers of the middle block and of the first up block that has any."""
+    """The layers of the middle block and of the first up block that has attention."""
     up = [layer.name.split(".")[1] for layer in layers if layer.name.startswith("up_blocks")]
     wanted = ("mid_block.", f"up_blocks.{min(up, key=int)}." if up else "mid_block.")
     return [layer for layer in layers if layer.name.startswith(wanted)]
 
 
 class LayoutGuidance:
-    """Loss of a relation: mean over its two objects, layers and heads of (1 - share of attention in the box) squared.
+    """Loss of a relation, the energy: mean over its two objects, layers and heads of (1 - share in the box) squared.
 
-    The probability is 1 minus that energy, so that the published target 0.2 is a threshold of 0.8.
+    The probability is 1 minus the energy, so the published target 0.2 is a threshold of 0.8.
     """
 
     schedule: Mapping[str, Any] = {
@@ -61,23 +66,35 @@ class LayoutGuidance:
     spec = MapSpec(choose=middle_and_first_up)
 
     def check(self, layout: Layout) -> None:
-        _columns.need_unet(layout, "layout guidance")
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "layout guidance")
 
     def predicates(self) -> tuple[str, ...]:
+        """The four basic predicates."""
         return BASIC
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
+        """See ``Objective.__call__``."""
+
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
             boxes = zip((pair.subject, pair.reference), BOXES[pair.predicate], strict=True)
-            found = [energy(layer[b, number], box).mean() for number, box in boxes for layer in maps.layers]
-            mean = torch.stack(found).mean()
+            energies = [energy(layer[sample, number], box).mean() for number, box in boxes for layer in maps.layers]
+            mean = torch.stack(energies).mean()
             return mean, 1 - mean
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
 
-def energy(maps: Tensor, box: Box) -> Tensor:
-    """(1 - the share of a map inside ``box``) squared: (..., height, width) -> (...,)."""
+def energy(maps: Float[Tensor, "*batch height width"], box: Box) -> Float[Tensor, "*batch"]:
+    """(1 - share of the attention inside the box) squared.
+
+    Args:
+        maps: Attention maps.
+        box: Corners (x0, y0, x1, y1) as fractions of the image.
+
+    Returns:
+        One value a map, in [0, 1].
+    """
     rows, columns = maps.shape[-2:]
     inside = maps[
         ..., int(box[1] * rows) : max(int(box[3] * rows), 1), int(box[0] * columns) : max(int(box[2] * columns), 1)
@@ -87,6 +104,6 @@ def energy(maps: Tensor, box: Box) -> Tensor:
 
 
 def build(layout: Layout) -> LayoutGuidance:
-    """Layout guidance for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "layout guidance")
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "layout guidance")
     return LayoutGuidance()

@@ -1,7 +1,9 @@
-"""The learned objective: cross-entropy of the relation classifier at the wanted relation.
+"""The learned loss: cross-entropy of the relation classifier with the wanted relation as target.
 
-*Source:* paper section 3, equation of the steering loss. *Differs:* nothing; the neutral class stays in the
-softmax, as the authors have it.
+Source: Learn-to-Steer, arXiv 2509.02295, section 3, the steering loss; sapir1779/learn-to-steer,
+``pipelines/test_time_optimization.py``.
+
+Differs: nothing; the neutral class stays in the softmax, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives.base import Clock, Pair, Verdict
 
 
 class Learned:
-    """Wraps a classifier; one batch for all pairs of all samples."""
+    """Loss of a relation: -log of the probability that the classifier gives it.
+
+    All relations of all samples go through the classifier in one batch. It has no schedule of its own, since the
+    defaults are made for it.
+
+    Args:
+        classifier: The trained classifier, which also says which maps it reads.
+    """
 
     schedule: Mapping[str, Any] = {}
 
@@ -32,14 +41,17 @@ class Learned:
         self._reduce: Reduce = layout.reduce if layout else "none"
 
     def check(self, layout: Layout) -> None:
-        mine = self.classifier.layout
-        if mine is not None:
-            mine.require(layout)
+        """See ``Objective.check``; raises MismatchError when the classifier reads other layers."""
+        trained_on = self.classifier.layout
+        if trained_on is not None:
+            trained_on.require(layout)
 
     def predicates(self) -> tuple[str, ...]:
+        """The classes of the classifier, without the neutral one."""
         return tuple(name for name in self.classifier.config.classes if name != NEUTRAL)
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        """See ``Objective.__call__``; raises PromptError for a predicate that the classifier does not know."""
         config = self.classifier.config
         stacked = maps.stack(config.side, self._renormalise, self._reduce)
         flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
@@ -54,9 +66,9 @@ class Learned:
                     f"this classifier does not know {pair.predicate!r}; it knows {', '.join(self.predicates())}"
                 )
         target = torch.tensor([config.classes.index(p.predicate) for _, _, p in flat], device=device)
-        shown = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
+        both = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
         time = torch.full_like(rows, config.row(clock.level, clock.step, clock.steps))
-        logits = self.classifier(shown, time)
+        logits = self.classifier(both, time)
         losses = functional.cross_entropy(logits, target, reduction="none")
         shape = (len(pairs), max(len(sample) for sample in pairs))
         place = (rows, torch.tensor([r for _, r, _ in flat], device=device))

@@ -1,8 +1,9 @@
-"""STORM with its slips mended: every predicate pushes its own way, along its own axis.
+"""STORM with its errors corrected: every predicate pushes its own way, along its own axis.
 
-*Source:* the released method (``storm_released``; Han et al., CVPR 2025, arXiv 2503.22168), same loss and constants.
-*Differs:* roles are exchanged for "right of" and "below", rows are compared with rows, and refinement happens where
-the order is still wrong too.
+Source: the released method, with the same loss and constants; see ``storm_released``.
+
+Differs: the roles are exchanged for "right of" and "below", rows are compared with rows, and refinement also happens
+where the order is still wrong.
 """
 
 from __future__ import annotations
@@ -10,31 +11,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from learn_to_steer.maps import AttentionMaps, Layout
-from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Verdict, pack_relations
+from learn_to_steer.objectives.storm_released import Storm, storm_schedule, weighted_overlap
 
 
-class StormFixed(_storm.Reading):
-    """Loss: overlap weighed by the relation's side. The probability is 1 - loss, at least 0."""
+class StormCorrected(Storm):
+    """Loss of a relation: overlap weighted by the relation's side. The probability is 1 - loss, at least 0."""
 
-    schedule: Mapping[str, Any] = _storm.schedule("storm-fixed")
+    schedule: Mapping[str, Any] = storm_schedule("storm-fixed")
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _storm.normalised(_columns.object_maps(maps, words_only=self.words_only))
+        """See ``Objective.__call__``."""
+        objects = self.normalised_maps(maps)
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            along, smaller = _places.SIDES[pair.predicate]
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            axis, smaller = attention.SIDES[pair.predicate]
             first, second = (pair.subject, pair.reference) if smaller else (pair.reference, pair.subject)
-            loss = _storm.overlap(shown[b, first], shown[b, second], along, along, clock.of_fifty)
+            loss = weighted_overlap(objects[sample, first], objects[sample, second], axis, axis, clock.of_fifty)
             return loss, 1 - loss
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
 
-def build(layout: Layout) -> StormFixed:
-    """STORM, mended, for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "STORM")
-    return StormFixed(_columns.ends_apart(layout))
+def build(layout: Layout) -> StormCorrected:
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "STORM")
+    return StormCorrected(attention.is_sd2_layout(layout))

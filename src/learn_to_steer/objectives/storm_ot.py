@@ -1,12 +1,13 @@
-"""STORM as its paper means it: each object's attention is transported to its side, and not through the other object.
+"""STORM as its paper means it: each object's attention is transported to its side, avoiding the other object.
 
-*Source:* the idea of Han et al., CVPR 2025, arXiv 2503.22168 (spatial transport), with maps and schedule as released.
-*Differs:* the released cost does not depend on the targets (``_storm``); this one does, and its cost and constants are
-ours: squared distance between source and target place in picture widths, plus the other object's attention at the
-target (scaled to a maximum of one), plus the distance by which the target is past the other one's centre. Targets
-are blobs half-way between the picture's edge and the other's centre, at the map's own height.
-Entropy-regularised transport is solved in the log domain; its gradient is exact at the fixed point (Danskin), so the
-iterations are not differentiated.
+Source: the idea of Han et al., CVPR 2025, arXiv 2503.22168 (spatial transport), with maps and schedule as released.
+
+Differs: the released cost does not depend on the targets (see ``storm_released``); this one does. Cost and constants
+are ours: the squared distance between source and target cell, plus the other object's attention at the target (scaled
+to a maximum of one), plus how far the target lies past the other object's centre. Lengths are in image widths. Targets
+are blobs half-way between the edge of the image and the centre of the other object, at the map's own height. Entropic
+transport is solved in the log domain; its gradient is exact at the fixed point (Danskin), so the iterations are not
+differentiated.
 """
 
 from __future__ import annotations
@@ -15,55 +16,81 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.maps import AttentionMaps, Layout
-from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations
+from learn_to_steer.objectives.storm_released import Storm, storm_schedule
 
 ENTROPY = 0.05
 ITERATIONS = 50
 OVERLAP = 0.1
-BLOB = 3 / (_columns.SIDE - 1)  # the released blobs' width, in picture widths
+BLOB = 3 / (attention.SIDE - 1)  # width of the released blobs, in image widths
 
 
-class StormOT(_storm.Reading):
-    """Loss: the transport costs of both objects, in picture widths squared. The probability is 1 - loss, at least 0."""
+class StormOT(Storm):
+    """Loss of a relation: the transport costs of both objects, in squared image widths.
 
-    schedule: Mapping[str, Any] = _storm.schedule("storm-ot")
+    The probability is 1 - loss, at least 0.
+    """
+
+    schedule: Mapping[str, Any] = storm_schedule("storm-ot")
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _storm.normalised(_columns.object_maps(maps, words_only=self.words_only))
+        """See ``Objective.__call__``."""
+        objects = self.normalised_maps(maps)
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            along, smaller = _places.SIDES[pair.predicate]
-            mine, other = shown[b, pair.subject], shown[b, pair.reference]
-            loss = to_its_side(mine, other, along, smaller) + to_its_side(other, mine, along, not smaller)
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            axis, smaller = attention.SIDES[pair.predicate]
+            subject, reference = objects[sample, pair.subject], objects[sample, pair.reference]
+            loss = cost_to_side(subject, reference, axis, smaller) + cost_to_side(reference, subject, axis, not smaller)
             return loss, 1 - loss
 
-        return _verdicts.each(pairs, judge)
+        return pack_relations(pairs, loss_of)
 
 
-def to_its_side(mine: Tensor, other: Tensor, along: int, smaller: bool) -> Tensor:
-    """Cost of moving the map ``mine`` (sum one) to its side of ``other`` along an axis (0: x, 1: y)."""
+def cost_to_side(
+    mine: Float[Tensor, "height width"], other: Float[Tensor, "height width"], axis: int, smaller: bool
+) -> Scalar:
+    """Cost of moving an object's map to its side of the other object.
+
+    Args:
+        mine: Map of the object, of sum one.
+        other: Map of the other object, of sum one.
+        axis: Axis of the relation (0: x, 1: y).
+        smaller: Whether the object belongs to the smaller coordinates.
+
+    Returns:
+        The transport cost, in squared image widths.
+    """
     height, width = mine.shape
-    y, x = torch.meshgrid(_places.axis(height, 1.0, mine), _places.axis(width, 1.0, mine), indexing="ij")
-    places = torch.stack([x, y], dim=-1).reshape(-1, 2)
-    centre = _places.centre(other, 1.0)[along]
-    target = _places.centre(mine, 1.0).detach().clone()
-    target[along] = (centre / 2 if smaller else (1 + centre) / 2).detach()
-    blob = torch.exp(-((places - target) ** 2).sum(1) / (2 * BLOB**2))
-    beyond = (places[:, along] - centre) * (1 if smaller else -1)
+    rows, columns = attention.coordinates(height, 1.0, mine), attention.coordinates(width, 1.0, mine)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    cells = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    centre = attention.centre_of_mass(other, 1.0)[axis]
+    target = attention.centre_of_mass(mine, 1.0).detach().clone()
+    target[axis] = (centre / 2 if smaller else (1 + centre) / 2).detach()
+    blob = torch.exp(-((cells - target) ** 2).sum(1) / (2 * BLOB**2))
+    beyond = (cells[:, axis] - centre) * (1 if smaller else -1)
     at_target = OVERLAP * other.flatten() / other.max() + beyond.clamp_min(0)
-    cost = (places[:, None] - places[None]).square().sum(-1) + at_target[None]
+    cost = (cells[:, None] - cells[None]).square().sum(-1) + at_target[None]
     return transport(mine.flatten(), blob / blob.sum(), cost)
 
 
-def transport(source: Tensor, target: Tensor, cost: Tensor) -> Tensor:
-    """Entropy-regularised transport cost of ``source`` (n,) to ``target`` (m,), both of sum one, by ``cost`` (n, m).
+def transport(source: Float[Tensor, " n"], target: Float[Tensor, " m"], cost: Float[Tensor, "n m"]) -> Scalar:
+    """Cost of entropic optimal transport: <P, cost> + ENTROPY KL(P | source x target) at the best plan P.
 
-    <P, cost> + ENTROPY KL(P | source x target) at the best plan P, as its dual: differentiable in source and cost,
-    by the potential and the plan.
+    It is computed as its dual, which is differentiable in source (by the potential) and in cost (by the plan).
+
+    Args:
+        source: Distribution to move, of sum one.
+        target: Distribution to reach, of sum one.
+        cost: Cost of moving one unit from each source cell to each target cell.
+
+    Returns:
+        The transport cost.
     """
     tiny = torch.finfo(source.dtype).tiny
     log_source, log_target = source.detach().clamp_min(tiny).log(), target.clamp_min(tiny).log()
@@ -77,6 +104,6 @@ def transport(source: Tensor, target: Tensor, cost: Tensor) -> Tensor:
 
 
 def build(layout: Layout) -> StormOT:
-    """STORM by transport for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "STORM")
-    return StormOT(_columns.ends_apart(layout))
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "STORM")
+    return StormOT(attention.is_sd2_layout(layout))

@@ -1,49 +1,140 @@
-"""STORM as its code was released, with what that code does to the direction.
+"""STORM as its code was released, including what that code does to the direction.
 
-*Source:* Han et al., CVPR 2025, arXiv 2503.22168; constants and behaviour of the released code, whose Sinkhorn loop
-reduces to a closed form (``_storm``). Kept as released: the subject is always pushed to the left or up, also for "right
-of" and "below"; for vertical relations a column's number is compared with a row's centre; refinement happens only
-where the order of the centres already is what is pushed for.
-*Differs:* the relation comes from our parser, not from sub-strings of the prompt ("laptop" is not vertical); no
-attribute term, since relations carry no adjectives; no Sinkhorn loop.
+Source: Han et al., CVPR 2025, arXiv 2503.22168; MICV-yonsei/STORM, ``pipeline.py``.
+
+The released cost matrix depends on the source cells alone. Its transport plan is therefore the product of the two maps,
+whatever the targets are, and the transport cost is the sum over cells of A B g: a penalty on overlap, weighted by the
+side. That closed form is used here; it leaves out only a guard against tiny numbers in the released Sinkhorn loop,
+which ignores pixels of very high cost.
+
+Published defaults: no update in the first step, then one before each step of the first half, gradients clipped to norm
+one; up to 30 more at 10, 20, 30 and 40 per cent, until the loss is at most 0.05, 0.01, 0.005 and 0.001.
+
+Kept as released: the subject is always pushed to the left or up, also for "right of" and "below". For vertical
+relations the index of a column is compared with the centre of a row. Refinement happens only where the order of the
+centres already is the one that is pushed for.
+
+Differs: the relation comes from our parser, not from substrings of the prompt ("laptop" contains "top"). No attribute
+term, since relations carry no adjectives.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
-from learn_to_steer.maps import AttentionMaps, Layout
-from learn_to_steer.objectives import _columns, _places, _storm, _verdicts
-from learn_to_steer.objectives._protocol import Clock, Pair, Verdict
+from learn_to_steer.geometry import BASIC
+from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
+from learn_to_steer.objectives import _attention_maps as attention
+from learn_to_steer.objectives.attend_and_excite import published_schedule
+from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations, pad_rows
+
+TINY = 1e-8
 
 
-class StormReleased(_storm.Reading):
-    """Loss: overlap weighed by the side, the subject on the left or above. The probability is 1 - loss, at least 0."""
+class Storm:
+    """What all variants of STORM share: which maps they read and for which models.
 
-    schedule: Mapping[str, Any] = _storm.schedule("storm-released")
+    Args:
+        words_only: Leave end and padding out of the softmax over tokens, as the authors do for SD2.x outside
+            refinement.
+    """
+
+    spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
+
+    def __init__(self, words_only: bool = False) -> None:
+        self.words_only = words_only
+
+    def check(self, layout: Layout) -> None:
+        """See ``Objective.check``."""
+        attention.require_unet(layout, "STORM")
+
+    def predicates(self) -> tuple[str, ...]:
+        """The four basic predicates."""
+        return BASIC
+
+    def normalised_maps(self, maps: AttentionMaps) -> Float[Tensor, "batch objects height width"]:
+        """One map an object, of sum one."""
+        return attention.normalise(attention.object_maps(maps, words_only=self.words_only))
+
+
+def storm_schedule(name: str) -> Mapping[str, Any]:
+    """The published schedule, under the name of a variant."""
+    refinement = ((0.1, 30, 0.95), (0.2, 30, 0.99), (0.3, 30, 0.995), (0.4, 30, 0.999))
+    return published_schedule(name, start=0.02, clip=1.0, pick="sum", refinement=refinement)
+
+
+class StormReleased(Storm):
+    """Loss of a relation: overlap weighted by the side, with the subject on the left or above.
+
+    The probability is 1 - loss, at least 0.
+    """
+
+    schedule: Mapping[str, Any] = storm_schedule("storm-released")
 
     def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        shown = _storm.normalised(_columns.object_maps(maps, words_only=self.words_only))
-        centres = _places.centre(shown, _storm.LAST)
+        """See ``Objective.__call__``."""
+        objects = self.normalised_maps(maps)
+        centres = attention.centre_of_mass(objects, attention.LAST)
 
-        def judge(b: int, pair: Pair) -> tuple[Tensor, Tensor]:
-            along, _ = _places.SIDES[pair.predicate]
-            loss = _storm.overlap(shown[b, pair.subject], shown[b, pair.reference], along, 0, clock.of_fifty)
+        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+            axis, _ = attention.SIDES[pair.predicate]
+            subject, reference = objects[sample, pair.subject], objects[sample, pair.reference]
+            loss = weighted_overlap(subject, reference, axis, 0, clock.of_fifty)
             return loss, 1 - loss
 
-        def in_order(b: int, pair: Pair) -> Tensor:
-            along, _ = _places.SIDES[pair.predicate]
-            return centres[b, pair.subject, along] < centres[b, pair.reference, along]
+        def in_order(sample: int, pair: Pair) -> Tensor:
+            axis, _ = attention.SIDES[pair.predicate]
+            return centres[sample, pair.subject, axis] < centres[sample, pair.reference, axis]
 
-        verdict = _verdicts.each(pairs, judge)
-        ordered = [[in_order(b, pair).float() for pair in sample] for b, sample in enumerate(pairs)]
-        return Verdict(verdict.loss, verdict.probability, refinable=_verdicts.table(ordered, 1.0) > 0)
+        packed = pack_relations(pairs, loss_of)
+        ordered = [[in_order(sample, pair).float() for pair in row] for sample, row in enumerate(pairs)]
+        return Verdict(packed.loss, packed.probability, refinable=pad_rows(ordered, 1.0) > 0)
+
+
+def weighted_overlap(
+    first: Float[Tensor, "height width"], second: Float[Tensor, "height width"], axis: int, grid_axis: int, step: float
+) -> Scalar:
+    """STORM's loss L_A + L_B in closed form.
+
+    Where a cell is on its map's own side, overlap costs 1 / (w distance); on the other side it costs w distance.
+
+    Args:
+        first: Map of the object that belongs to the smaller coordinates, of sum one.
+        second: Map of the other object, of sum one.
+        axis: Axis of the centres (0: x, 1: y).
+        grid_axis: Axis of the cells that are compared with the centres.
+        step: Index of the denoising step, of fifty, which sets the weight w.
+
+    Returns:
+        The loss.
+    """
+    product = first * second
+    size = first.shape[-1] if grid_axis == 0 else first.shape[-2]
+    cells = attention.coordinates(size, attention.LAST, first)
+    cells = cells if grid_axis == 0 else cells[:, None]
+    first_centre, second_centre = (attention.centre_of_mass(one, attention.LAST)[axis] for one in (first, second))
+    return (product * (_cost(second_centre - cells, step) + _cost(cells - first_centre, step))).sum()
+
+
+def side_weight(step: float) -> float:
+    """The weight w of the side at a step of fifty: 1 at first, then rising to 100."""
+    return 1 + 99 * (1 - math.exp(-0.4 * step))
+
+
+def _cost(inward: Tensor, step: float) -> Tensor:
+    w = side_weight(step)
+    own_side = inward > 0
+    # The branch that is not taken must not divide by zero: its gradient would be NaN.
+    safe = inward.where(own_side, inward.new_ones(()))
+    return (w * (inward.abs() + TINY)).where(~own_side, 1 / (w * (safe + TINY)))
 
 
 def build(layout: Layout) -> StormReleased:
-    """STORM as released for the maps of ``layout``; UnsupportedError unless they are a UNet's."""
-    _columns.need_unet(layout, "STORM")
-    return StormReleased(_columns.ends_apart(layout))
+    """Make the loss for the maps of a UNet; raises UnsupportedError for other layouts."""
+    attention.require_unet(layout, "STORM")
+    return StormReleased(attention.is_sd2_layout(layout))

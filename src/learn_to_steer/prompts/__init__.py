@@ -1,10 +1,22 @@
-"""Text and relations: what a prompt asks for, where it says so, and how to say it."""
+"""Prompts and the spatial relations they ask for.
 
-from learn_to_steer.prompts._spacy import load_nlp
+``parse`` reads a prompt in three stages: ``tagging`` (words and what each can be), ``chunking`` (nouns and relation
+phrases) and ``parser`` (which noun each relation is about). ``relation`` words relations and finds them in a prompt;
+``token_alignment`` finds an object's tokens.
+"""
+
 from learn_to_steer.prompts.parser import parse
-from learn_to_steer.prompts.phrases import PREDICATES, phrase
-from learn_to_steer.prompts.relation import Relation, article, locate, relation_prompt
-from learn_to_steer.prompts.spans import token_columns
+from learn_to_steer.prompts.relation import (
+    PREDICATES,
+    Relation,
+    article,
+    locate,
+    phrase,
+    predicate_from_text,
+    relation_prompt,
+)
+from learn_to_steer.prompts.spacy_nouns import load_nlp
+from learn_to_steer.prompts.token_alignment import token_columns
 
 __all__ = [
     "PREDICATES",
@@ -14,6 +26,7 @@ __all__ = [
     "locate",
     "parse",
     "phrase",
+    "predicate_from_text",
     "relation_prompt",
     "token_columns",
 ]

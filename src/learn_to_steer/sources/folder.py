@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer.errors import PromptError
-from learn_to_steer.prompts.phrases import canonical
+from learn_to_steer.prompts import predicate_from_text
 from learn_to_steer.sources._annotations import AnnotatedImage, Annotation, annotation_file, iterate_lines
 from learn_to_steer.sources._candidates import PairRules
 from learn_to_steer.sources._nouns import normalise, singular
@@ -68,7 +68,7 @@ def _annotated_relations(
             continue
         subject, word, reference = (str(word) for word in words)
         try:
-            annotated[indices[singular(subject)], indices[singular(reference)]].append(canonical(word))
+            annotated[indices[singular(subject)], indices[singular(reference)]].append(predicate_from_text(word))
         except KeyError:
             skipped.add("pair: annotated relation of an object that is not listed", f"line {number}: {entry!r}")
         except PromptError:

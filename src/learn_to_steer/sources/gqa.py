@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer.errors import PromptError
-from learn_to_steer.prompts.phrases import canonical
+from learn_to_steer.prompts import predicate_from_text
 from learn_to_steer.sources._annotations import (
     AnnotatedImage,
     Annotation,
@@ -78,7 +78,7 @@ def _annotated_relations(
                 skipped.add("pair: annotated relation not of the format", f"{image}: {relation!r}")
                 continue
             try:
-                spatial[numbers[key], numbers[relation["object"]]].append(canonical(relation["name"]))
+                spatial[numbers[key], numbers[relation["object"]]].append(predicate_from_text(relation["name"]))
             except PromptError:
                 continue
     return spatial

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
-from learn_to_steer.objectives._protocol import NEVER
+from learn_to_steer.objectives.base import NEVER
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from learn_to_steer import prompts as text
 from learn_to_steer.errors import PromptError
 from learn_to_steer.families import Family
-from learn_to_steer.objectives._protocol import Objective, Pair
+from learn_to_steer.objectives.base import Objective, Pair
 from learn_to_steer.prompts import Relation
 
 RelationLike = Relation | str | Sequence[str]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call, Family
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives._protocol import Clock, Objective, Verdict
+from learn_to_steer.objectives.base import Clock, Objective, Verdict
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, word_columns
 from learn_to_steer.steering.report import ImageReport, StepReport

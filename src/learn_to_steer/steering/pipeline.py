@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
-from learn_to_steer.objectives._protocol import Clock, Objective
+from learn_to_steer.objectives.base import Clock, Objective
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
 from learn_to_steer.steering.config import SteeringConfig, with_sampling_defaults
 from learn_to_steer.steering.inputs import RelationLike, Target, read_targets

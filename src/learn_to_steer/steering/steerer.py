@@ -9,7 +9,7 @@ from learn_to_steer import catalog
 from learn_to_steer.classifier import load
 from learn_to_steer.families import Variant, find, variants
 from learn_to_steer.loading import classifier_source, written_variant
-from learn_to_steer.objectives._protocol import Objective
+from learn_to_steer.objectives.base import Objective
 from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.sampling import loaded_variant
 from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped

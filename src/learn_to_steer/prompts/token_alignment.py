@@ -1,4 +1,4 @@
-"""Characters of a prompt -> columns of its encoding, for any tokenizer of transformers."""
+"""Which tokens of an encoded prompt belong to a span of its characters, for any tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from learn_to_steer.errors import PromptError, UnsupportedError
 
 Span = tuple[int, int]
 _NO_LIMIT = 10**6  # transformers says "unlimited" with a huge model_max_length
-_MARKS = (
-    "</w>",
-    "##",
-    "\u2581",
-    "\u0120",
-)  # word boundaries as BPE, WordPiece, SentencePiece and byte-level BPE write them
+# Word boundaries as written by BPE, WordPiece, SentencePiece and byte-level BPE.
+_MARKS = ("</w>", "##", "\u2581", "\u0120")
 
 
 def token_columns(
     tokenizer: Any, prompt: str, spans: Sequence[Span], *, max_length: int | None = None
 ) -> list[tuple[int, ...]]:
-    """For each span of characters, the columns of every piece that overlaps it, in order.
+    """Find the token indices of each character span.
 
-    Columns count the special tokens too (CLIP's start token is column 0; T5 has none). ``max_length`` is the number of
-    columns the model sees, special tokens included; None means the tokenizer's own limit.
-    Raises PromptError when a span is empty or outside the prompt, or when its word lies beyond ``max_length``;
-    UnsupportedError when a tokenizer without offsets cannot be aligned with the text.
+    Args:
+        tokenizer: A tokenizer of transformers, fast or slow.
+        prompt: The prompt that the spans refer to.
+        spans: Character offsets (start, end), one an object.
+        max_length: The number of tokens that the model sees, special tokens included; None for the tokenizer's own
+            limit.
+
+    Returns:
+        For each span the indices of all tokens that overlap it, in order. Special tokens are counted: CLIP's start
+        token has index 0, T5 has none.
+
+    Raises:
+        PromptError: A span is empty or outside the prompt, or its word lies beyond ``max_length``.
+        UnsupportedError: The tokenizer gives no offsets and cannot be aligned with the text.
     """
     limit = tokenizer.model_max_length if max_length is None else max_length
     pieces, tail = _fast(tokenizer, prompt) if getattr(tokenizer, "is_fast", False) else _slow(tokenizer, prompt)
-    # Truncation keeps the closing special tokens, so it takes that many pieces more away.
+    # Truncation keeps the special tokens at the end, so fewer tokens of the text remain.
     seen = limit - tail if limit < _NO_LIMIT else _NO_LIMIT
     columns = []
     for start, end in spans:
@@ -50,7 +56,7 @@ def token_columns(
 
 
 def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
-    """Column -> characters, without special tokens, and the number of special tokens at the end."""
+    """Token index -> character span, without special tokens; and the number of special tokens at the end."""
     encoded = tokenizer(
         prompt, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, verbose=False
     )
@@ -61,7 +67,7 @@ def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
 
 
 def _slow(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
-    """As ``_fast``, by spelling the prompt with the pieces: letters only, blind to case, accents and spaces."""
+    """As ``_fast``, by spelling out the prompt token by token, ignoring case, accents and white space."""
     ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
     special = [token in tokenizer.all_special_ids for token in ids]
     letters = [(letter, at) for at, character in enumerate(prompt) for letter in _folded(character)]
@@ -73,7 +79,7 @@ def _slow(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
             continue
         group.append(column)
         text = _text(tokenizer, [ids[c] for c in group])
-        if "\ufffd" in text:  # a character whose bytes are spread over pieces: read on
+        if "\ufffd" in text:  # the bytes of this character are spread over several tokens
             continue
         spelled = _folded(text)
         if "".join(letter for letter, _ in letters[cursor : cursor + len(spelled)]) != spelled:
@@ -90,6 +96,7 @@ def _slow(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:
+    """The text of some token ids, without marks of word boundaries."""
     text: str = tokenizer.convert_tokens_to_string(tokenizer.convert_ids_to_tokens(ids))
     for mark in _MARKS:
         text = text.replace(mark, " ")
@@ -97,11 +104,11 @@ def _text(tokenizer: Any, ids: list[int]) -> str:
 
 
 def _folded(text: str) -> str:
-    """Lower-case letters without accents and white space."""
+    """``text`` in lower case, without accents and white space."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
     return "".join(c for c in decomposed if not c.isspace() and not unicodedata.combining(c))
 
 
 def _tail(special: list[bool]) -> int:
-    """How many special tokens close the encoding."""
+    """The number of special tokens at the end of an encoding."""
     return next((n for n, flag in enumerate(reversed(special)) if not flag), len(special))

@@ -1,4 +1,4 @@
-"""Which of a detector's classes an object of a prompt is: aliases, plurals, people."""
+"""Match the objects of a prompt with a detector's classes: aliases, plurals, kinds of people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from learn_to_steer.catalog import unknown
 from learn_to_steer.geometry import Detection
 
 IRREGULAR = {"mice": "mouse", "people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose"}
-# What a detector may call it instead. COCO knows people, but neither girls nor boys.
+# COCO has a class for people, but none for girls or boys.
 BROADER = {"man": "person", "woman": "person", "girl": "person", "boy": "person", "child": "person"}
 SAME = {"sofa": "couch", "television": "tv"}
 
 
 def class_of(name: str, canonical: Mapping[str, str]) -> str:
-    """The detector's class for an object as a prompt writes it: an alias, a plural or "girl" is understood.
+    """The detector's class for an object.
 
-    Raises UnknownNameError, naming the nearest match, for an object outside the vocabulary.
+    Args:
+        name: The object as a prompt writes it: a class, an alias, a plural, or a kind of person such as "girl".
+        canonical: Every name and alias that the detector knows -> the class it reports.
+
+    Returns:
+        The class.
+
+    Raises:
+        UnknownNameError: The detector has no such class; the message names the nearest one.
     """
     for form in _forms(name):
         if form in canonical:
@@ -25,15 +33,23 @@ def class_of(name: str, canonical: Mapping[str, str]) -> str:
 
 
 def is_known(name: str, canonical: Mapping[str, str]) -> bool:
-    """Whether the detector has a class for an object as a prompt writes it."""
+    """Whether ``class_of`` finds a class."""
     return any(form in canonical for form in _forms(name))
 
 
 def found_as(name: str, detections: Sequence[Detection], canonical: Mapping[str, str] | None) -> list[Detection]:
-    """The detections of the object that a prompt calls ``name``, best first.
+    """The detections of one object of a prompt.
 
-    Without ``canonical`` names are compared as written, plurals tolerated. Raises UnknownNameError when
-    ``canonical`` does not know the object.
+    Args:
+        name: The object as the prompt writes it.
+        detections: What the detector found.
+        canonical: As in ``class_of``; without it, names are compared as written, with plurals allowed.
+
+    Returns:
+        Its detections, best first.
+
+    Raises:
+        UnknownNameError: ``canonical`` does not contain the object.
     """
     forms = _forms(name) if canonical is None else [class_of(name, canonical)]
     same = ([one for one in detections if one.name == form] for form in forms)
@@ -41,14 +57,15 @@ def found_as(name: str, detections: Sequence[Detection], canonical: Mapping[str,
 
 
 def _forms(name: str) -> Iterator[str]:
-    """``name`` in lower case, the singulars it may be the plural of, then what else these may be called."""
-    forms = list(_numbers(" ".join(name.lower().split())))
+    """``name`` in lower case, then its possible singulars, then synonyms and broader terms of these."""
+    forms = list(_with_singulars(" ".join(name.lower().split())))
     yield from forms
     for other in (SAME, BROADER):
         yield from (other[form] for form in forms if form in other)
 
 
-def _numbers(word: str) -> Iterator[str]:
+def _with_singulars(word: str) -> Iterator[str]:
+    """``word``, then the singulars that it may be the plural of."""
     yield word
     *rest, last = word.split(" ")
     if last in IRREGULAR:

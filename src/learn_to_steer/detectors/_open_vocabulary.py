@@ -1,4 +1,4 @@
-"""What the detectors that answer to any word share: the words asked, and the boxes of one word."""
+"""What open-vocabulary detectors share: the names to look for, and the boxes of one name."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 
-from learn_to_steer.detectors._pictures import upright
-from learn_to_steer.detectors._protocol import Asked
+from learn_to_steer.detectors._networks import upright
+from learn_to_steer.detectors.base import Asked
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection, iou
 
-OVERLAP = 0.5  # intersection over union above which two boxes of a word are one object
+OVERLAP = 0.5  # IoU above which two boxes of a name are one object
 
 
-class OpenDetector:
-    """A network of transformers that draws boxes around what its text names; ``weights`` says which weights it has."""
+class OpenVocabularyDetector:
+    """Base of detectors whose network draws boxes around what a text names.
+
+    Args:
+        model: The network, of transformers.
+        tokenizer: Its tokenizer.
+        weights: Which weights it has, for ``identity``.
+        threshold: Score above which a box counts.
+    """
 
     name: str
     tells_colors = False
@@ -36,7 +45,7 @@ class OpenDetector:
 
     @torch.no_grad()
     def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
-        """Detections of the names asked of each picture, best first. Raises DataError when there are none."""
+        """See ``Detector.detect``."""
         names = names_asked(self.name, pictures, asked)
         return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
 
@@ -45,7 +54,19 @@ class OpenDetector:
 
 
 def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Asked] | None) -> list[tuple[str, ...]]:
-    """The distinct names asked of each picture; DataError where there are none, for the detector ``who``."""
+    """The distinct names to look for in each image.
+
+    Args:
+        who: Name of the detector, for messages.
+        pictures: The images.
+        asked: What to look for in each.
+
+    Returns:
+        Names without repetition, in order.
+
+    Raises:
+        DataError: There are no names for an image.
+    """
     if asked is None or not all(one.names for one in asked):
         raise DataError(f"the detector {who} finds only objects that it is told; say what to look for in each picture")
     if len(asked) != len(pictures):
@@ -55,28 +76,36 @@ def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Asked] | None
 
 def detections(
     name: str,
-    scores: torch.Tensor,
-    boxes: torch.Tensor,
+    scores: Float[Tensor, " n"],
+    boxes: Float[Tensor, "n 4"],
     frame: tuple[float, float],
     size: tuple[int, int],
     threshold: float,
 ) -> list[Detection]:
-    """Detections of ``name``, best first: scores above ``threshold``, no two that overlap by more than OVERLAP.
+    """Turn a network's boxes of one name into detections, with greedy non-maximum suppression.
 
-    ``scores`` (n,) in [0, 1]; ``boxes`` (n, 4) centre x, centre y, width and height as shares of ``frame``, which is
-    (width, height) in pixels of the picture, from its upper left corner. Boxes are clipped to ``size``, the picture's
-    (width, height); what is then less than a pixel wide or high lay outside of it and is dropped.
+    Args:
+        name: The object's name.
+        scores: Scores in [0, 1].
+        boxes: Centre x, centre y, width and height, as fractions of ``frame``.
+        frame: Width and height that the boxes refer to, in pixels of the image from its upper left corner.
+        size: Width and height of the image. Boxes are clipped to it, and dropped if less than a pixel remains.
+        threshold: Score that a detection must exceed.
+
+    Returns:
+        Detections, best first, no two of which overlap by an IoU above OVERLAP.
     """
     kept: list[Detection] = []
     sure = (scores > threshold).nonzero()[:, 0]
     for index in sure[scores[sure].argsort(descending=True, stable=True)].tolist():
-        box = _corners(boxes[index].tolist(), frame, size)
+        box = _clipped_corners(boxes[index].tolist(), frame, size)
         if min(box[2] - box[0], box[3] - box[1]) >= 1 and all(iou(box, other.box) <= OVERLAP for other in kept):
             kept.append(Detection(name, float(scores[index]), box))
     return kept
 
 
-def _corners(box: Sequence[float], frame: tuple[float, float], size: tuple[int, int]) -> Box:
+def _clipped_corners(box: Sequence[float], frame: tuple[float, float], size: tuple[int, int]) -> Box:
+    """Corners (x0, y0, x1, y1) in pixels, inside the image."""
     x, y, width, height = box
     x0, x1 = ((x + side * width / 2) * frame[0] for side in (-1, 1))
     y0, y1 = ((y + side * height / 2) * frame[1] for side in (-1, 1))

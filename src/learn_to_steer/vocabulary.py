@@ -1,8 +1,7 @@
-"""COCO's 80 classes in the order of their class numbers, as GenEval names them."""
+"""The object and colour names of GenEval, which are those of COCO's detectors."""
 
 from __future__ import annotations
 
-# The same as benchmarks/geneval.py's CLASSES, which detectors may not import; a test keeps the two equal.
 CLASSES = tuple(
     """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
     parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
@@ -12,5 +11,10 @@ CLASSES = tuple(
     computer mouse, tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book,
     clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace("\n    ", " ").split(", ")
 )
-# COCO's own word for a class, where GenEval's differs.
-COCO_WORDS = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
+"""COCO's 80 classes in the order of their numbers, as GenEval names them."""
+
+COCO_NAMES = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
+"""COCO's own name of a class -> GenEval's, where they differ."""
+
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+"""GenEval's colours. Their order decides which prompts its generator draws."""

@@ -1,0 +1,169 @@
+"""The interface of a loss: attention maps and relations in, one loss and one probability per relation out.
+
+A plug-in is one file of this folder, or a module that an installed package registers. It offers ``build(layout) ->
+Objective``, which makes the loss for the maps of one model. Only ``learned`` differs: it is made from a classifier. A
+loss sees attention maps, never the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
+
+NEVER = 2.0
+"""A stop threshold that no probability reaches, for methods that are published without a stop rule."""
+
+Scalar = Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One relation of a sample: ``objects[subject] predicate objects[reference]``.
+
+    Attributes:
+        subject: Index of the object that is placed.
+        predicate: The wanted relation.
+        reference: Index of the object that the subject is placed by.
+    """
+
+    subject: int
+    predicate: str
+    reference: int
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The denoising step in which the maps were captured.
+
+    Attributes:
+        level: Noise level in [0, 1], where 1 is pure noise.
+        step: Index of the denoising step; 0 is the noisiest.
+        steps: Number of denoising steps.
+    """
+
+    level: float
+    step: int
+    steps: int = 50
+
+    @property
+    def of_fifty(self) -> float:
+        """The step's index on a schedule of 50 steps, which the papers' constants refer to."""
+        return self.step * 50 / self.steps
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a loss returns. Samples with fewer relations are padded with zero loss and probability one.
+
+    Attributes:
+        loss: The loss of every relation, differentiable.
+        probability: The probability that the relation holds. A handcrafted loss has none; it gives a number in [0, 1]
+            that grows with success and that its stop rule refers to (each class says which).
+        refinement: Another loss for refinement passes, where a paper has one.
+        search: Another loss for the search of the initial noise, where a paper has one.
+        refinable: Where the method allows refinement; None for everywhere.
+        memory: Per sample, any value that the loss wants to get back as ``AttentionMaps.memory`` in the next call.
+    """
+
+    loss: Float[Tensor, "batch relations"]
+    probability: Float[Tensor, "batch relations"]
+    refinement: Float[Tensor, "batch relations"] | None = None
+    search: Float[Tensor, "batch relations"] | None = None
+    refinable: Bool[Tensor, "batch relations"] | None = None
+    memory: tuple[Any, ...] = ()
+
+
+class Objective(Protocol):
+    """A loss on attention maps.
+
+    Attributes:
+        spec: Which maps the loss reads.
+        schedule: Steering settings that the method is published with, as far as they differ from the defaults: what
+            the gradient moves, when, how far and how often.
+    """
+
+    spec: MapSpec
+    schedule: Mapping[str, Any]
+
+    def check(self, layout: Layout) -> None:
+        """Refuse maps that the loss cannot interpret.
+
+        Args:
+            layout: The layout of the model's maps.
+
+        Raises:
+            MismatchError: The loss was made for another model.
+            UnsupportedError: The method does not apply to this family of models.
+        """
+
+    def predicates(self) -> tuple[str, ...]:
+        """The predicates that the loss supports."""
+
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+        """Compute loss and probability of every relation.
+
+        Args:
+            maps: Attention maps as ``spec`` asks for them.
+            pairs: The relations of every sample.
+            clock: The denoising step.
+
+        Returns:
+            Loss and probability, each of shape (batch, relations).
+        """
+
+
+LossAndProbability = tuple[Scalar, Scalar]
+
+
+def pack_relations(pairs: Sequence[Sequence[Pair]], loss_of: Callable[[int, Pair], LossAndProbability]) -> Verdict:
+    """Evaluate a loss that is defined for a single relation.
+
+    Args:
+        pairs: The relations of every sample.
+        loss_of: Takes the index of a sample and one of its relations; returns loss and probability.
+
+    Returns:
+        Loss and probability of all relations, padded; probabilities are detached and clamped to [0, 1].
+    """
+    return _pack([[loss_of(sample, pair) for pair in row] for sample, row in enumerate(pairs)])
+
+
+def pack_images(pairs: Sequence[Sequence[Pair]], loss_of: Callable[[int], LossAndProbability]) -> Verdict:
+    """Evaluate a loss that is defined for a whole image; all relations of a sample get the same values.
+
+    Args:
+        pairs: The relations of every sample.
+        loss_of: Takes the index of a sample; returns loss and probability.
+
+    Returns:
+        As ``pack_relations``.
+    """
+    return _pack([[loss_of(sample)] * len(row) for sample, row in enumerate(pairs)])
+
+
+def pad_rows(rows: Sequence[Sequence[Scalar]], filler: float) -> Float[Tensor, "batch relations"]:
+    """Stack rows of scalars, filling up the short ones.
+
+    Args:
+        rows: One row of scalar tensors a sample; at least one is not empty.
+        filler: The value of missing entries.
+
+    Returns:
+        The stacked tensor.
+    """
+    longest = max(len(row) for row in rows)
+    like = next(value for row in rows for value in row)
+    padding = like.new_full((), filler)
+    return torch.stack([torch.stack([*row, *[padding] * (longest - len(row))]) for row in rows])
+
+
+def _pack(rows: Sequence[Sequence[LossAndProbability]]) -> Verdict:
+    loss = pad_rows([[loss for loss, _ in row] for row in rows], 0.0)
+    return Verdict(loss, pad_rows([[share.detach().clamp(0, 1) for _, share in row] for row in rows], 1.0))

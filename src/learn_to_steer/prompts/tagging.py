@@ -1,0 +1,165 @@
+"""Stage 1 of the parser: cut a prompt into words and tag each with the part it can play.
+
+There is no model behind the tags. Closed word classes come from ``word_lists``; other words go by their ending, and a
+word that nothing is known about is a noun.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from learn_to_steer.prompts import word_lists
+from learn_to_steer.prompts.relation import match_predicate
+
+# Numbers, words with their apostrophes, commas and dashes, ends of sentences.
+_TOKEN = re.compile(
+    r"\d+(?:[.,/:]\d+)+\w*|[^\W_]+(?:['\u2019][^\W_]+)*|[,;:&+/\u2014\u2013]|[.!?|]|(?<=\s)-(?=\s)|\n\s*\n"
+)
+_QUOTED = re.compile(
+    r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb|(?<!\w)'[^']*'(?!\w)|(?<!\w)\u2018[^\u2019]*\u2019(?!\w)"
+)
+# Markup for user interfaces: "(dog:1.2)" gives the dog a weight; "<lora:ink:0.8>" and "--ar 16:9" are settings.
+_MARKUP = re.compile(r":\s*\d*\.\d+|:\s*\d+(?=\s*[)\]])|<[^<>]*>|--[a-z]+(?:\s+[\d.:]+)?", re.IGNORECASE)
+QUOTE = '"'  # the text of a token that stands for a quotation
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word in lower case (``QUOTE`` for a whole quotation) and its character span."""
+
+    text: str
+    span: tuple[int, int]
+
+
+def tokenize(prompt: str) -> list[Token]:
+    """The words and punctuation marks of a prompt, left to right.
+
+    A quotation is one token, since its words are lettering or a title. A prompt that is quoted as a whole is read as
+    if it were not. Weights and command-line flags in the prompt are skipped.
+    """
+    quoted = [found.span() for found in _QUOTED.finditer(prompt) if found.group() != prompt.strip()]
+    markup = [found.span() for found in _MARKUP.finditer(prompt)]
+    found = [Token(QUOTE, span) for span in quoted]
+    for token in _TOKEN.finditer(prompt):
+        if not any(start <= token.start() < end for start, end in quoted + markup):
+            text = token.group().lower()
+            found.append(Token(text if text.strip() else ".", token.span()))
+    return sorted(found, key=lambda token: token.span)
+
+
+class Tag(Enum):
+    """The part that a word, or a chunk of several words, plays in the grammar."""
+
+    NOUN = "noun"
+    RELATION = "relation"
+    PREPOSITION = "preposition"
+    FILLER = "filler"  # may stand between a noun and its relation: verbs, adverbs, "that"
+    CONJUNCTION = "conjunction"  # "and", a comma: a new object or a second relation follows
+    NEGATION = "negation"
+    STOP = "stop"  # end of a sentence, or a pronoun that the grammar does not resolve
+    DETERMINER = "determiner"
+    ADJECTIVE = "adjective"
+    VERB_OR_ADVERB = "verb or adverb"  # or, in a noun phrase that has no noun yet, an adjective or that noun
+
+
+class TaggedPrompt:
+    """A prompt cut into words, with the questions that the grammar asks about the word at an index.
+
+    Attributes:
+        prompt: The prompt itself.
+        texts: Its words in lower case.
+        spans: The character span of each word.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        found = tokenize(prompt)
+        self.prompt = prompt
+        self.texts = [token.text for token in found]
+        self.spans = [token.span for token in found]
+
+    def gap_before(self, index: int) -> str:
+        """The characters between the word at ``index`` and the word before it."""
+        inner = 0 < index < len(self.texts)
+        return self.prompt[self.spans[index - 1][1] : self.spans[index][0]] if inner else ""
+
+    def relation_at(self, index: int) -> tuple[str, int] | None:
+        """The predicate of the relation phrase that begins at ``index`` and its number of words; None without one.
+
+        A hyphen makes a phrase part of another word: "above-ground".
+        """
+        found = match_predicate(self.texts, index)
+        if found is None or self.gap_before(index) == "-" or self.gap_before(index + found[1]) == "-":
+            return None
+        return found
+
+    def fixed_phrase_at(self, index: int) -> tuple[Tag | None, int]:
+        """The tag of the fixed phrase at ``index`` (None: skip it) and its number of words, 0 without one."""
+        for length in (3, 2):
+            words = tuple(self.texts[index : index + length])
+            if len(words) == length and words in word_lists.FIXED_PHRASES:
+                return Tag(word_lists.FIXED_PHRASES[words]), length
+        following = self.texts[index + 2] if index + 2 < len(self.texts) else ""
+        if self.texts[index : index + 2] == ["left", "over"] and following not in word_lists.DETERMINERS:
+            return None, 2  # "left over pizza", but "a bag left over a chair"
+        return None, 0
+
+    def compound_at(self, index: int) -> int:
+        """The number of words of the longest known compound noun at ``index``, 0 without one."""
+        candidates = (tuple(self.texts[index : index + length]) for length in (3, 2))
+        return next((len(name) for name in candidates if name in word_lists.COMPOUND_NOUNS), 0)
+
+    def noun_follows(self, index: int) -> bool:
+        """Whether a noun still follows in this phrase, past words that look like verbs ("a smiling, sleeping dog")."""
+        for later in range(index + 1, len(self.texts)):
+            if self.relation_at(later):
+                return False
+            tag = self.tag_at(later)
+            if self.compound_at(later) or tag in (Tag.NOUN, Tag.ADJECTIVE):
+                return True
+            listed = self.texts[index] not in word_lists.ADVERBS and self.texts[later] in (",", "and")
+            if tag is not Tag.VERB_OR_ADVERB and not listed:
+                return False
+        return False
+
+    def tag_at(self, index: int) -> Tag:
+        """The tag of the single word at ``index``, by its word class or ending; a noun when nothing is known."""
+        word = self.texts[index]
+        if word == "that":  # "a dog that is left of" or "that dog"
+            last = index + 1 == len(self.texts) or self.texts[index + 1] == "that"
+            following = Tag.FILLER if last or self.relation_at(index + 1) else self.tag_at(index + 1)
+            return Tag.DETERMINER if following in (Tag.NOUN, Tag.ADJECTIVE) else Tag.FILLER
+        if word in ("round", "past"):  # "a round table", "round the table"
+            after = self.texts[index + 1] if index + 1 < len(self.texts) else "the"
+            return Tag.PREPOSITION if after in word_lists.DETERMINERS else Tag.ADJECTIVE
+        if word in word_lists.REQUEST_VERBS and self._is_request(index):
+            return Tag.FILLER  # "paint a dog"
+        for tag, members in _TAGS.items():
+            if word in members:
+                return tag
+        if word.endswith(("n't", "n\u2019t")):
+            return Tag.NEGATION
+        if not any(letter.isalpha() for letter in word) and word != QUOTE:
+            return Tag.DETERMINER if word.isdigit() else Tag.FILLER
+        if word == QUOTE or (word.endswith(("ing", "ed", "ly")) and word not in word_lists.NOUNS_LIKE_VERBS):
+            return Tag.VERB_OR_ADVERB
+        return Tag.NOUN
+
+    def _is_request(self, index: int) -> bool:
+        """Whether the word at ``index`` begins a sentence that requests an image: "draw a dog"."""
+        before = self.texts[index - 1] if index else "."
+        after = self.texts[index + 1] if index + 1 < len(self.texts) else ""
+        return (before in word_lists.STOPS or before == "please") and after in word_lists.DETERMINERS
+
+
+_TAGS = {
+    Tag.DETERMINER: word_lists.DETERMINERS,
+    Tag.PREPOSITION: word_lists.PREPOSITIONS,
+    Tag.CONJUNCTION: word_lists.CONJUNCTIONS,
+    Tag.STOP: word_lists.STOPS,
+    Tag.NEGATION: word_lists.NEGATIONS,
+    Tag.FILLER: word_lists.FUNCTION_WORDS,
+    Tag.ADJECTIVE: word_lists.ADJECTIVES,
+    Tag.VERB_OR_ADVERB: word_lists.VERBS_AND_ADVERBS,
+}
