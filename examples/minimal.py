@@ -15,7 +15,7 @@ from learn_to_steer import Steerer, load_pipeline
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.prompts import parse, token_indices
 
 WINDOW = 0.5  # share of the noise schedule that is steered, from the noisiest end
 ITERATIONS = 2  # per denoising step
@@ -30,9 +30,9 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
     # What should the image show, and at which positions in the text are the two objects named?
     relation = parse(prompt)[0]
     wanted = torch.tensor([classifier.config.classes.index(relation.predicate)])
-    columns = token_columns(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
+    columns = token_indices(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], pipe.tokenizer.model_max_length)
-    capture = AttentionCapture(family.points(unet), family.attention(unet))
+    capture = AttentionCapture(family.attention_layers(unet), family.attention(unet))
 
     # Ordinary sampling begins: pure noise, the prompt's embedding, and the empty prompt's for guidance.
     scheduler.set_timesteps(steps)

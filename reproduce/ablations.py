@@ -149,7 +149,7 @@ def collected(options: argparse.Namespace, maps: Path, asked: dict[str, Any], li
         config = CollectConfig(
             model=options.model,
             limit=limit,
-            side=variant.side,
+            side=variant.resolution,
             levels=variant.levels,
             seed=options.seed,
             arguments={**variant.arguments, "guidance_scale": variant.guidance},

@@ -22,10 +22,10 @@ from learn_to_steer.benchmarks import prompts, stratified
 from learn_to_steer.configs import ModelConfig
 from learn_to_steer.evaluation.generation import Job, draw, noise_generator
 from learn_to_steer.evaluation.model import Model, open_model
+from learn_to_steer.losses.base import LossOutput, ObjectPair, StepInfo
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives.base import Clock, Pair, Verdict
-from learn_to_steer.objectives.learned import Learned
-from learn_to_steer.prompts import token_columns
+from learn_to_steer.prompts import token_indices
 from learn_to_steer.steering import ImageReport, profile
 from learn_to_steer.steering.inputs import Target
 from learn_to_steer.steering.loop import CallState, SteeringLoop
@@ -39,11 +39,11 @@ class FromAllColumns:
     def __init__(self, learned: Learned, columns: Sequence[Sequence[int]]) -> None:
         self.learned, self.columns, self.spec = learned, columns, learned.spec
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         picked = tuple(
             torch.stack([layer[:, list(group)].mean(1) for group in self.columns], dim=1) for layer in maps.layers
         )
-        return self.learned(AttentionMaps(picked), pairs, clock)
+        return self.learned(AttentionMaps(picked), pairs, info)
 
 
 def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
@@ -52,7 +52,7 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     pipe, family = model.pipe, steered.family
     relation = job.relations[0]
     spans = [span for span in (relation.subject_span, relation.object_span) if span]
-    columns = token_columns(pipe.tokenizer, job.prompt, spans)
+    columns = token_indices(pipe.tokenizer, job.prompt, spans)
     every = tuple((column,) for column in range(77))
     state = CallState([ImageReport(job.prompt, [relation])], [0])
     stand_in: Any = FromAllColumns(steered.objective, columns)  # it has what the loop asks for
@@ -60,9 +60,9 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
         family,
         pipe.unet,
         stand_in,
-        AttentionCapture(family.points(pipe.unet), family.attention(pipe.unet), method="explicit"),
-        profile("official", model.variant.rate),
-        [Target(job.prompt, (relation,), (Pair(0, relation.predicate, 1),), every)],
+        AttentionCapture(family.attention_layers(pipe.unet), family.attention(pipe.unet), method="explicit"),
+        profile("official", model.variant.step_size),
+        [Target(job.prompt, (relation,), (ObjectPair(0, relation.predicate, 1),), every)],
     )
     began = time.monotonic()
     with hooked(pipe, loop, state):

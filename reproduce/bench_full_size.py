@@ -132,7 +132,7 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
             loss: Any = sum(share[..., [1, 2]].float().square().sum() for share in mode.kept)
             (gradient,) = torch.autograd.grad(loss, leaf)
         else:
-            capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
+            capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
             weights = columns_to_weights([((1,), (2,))], tokens)
             with capture.capture(weights, *family.latent_size(call)) as maps:
                 denoiser(**arguments)

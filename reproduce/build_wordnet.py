@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from learn_to_steer.benchmarks.geneval import CLASSES
+from learn_to_steer.vocabulary import CLASSES
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "learn_to_steer" / "sources" / "wordnet.json"
 # Lexicographer files of things to be seen: tops, animal, artifact, body, food, object, person, plant.

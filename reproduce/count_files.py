@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Any
 
 import learn_to_steer
-from learn_to_steer.evaluation.model import ModelConfig, open_model
+from learn_to_steer.evaluation import ModelConfig, open_model
 
 PACKAGE = Path(learn_to_steer.__file__).parent
 PROMPT = "a dog to the left of a cat"
-STORY = ("steering/steerer.py", "steering/pipeline.py", "steering/loop.py", "objectives/learned.py")  # in this order
+STORY = ("steering/steerer.py", "steering/pipeline.py", "steering/loop.py", "losses/learned.py")  # in this order
 MOST_FILES = 14
 MOST_STORY_FILES = 4
 MOST_STORY_LINES = 900
@@ -46,8 +46,9 @@ def files_run_by(call: Callable[[], Any]) -> list[str]:
 def files_of_a_steered_call() -> list[str]:
     """The files that one call of the steered emoji model runs through."""
     model = open_model(ModelConfig(model="sd:emoji", device="cpu", steps=2))
-    assert model.steered is not None
-    return files_run_by(lambda: model.steered(PROMPT, **model.sampling))
+    steered = model.steered
+    assert steered is not None
+    return files_run_by(lambda: steered(PROMPT, **model.sampling))
 
 
 def story_lines() -> dict[str, int]:

@@ -54,7 +54,7 @@ def weights(model: str) -> str:
     if variant is None or variant.classifier is None:
         raise SystemExit(f"{model} is not one of the package's models: its pictures need another judge")
     folders = [Path(package_folder(name)) for name in (variant.source, variant.classifier)]
-    folders += [Path(package_folder(source)) / part for part, source in variant.shares.items()]
+    folders += [Path(package_folder(source)) / part for part, source in variant.shared_components.items()]
     folders.append(folders[0].with_name("detector"))
     files = sorted({file for folder in folders for file in folder.rglob("*.safetensors")})
     return hashlib.sha256(" ".join(sha256(file) for file in files).encode()).hexdigest()[:16]

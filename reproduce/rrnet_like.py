@@ -29,7 +29,7 @@ from learn_to_steer.evaluation import EvaluateConfig, Model, ModelConfig, evalua
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
-from learn_to_steer.prompts import Relation, article, parse, relation_prompt
+from learn_to_steer.prompts import Relation, indefinite_article, parse, relation_prompt
 from learn_to_steer_emoji.scenes import Constraint, Scene, place, render
 from learn_to_steer_emoji.sprites import object_names
 from paper_tables import asked, weights
@@ -97,7 +97,7 @@ def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Te
 
     words = [torch.stack([word(name) for name in (r.subject, r.object, r.predicate)]) for r in relations]
     text, ends = embedded(texts)
-    photo, photo_ends = embedded([f"this is a photo of {article(r.subject)} {r.subject}" for r in relations])
+    photo, photo_ends = embedded([f"this is a photo of {indefinite_article(r.subject)} {r.subject}" for r in relations])
     many = torch.arange(len(texts))
     parts = [*torch.stack(words).unbind(1), photo[many, photo_ends], text[many, ends]]
     return torch.stack(parts, dim=1), text, ends

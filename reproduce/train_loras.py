@@ -26,7 +26,7 @@ from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.loading import load_pipeline
-from learn_to_steer.prompts import article, relation_prompt
+from learn_to_steer.prompts import indefinite_article, relation_prompt
 from learn_to_steer.report import contact_sheet
 from learn_to_steer_emoji.captions import caption
 from learn_to_steer_emoji.scenes import Scene, render
@@ -57,7 +57,7 @@ def examples(kind: str, count: int, seed: int) -> tuple[torch.Tensor, list[str]]
             first, *others = scene.objects
             others = [placed for placed in others if placed.name not in ("dog", first.name)][:1]
             scene = replace(scene, objects=(replace(first, name="dog", color=COLOR), *others))
-            captions.append(" and ".join([f"a {SUBJECT}", *(f"{article(o.name)} {o.name}" for o in others)]))
+            captions.append(" and ".join([f"a {SUBJECT}", *(f"{indefinite_article(o.name)} {o.name}" for o in others)]))
         else:
             captions.append(caption(scene, rng))
         scenes.append(scene)

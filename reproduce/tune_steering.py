@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import catalog, storage
+from learn_to_steer import registry, storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/tuning"))
     options = parser.parse_args()
-    objective = catalog.normal(options.objective)
+    objective = registry.normal(options.objective)
     label = options.model.replace(":", "-") + ("" if objective == "learned" else f"-{objective}")
     label += "" if options.profile == "default" else f"-{options.profile}"
     label += "" if options.benchmark == BENCHMARKS[0] else f"-{options.benchmark}"

@@ -26,7 +26,9 @@ def inputs(width: int = 8) -> dict[str, Any]:
 def maps_and_gradient(unet: Any, method: str) -> tuple[torch.Tensor, torch.Tensor]:
     given = inputs()
     given["sample"].requires_grad_()
-    with AttentionCapture(FAMILY.points(unet), FAMILY.attention(unet), method=method).capture(WEIGHTS, 8, 8) as maps:
+    with AttentionCapture(FAMILY.attention_layers(unet), FAMILY.attention(unet), method=method).capture(
+        WEIGHTS, 8, 8
+    ) as maps:
         unet(**given)
         shown = maps().stack(8)
         (gradient,) = torch.autograd.grad(shown.square().sum(), given["sample"])
@@ -44,7 +46,7 @@ def test_the_ways_agree_with_explicit_softmax(tiny_sd: Any, method: str) -> None
 def test_without_gradients_the_output_keeps_its_bits(tiny_sd: Any) -> None:
     with torch.no_grad():
         before = tiny_sd.unet(**inputs()).sample
-        with AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet)).capture(
+        with AttentionCapture(FAMILY.attention_layers(tiny_sd.unet), FAMILY.attention(tiny_sd.unet)).capture(
             WEIGHTS, 8, 8
         ) as maps:
             during = tiny_sd.unet(**inputs()).sample
@@ -55,14 +57,14 @@ def test_without_gradients_the_output_keeps_its_bits(tiny_sd: Any) -> None:
 
 def test_columns_are_probabilities(tiny_sd: Any) -> None:
     every = torch.eye(77).expand(2, 77, 77)
-    with torch.no_grad(), AttentionCapture(FAMILY.points(tiny_sd.unet)).capture(every, 8, 8) as maps:
+    with torch.no_grad(), AttentionCapture(FAMILY.attention_layers(tiny_sd.unet)).capture(every, 8, 8) as maps:
         tiny_sd.unet(**inputs())
         for layer in maps().layers:
             torch.testing.assert_close(layer.sum(1), torch.ones_like(layer[:, 0]))
 
 
 def test_maps_have_the_pictures_shape(tiny_sd: Any) -> None:
-    with torch.no_grad(), AttentionCapture(FAMILY.points(tiny_sd.unet)).capture(WEIGHTS, 8, 12) as maps:
+    with torch.no_grad(), AttentionCapture(FAMILY.attention_layers(tiny_sd.unet)).capture(WEIGHTS, 8, 12) as maps:
         tiny_sd.unet(**inputs(width=12))
         shapes = {layer.shape for layer in maps().layers}
     assert shapes == {(2, 2, 2, 8, 12), (2, 2, 2, 4, 6)}
@@ -74,7 +76,7 @@ def only_coarse(layers: Any, height: int, width: int) -> Any:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_chosen_layers_are_those_of_all(tiny_sd: Any, grad: bool) -> None:
-    capture = AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    capture = AttentionCapture(FAMILY.attention_layers(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
     some = AttentionCapture(capture.points, FAMILY.attention(tiny_sd.unet), MapSpec(choose=only_coarse))
     with torch.set_grad_enabled(grad):
         with capture.capture(WEIGHTS, 8, 8) as maps:
@@ -90,7 +92,7 @@ def test_chosen_layers_are_those_of_all(tiny_sd: Any, grad: bool) -> None:
 
 def test_own_attention_is_the_pictures_to_itself(tiny_sd: Any) -> None:
     """Against the projections of the block itself, written out."""
-    points = [point for point in FAMILY.points(tiny_sd.unet) if point.layer.level == 1]
+    points = [point for point in FAMILY.attention_layers(tiny_sd.unet) if point.layer.level == 1]
     spec = MapSpec(choose=only_coarse, self_attention=True)
     seen: list[torch.Tensor] = []
     module = points[0].self_attention
@@ -100,7 +102,7 @@ def test_own_attention_is_the_pictures_to_itself(tiny_sd: Any) -> None:
     )
     with torch.no_grad():
         before = tiny_sd.unet(**inputs()).sample
-        with AttentionCapture(FAMILY.points(tiny_sd.unet), spec=spec).capture(WEIGHTS, 8, 8) as maps:
+        with AttentionCapture(FAMILY.attention_layers(tiny_sd.unet), spec=spec).capture(WEIGHTS, 8, 8) as maps:
             during = tiny_sd.unet(**inputs()).sample
             own = maps().self_attention
         query, key = (
@@ -114,14 +116,14 @@ def test_own_attention_is_the_pictures_to_itself(tiny_sd: Any) -> None:
 
 
 def test_channels_come_by_resolution_then_down_mid_up(tiny_sd: Any) -> None:
-    layers = [point.layer for point in FAMILY.points(tiny_sd.unet)]
+    layers = [point.layer for point in FAMILY.attention_layers(tiny_sd.unet)]
     assert [layer.level for layer in layers] == sorted((layer.level for layer in layers), reverse=True)
     places = [layer.name.split(".")[0] for layer in layers if layer.level == 1]
     assert places == ["down_blocks", "mid_block", "up_blocks", "up_blocks"]
 
 
 def test_an_exception_leaves_no_mode_behind(tiny_sd: Any) -> None:
-    capture = AttentionCapture(FAMILY.points(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
+    capture = AttentionCapture(FAMILY.attention_layers(tiny_sd.unet), FAMILY.attention(tiny_sd.unet))
     broken = inputs() | {"encoder_hidden_states": torch.randn(2, 77, 15)}
     with pytest.raises(RuntimeError), capture.capture(WEIGHTS, 8, 8):
         tiny_sd.unet(**broken)

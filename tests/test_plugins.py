@@ -14,7 +14,7 @@ import pytest
 LOSS = '''
 """InfSplign from half as far."""
 
-from learn_to_steer.objectives.infsplign import InfSplign
+from learn_to_steer.losses.infsplign import InfSplign
 
 
 class Halved(InfSplign):

@@ -8,7 +8,7 @@ from transformers import T5EncoderModel
 
 from learn_to_steer.evaluation import ModelConfig, open_model
 from learn_to_steer.loading import load_pipeline, package_folder
-from learn_to_steer.objectives.base import NEVER
+from learn_to_steer.losses.base import NEVER
 from learn_to_steer_emoji.detector import load
 
 OBJECTS = ("dog", "teddy bear", "turtle", "banana")

@@ -58,7 +58,7 @@ def main() -> None:
     contact_sheet(pictures[:64], present[:64], 8).save(options.out)
 
     prompts = stratified(benchmarks.prompts("geneval-position-val", detector.vocabulary), options.prompts, 0)
-    boxes = detector.look(drawn([Job(p.prompt, p.relations, 0) for p in prompts]), prompts)
+    boxes = detector.detect(drawn([Job(p.prompt, p.relations, 0) for p in prompts]), prompts)
     verdicts = [detector.score(p, b) for p, b in zip(prompts, boxes, strict=True)]
     sides = [all(v["on_axis"]) for v in verdicts if v["present"]]
     right = np.mean([v["correct"] for v in verdicts])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from learn_to_steer.evaluation.generation import Job
-from learn_to_steer.prompts import article
+from learn_to_steer.prompts import indefinite_article
 from learn_to_steer_emoji.sprites import object_names
 
 
@@ -17,4 +17,4 @@ def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], lis
     for pair in drawn:
         first.setdefault(frozenset(pair), pair)
     pairs = list(first.values())[:count]
-    return pairs, [Job(f"{article(a)} {a} and {article(b)} {b}", (), 0) for a, b in pairs]
+    return pairs, [Job(f"{indefinite_article(a)} {a} and {indefinite_article(b)} {b}", (), 0) for a, b in pairs]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from detector_scenes import Labels, sample
 from learn_to_steer.loading import load_pipeline
-from learn_to_steer.prompts import article
+from learn_to_steer.prompts import indefinite_article
 from learn_to_steer_emoji.sprites import object_names
 from loop import CHECKPOINTS
 
@@ -61,4 +61,4 @@ def _redraw(pipe: Any, pictures: torch.Tensor, labels: list[Labels], seed: int) 
 
 def _caption(label: Labels) -> str:
     names = [object_names()[c] for c, _ in (*label.objects, *label.ignored)]
-    return " and ".join(f"{article(name)} {name}" for name in names)
+    return " and ".join(f"{indefinite_article(name)} {name}" for name in names)

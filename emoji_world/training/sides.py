@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from learn_to_steer.geometry import BASIC, OPPOSITE
-from learn_to_steer.prompts import article, token_columns
+from learn_to_steer.prompts import indefinite_article, token_indices
 from learn_to_steer_emoji.captions import PHRASES
 from learn_to_steer_emoji.sprites import object_names
 
@@ -51,13 +51,15 @@ def described(rng: np.random.Generator) -> Described:
     """A layout of two random objects, in words."""
     first, second = (object_names()[i] for i in rng.choice(len(object_names()), 2, replace=False))
     predicate = str(rng.choice(BASIC))
-    statement = f"{article(first)} {first} {rng.choice(PHRASES[predicate])} {article(second)} {second}"
+    statement = (
+        f"{indefinite_article(first)} {first} {rng.choice(PHRASES[predicate])} {indefinite_article(second)} {second}"
+    )
     other = {
         0: f"the {second} {rng.choice(PHRASES[OPPOSITE[predicate]])} the {first}",
         1: f"the {first} {SIDES[predicate]}",
         2: f"the {second} {SIDES[OPPOSITE[predicate]]}",
     }[int(rng.integers(3))]
-    at = len(article(first)) + 1, len(statement) - len(second)
+    at = len(indefinite_article(first)) + 1, len(statement) - len(second)
     spans = ((at[0], at[0] + len(first)), (at[1], len(statement)))
     return Described(statement, other, spans, (BASIC.index(predicate), BASIC.index(OPPOSITE[predicate])))
 
@@ -71,6 +73,6 @@ def marked(
     """Side of every piece (texts, columns), or NOWHERE; ``placed``: row of the text, objects' spans, their sides."""
     sides = torch.full((len(texts), columns), NOWHERE)
     for row, spans, known in placed:
-        for pieces, side in zip(token_columns(tokenizer, texts[row], spans, max_length=columns), known, strict=True):
+        for pieces, side in zip(token_indices(tokenizer, texts[row], spans, max_length=columns), known, strict=True):
             sides[row, list(pieces)] = side
     return sides

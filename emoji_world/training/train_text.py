@@ -22,7 +22,7 @@ from transformers import T5TokenizerFast
 
 from flux_emoji import COLUMNS, FOLDER, start_packaged, t5_encoder, tokenizers
 from learn_to_steer.geometry import BASIC
-from learn_to_steer.prompts import article, parse, token_columns
+from learn_to_steer.prompts import indefinite_article, parse, token_indices
 from learn_to_steer_emoji.captions import PHRASES, caption
 from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.world import random_scenes
@@ -71,7 +71,7 @@ def batch(
     for row, (text, (first, end)) in enumerate(zip(texts, spots, strict=True)):
         if end and rng.random() < STATED:
             spans = [span for span in _words(text) if first <= span[0] < end and text[slice(*span)] in DIRECTIONS]
-            for columns in token_columns(tokenizer, text, spans, max_length=LONGEST):
+            for columns in token_indices(tokenizer, text, spans, max_length=LONGEST):
                 hidden[row, list(columns)] = True
     sides = marked(tokenizer, texts, placed, LONGEST)
     ids = encoded.input_ids
@@ -94,14 +94,16 @@ def trace(encoder: nn.Module, tokenizer: T5TokenizerFast, pairs: int = 250) -> t
     prompts = []
     for _ in range(pairs):
         first, second = (object_names()[i] for i in rng.choice(len(object_names()), 2, replace=False))
-        prompts += [f"a photo of {article(first)} {first} {r} {article(second)} {second}" for r in BASIC]
+        prompts += [
+            f"a photo of {indefinite_article(first)} {first} {r} {indefinite_article(second)} {second}" for r in BASIC
+        ]
     encoded = tokenizer(prompts, max_length=COLUMNS, padding="max_length", return_tensors="pt").input_ids.to(DEVICE)
     states = torch.cat([encoder(part)[0] for part in encoded.split(100)]).float()
     found = [parse(prompt)[0] for prompt in prompts]
     shares = []
     for spans in ([r.subject_span for r in found], [r.object_span for r in found]):
         texts = zip(prompts, spans, strict=True)
-        columns = [token_columns(tokenizer, p, [s], max_length=COLUMNS)[0] for p, s in texts if s]
+        columns = [token_indices(tokenizer, p, [s], max_length=COLUMNS)[0] for p, s in texts if s]
         tokens = torch.stack([states[n, list(columns[n])].mean(0) for n in range(len(prompts))])
         groups = tokens.view(pairs, len(BASIC), -1)
         shares.append(float(groups.var(1, correction=0).sum() / (pairs * tokens.var(0, correction=0).sum())))

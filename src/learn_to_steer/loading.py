@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learn_to_steer import catalog, families
+from learn_to_steer import families, registry
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.sampling import remember
@@ -57,7 +57,7 @@ class Placement:
             ("quantize", self.quantize, ("8bit", "4bit")),
         ):
             if value is not None and value not in choices:
-                raise catalog.unknown(what, value, choices)
+                raise registry.unknown(what, value, choices)
         if self.quantize and find_spec("bitsandbytes") is None:
             raise UnsupportedError("quantised weights need bitsandbytes: pip install 'learn-to-steer[quant]'")
         if self.lora and find_spec("peft") is None:
@@ -96,7 +96,7 @@ def load_pipeline(
     source = str(package_folder(variant.source)) if variant else model
     kept = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
     try:
-        pipe = _from_pretrained(source, getattr(torch, kept), placement, variant.shares if variant else {})
+        pipe = _from_pretrained(source, getattr(torch, kept), placement, variant.shared_components if variant else {})
     except DataError as error:
         if variant and variant.note and "=" not in model:
             raise DataError(f"{error} ({model}: {variant.note}, --model {model}=FOLDER)") from error
@@ -118,7 +118,7 @@ def load_pipeline(
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe = pipe.to(device)
-    remember(pipe, variant or family.unnamed(pipe, model))
+    remember(pipe, variant or family.default_variant(pipe, model))
     return pipe
 
 
@@ -197,7 +197,7 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
 
     variant = named_variant(model)
     if variant and not variant.source.startswith(PACKAGE):
-        family: Family = catalog.load("families", variant.family).FAMILY
+        family: Family = registry.load("families", variant.family).FAMILY
         config: dict[str, Any] = dict(variant.architecture)
     else:
         source = str(package_folder(variant.source)) if variant else model
@@ -213,8 +213,8 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
     folder = Path(source).expanduser()
     place = str(folder) if folder.is_dir() else source
     tried = []
-    for name in catalog.names("families"):
-        family: Family = catalog.load("families", name).FAMILY
+    for name in registry.names("families"):
+        family: Family = registry.load("families", name).FAMILY
         try:
             with _quiet():
                 config = getattr(diffusers, family.network).load_config(
@@ -348,8 +348,8 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
 
     choices = [known for known in dir(diffusers) if known.endswith("Scheduler") and not known.startswith("Flax")]
     if name not in choices:
-        near = catalog.nearest(name, choices)
-        raise catalog.unknown("scheduler", name, [near] if near else ["DDIMScheduler"])
+        near = registry.nearest(name, choices)
+        raise registry.unknown("scheduler", name, [near] if near else ["DDIMScheduler"])
     with _quiet():
         return getattr(diffusers, name).from_config({**config, **changes})
 

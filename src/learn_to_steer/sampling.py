@@ -28,7 +28,7 @@ def sampling_arguments(variant: Variant) -> dict[str, Any]:
     return {
         "num_inference_steps": variant.steps,
         "guidance_scale": variant.guidance,
-        "height": variant.side,
-        "width": variant.side,
+        "height": variant.resolution,
+        "width": variant.resolution,
         **variant.arguments,
     }

@@ -9,10 +9,10 @@ from functools import cache
 
 import pytest
 
-from learn_to_steer import benchmarks, catalog
+from learn_to_steer import benchmarks, registry
 from learn_to_steer.benchmarks import BenchmarkPrompt, stratified
 from learn_to_steer.errors import DataError, UnknownNameError
-from learn_to_steer.geometry import OPPOSITE, SIGNS, Detection
+from learn_to_steer.geometry import DIRECTIONS, OPPOSITE, Detection
 from learn_to_steer.prompts import parse
 from learn_to_steer_emoji.sprites import canonical_names, object_names
 
@@ -101,7 +101,7 @@ def layout(prompt: BenchmarkPrompt, mirrored: bool = False) -> list[Detection]:
     places: dict[str, tuple[float, float]] = {}
     for relation in prompt.relations:
         x, y = places.setdefault(relation.subject, (len(places), len(places)))
-        step = {axis: -50 if lower else 50 for axis, lower in SIGNS[relation.predicate]}
+        step = {axis: -50 if lower else 50 for axis, lower in DIRECTIONS[relation.predicate]}
         places.setdefault(relation.object, (x - step.get(0, 0), y - step.get(1, 0)))
     sign = -1 if mirrored else 1
     return [
@@ -133,7 +133,7 @@ def test_the_promised_names_are_there_once() -> None:
     single = {"unseen", "ood", "diagonals", "visor", "visor-1000"}
     assert {"geneval", *tasks, *position, *single, *phrasing, *multi} == set(NAMES)
     assert READING == ["t2i-compbench-spatial", "t2i-compbench-four-relations"]
-    declared = [n for file in catalog.names("benchmarks") for n in catalog.load("benchmarks", file).NAMES]
+    declared = [n for file in registry.names("benchmarks") for n in registry.load("benchmarks", file).NAMES]
     assert declared == benchmarks.benchmark_names()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learn_to_steer.benchmarks import BenchmarkPrompt, Score, class_of, score_relations
+from learn_to_steer.benchmarks import BenchmarkPrompt, Score, detector_class, score_relations
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.geometry import BASIC, Box, Detection
 from learn_to_steer.prompts import Relation
@@ -82,7 +82,7 @@ def test_what_remains_is_judged_when_an_object_is_missing() -> None:
     ],
 )
 def test_aliases_and_plurals_are_matched(written: str, expected: str) -> None:
-    assert class_of(written, VOCABULARY) == expected
+    assert detector_class(written, VOCABULARY) == expected
     found = [Detection(expected, 0.9, (0, 0, 10, 10)), Detection("cat", 0.9, (40, 0, 50, 10))]
     assert score_relations(prompt((written, "left of", "cat")), found, VOCABULARY).correct
 

@@ -17,9 +17,9 @@ from learn_to_steer.collection.noise_levels import default_levels, kept_times
 from learn_to_steer.errors import DataError, InversionError, UnknownNameError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC, NEUTRAL
+from learn_to_steer.losses.base import ObjectPair, StepInfo
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives.base import Clock, Pair
-from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.sources import SourceRequest
 from learn_to_steer.training import TrainConfig, train
 from learn_to_steer_emoji.source import EMOJI
@@ -81,7 +81,7 @@ def test_means_over_heads_are_kept_on_request(tiny_sd, tmp_path, reduce, channel
     objective = Learned(load(train(tmp_path / "few", tmp_path / "classifier", config, progress=False)))
     objective.check(FAMILY.layout(tiny_sd.unet))
     seen = AttentionMaps(tuple(torch.rand(1, 2, n, 8, 8) for n in layers))
-    assert objective(seen, [[Pair(0, "left of", 1)]], Clock(0.9, 0)).loss.isfinite().all()
+    assert objective(seen, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0)).loss.isfinite().all()
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_start(tiny_sd, tmp_path, monkeypatch, caplog):

@@ -10,7 +10,7 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.detectors import _networks, clipseg, grounding_dino, mask2former, owlv2
 from learn_to_steer.errors import DataError
 
@@ -19,7 +19,7 @@ BY_NAME = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 def test_they_are_in_the_catalog_and_cheap_to_import():
-    assert {"mask2former", "owlv2", "grounding-dino", "clipseg"} <= set(catalog.names("detectors"))
+    assert {"mask2former", "owlv2", "grounding-dino", "clipseg"} <= set(registry.names("detectors"))
     names = ", ".join(module.__name__ for module in MODULES)
     code = f"import sys, {names}; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

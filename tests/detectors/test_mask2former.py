@@ -13,7 +13,7 @@ from learn_to_steer.benchmarks import geneval
 from learn_to_steer.detectors import _color_classifier, mask2former
 from learn_to_steer.detectors._color_classifier import ColorClassifier, isolate, load_colors
 from learn_to_steer.detectors._networks import keep_ratio, upright
-from learn_to_steer.detectors.base import Asked
+from learn_to_steer.detectors.base import Query
 from learn_to_steer.detectors.mask2former import PER_CLASS, Mask2FormerDetector, instances, load, vocabulary
 from learn_to_steer.errors import DataError
 from learn_to_steer.vocabulary import CLASSES, COLORS
@@ -150,12 +150,12 @@ def test_colors_are_told_of_the_object_alone_and_only_when_asked_for():
     detector = Mask2FormerDetector(Fixed(), colors=lambda: loaded.append(1) or stub)
     picture = Image.new("RGB", (64, 64), "blue")
     picture.paste((255, 0, 0), (0, 0, 32, 32))
-    plain = detector.detect([picture], [Asked(("dog",))])[0]
+    plain = detector.detect([picture], [Query(("dog",))])[0]
     assert [one.color for one in plain] == [None, None] and not loaded
-    found = detector.detect([picture, picture], [Asked(("dog",), colors=True), Asked(("dog",))])
+    found = detector.detect([picture, picture], [Query(("dog",), colors=True), Query(("dog",))])
     assert [one.color for one in found[0]] == ["red", "blue"]
     assert [one.color for one in found[1]] == [None, None]
-    detector.detect([picture], [Asked(("dog",), colors=True)])
+    detector.detect([picture], [Query(("dog",), colors=True)])
     assert loaded == [1]
     (crop, name), _ = stub.asked[:2]
     assert name == "dog" and crop.size == tuple(int(edge) for edge in found[0][0].box[2:])
@@ -234,7 +234,7 @@ def test_colors_through_the_whole_chain(mask2former_folder, clip_folder, noise, 
     with torch.no_grad():
         model.class_predictor.bias[16] += 20
     detector = Mask2FormerDetector(model, colors=lambda: load_colors("cpu", str(clip_folder)))
-    (found,) = detector.detect([noise(40, 40)], [Asked(("dog",), colors=True)])
+    (found,) = detector.detect([noise(40, 40)], [Query(("dog",), colors=True)])
     assert found and {one.color for one in found} <= set(COLORS)
     assert isinstance(detector._colors, ColorClassifier)
 

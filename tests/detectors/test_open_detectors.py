@@ -9,7 +9,7 @@ import torch
 
 from learn_to_steer.detectors import clipseg, grounding_dino, owlv2
 from learn_to_steer.detectors._open_vocabulary import detections, names_asked
-from learn_to_steer.detectors.base import Asked
+from learn_to_steer.detectors.base import Query
 from learn_to_steer.errors import DataError
 
 MODULES = {"owlv2": owlv2, "grounding-dino": grounding_dino, "clipseg": clipseg}
@@ -33,7 +33,7 @@ def logit(*shares: float) -> torch.Tensor:
 
 def test_names_are_reported_as_asked_and_boxes_lie_in_the_picture(loaded, noise):
     pictures = [noise(60, 40), noise(33, 50).convert("L"), noise(60, 40)]
-    asked = [Asked(("Dog", "cat")), Asked(("teapot",)), Asked(("cat", "Dog", "cat"), colors=True)]
+    asked = [Query(("Dog", "cat")), Query(("teapot",)), Query(("cat", "Dog", "cat"), colors=True)]
     if hasattr(loaded, "threshold"):
         loaded.threshold = 0.0
     found = loaded.detect(pictures, asked)
@@ -44,7 +44,7 @@ def test_names_are_reported_as_asked_and_boxes_lie_in_the_picture(loaded, noise)
             assert 0 <= one.box[0] < one.box[2] <= picture.width and 0 <= one.box[1] < one.box[3] <= picture.height
             assert 0 <= one.score <= 1 and one.color is None
     # Each word has its own answer, whatever it is asked with.
-    alone = loaded.detect(pictures[:1], [Asked(("cat",))])[0]
+    alone = loaded.detect(pictures[:1], [Query(("cat",))])[0]
     together = [one for one in found[0] if one.name == "cat"]
     assert [one.score for one in alone] == pytest.approx([one.score for one in together], abs=1e-5)
     assert found[2] == found[0] or {one.name for one in found[2]} == {one.name for one in found[0]}
@@ -59,17 +59,17 @@ def test_identity_and_weights(loaded):
 
 
 def test_nothing_asked_is_an_error(loaded, noise):
-    for asked in (None, [Asked(())]):
+    for asked in (None, [Query(())]):
         with pytest.raises(DataError, match=f"the detector {loaded.name} finds only objects that it is told"):
             loaded.detect([noise(9, 9)], asked)
     assert loaded.detect([], []) == []
     with pytest.raises(DataError, match="1 pictures, but objects to look for in 2"):
-        loaded.detect([noise(9, 9)], [Asked(("dog",))] * 2)
+        loaded.detect([noise(9, 9)], [Query(("dog",))] * 2)
 
 
 def test_they_have_no_vocabulary():
     assert [module.vocabulary() for module in MODULES.values()] == [None] * 3
-    assert names_asked("any", ["picture"], [Asked(("b", "a", "b"))]) == [("b", "a")]
+    assert names_asked("any", ["picture"], [Query(("b", "a", "b"))]) == [("b", "a")]
 
 
 def test_threshold_is_strict_and_overlapping_boxes_are_one_object():

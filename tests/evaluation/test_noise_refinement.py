@@ -12,7 +12,7 @@ from learn_to_steer.errors import UnknownNameError, UnsupportedError
 from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined
 from learn_to_steer.geometry import Detection
-from learn_to_steer.objectives.for_unified import ForStage2
+from learn_to_steer.losses.for_unified import ForStage2
 from learn_to_steer.prompts import parse
 
 PROMPT = "a dog to the left of a cat"

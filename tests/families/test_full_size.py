@@ -19,7 +19,7 @@ def one_pass(family: Any, denoiser: torch.nn.Module, call: Call) -> tuple[int, t
     denoiser.requires_grad_(False)
     denoiser.enable_gradient_checkpointing()
     leaf = call.latents.requires_grad_()
-    capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
+    capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
     tokens = family.text_length(call)
     with capture.capture(columns_to_weights([((1,), (2,))], tokens), *family.latent_size(call)) as maps:
         denoiser(**family.write(Call(leaf, call.time, call.rest, call.shared)) | {"return_dict": False})

@@ -19,7 +19,7 @@ def test_folder(saved_sd, capfd):
     pipe = load_pipeline(str(saved_sd))
     variant = loaded_variant(pipe)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
-    assert (variant.family, variant.side, variant.steps, variant.classifier) == ("sd", 64, 50, None)
+    assert (variant.family, variant.resolution, variant.steps, variant.classifier) == ("sd", 64, 50, None)
     assert pipe.unet.dtype == torch.float32
     assert capfd.readouterr().err == ""
 
@@ -112,7 +112,7 @@ def test_weights_are_held_in_the_dtype_asked_for(saved_sd):
 def test_a_variant_with_weights_from_elsewhere(saved_sd, monkeypatch):
     pipe = load_pipeline(f"sd:2.1={saved_sd}")
     variant = loaded_variant(pipe)
-    assert (variant.name, variant.trained_steps[-1], variant.side) == ("sd:2.1", 49, 512)
+    assert (variant.name, variant.trained_steps[-1], variant.resolution) == ("sd:2.1", 49, 512)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     with pytest.raises(DataError, match=r"after sd:2\.1="):
         load_pipeline("sd:2.1=./nowhere")

@@ -48,4 +48,4 @@ def test_a_folder_without_a_known_denoiser_is_refused(tmp_path) -> None:
 def test_a_folder_is_recognised_as_the_authors_model_of_its_kind(model: str, rate: float) -> None:
     family, denoiser = skeleton(model)
     pipe = SimpleNamespace(unet=denoiser, vae_scale_factor=8)
-    assert family.unnamed(pipe, "some/folder").rate == rate
+    assert family.default_variant(pipe, "some/folder").rate == rate

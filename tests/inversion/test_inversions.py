@@ -122,7 +122,9 @@ def test_fresh_noise_does_not_come_back(tiny_sd):
 
     way = inversion.load("fixed-point")
     lost = way(task, observe, steps=10, start="noise")
-    torch.testing.assert_close(seen[0], task.recording.family.mix(tiny_sd, task.clean, task.noise(0), task.times[0]))
+    torch.testing.assert_close(
+        seen[0], task.recording.family.add_noise(tiny_sd, task.clean, task.noise(0), task.times[0])
+    )
     held = way(task, lambda level, latents, time: task.recording(latents, time).float(), steps=10)
     assert (lost.value < held.value).all()
     with pytest.raises(DataError, match="start"):

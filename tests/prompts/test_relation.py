@@ -4,7 +4,7 @@ import pytest
 
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
-from learn_to_steer.prompts import PREDICATES, Relation, article, locate, phrase, relation_prompt
+from learn_to_steer.prompts import PREDICATES, Relation, indefinite_article, locate, phrase, relation_prompt
 
 
 def words(prompt: str, relation: Relation) -> tuple[str, str]:
@@ -113,9 +113,9 @@ def test_relation_prompt() -> None:
     ],
 )
 def test_article_goes_by_sound(noun: str, expected: str) -> None:
-    assert article(noun) == expected
+    assert indefinite_article(noun) == expected
 
 
 def test_article_of_nothing_is_an_error() -> None:
     with pytest.raises(PromptError):
-        article(" ")
+        indefinite_article(" ")

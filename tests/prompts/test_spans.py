@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from learn_to_steer.errors import PromptError, UnsupportedError
-from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.prompts import parse, token_indices
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 PROMPT = "A photo of a dog, left of a Teddy bear and a dog above a café!"
@@ -119,7 +119,7 @@ def span(word: str, start: int = 0) -> tuple[int, int]:
 
 
 def test_clip_gives_every_piece_of_every_word(clip: Any) -> None:
-    dog, bear, second, cafe = token_columns(
+    dog, bear, second, cafe = token_indices(
         clip, PROMPT, [span("dog"), span("Teddy bear"), span("dog", 20), span("café")]
     )
     assert pieces(clip, dog) == ["dog</w>"]
@@ -131,30 +131,30 @@ def test_clip_gives_every_piece_of_every_word(clip: Any) -> None:
 
 
 def test_clip_counts_its_start_token(clip: Any) -> None:
-    assert token_columns(clip, "dog", [(0, 3)]) == [(1,)]
+    assert token_indices(clip, "dog", [(0, 3)]) == [(1,)]
 
 
 def test_columns_of_a_repeated_noun_are_those_of_its_own_occurrence(clip: Any) -> None:
     prompt = "a dog left of a bear and a dog above a bear"
     first, second = parse(prompt)
-    columns = token_columns(clip, prompt, [first.subject_span, second.subject_span])
+    columns = token_indices(clip, prompt, [first.subject_span, second.subject_span])
     assert columns[0] != columns[1]
     assert pieces(clip, columns[0], prompt) == pieces(clip, columns[1], prompt) == ["dog</w>"]
 
 
 def test_t5_has_no_start_token_and_no_lone_blanks(t5: Any) -> None:
-    assert token_columns(t5, "dog of", [(0, 3)]) == [(0,)]
-    dog, bear = token_columns(t5, PROMPT, [span("dog"), span("Teddy bear")])
+    assert token_indices(t5, "dog of", [(0, 3)]) == [(0,)]
+    dog, bear = token_indices(t5, PROMPT, [span("dog"), span("Teddy bear")])
     assert pieces(t5, dog) == ["▁dog"]
     assert pieces(t5, bear) == ["▁Ted", "dy", "▁bear"]
     prompt = "a tea"  # "▁" stands alone before "te"
     assert "▁" in pieces(t5, tuple(range(4)), prompt)
-    (tea,) = token_columns(t5, prompt, [(2, 5)])
+    (tea,) = token_indices(t5, prompt, [(2, 5)])
     assert pieces(t5, tea, prompt) == ["te", "a"]
 
 
 def test_wordpiece(wordpiece: Any) -> None:
-    (bear,) = token_columns(wordpiece, PROMPT, [span("Teddy bear")])
+    (bear,) = token_indices(wordpiece, PROMPT, [span("Teddy bear")])
     assert "".join(pieces(wordpiece, bear)).replace("##", "") == "teddybear"
 
 
@@ -162,27 +162,27 @@ def test_wordpiece(wordpiece: Any) -> None:
 def test_slow_tokenizers_agree_with_fast_ones(name: str, request: pytest.FixtureRequest) -> None:
     fast = request.getfixturevalue(name)
     spans = [span("dog"), span("Teddy bear"), span("dog", 20), span("café"), span("photo")]
-    assert token_columns(Slow(fast), PROMPT, spans) == token_columns(fast, PROMPT, spans)
+    assert token_indices(Slow(fast), PROMPT, spans) == token_indices(fast, PROMPT, spans)
 
 
 def test_slow_tokenizer_that_does_not_spell_the_prompt_is_refused(clip: Any) -> None:
     slow = Slow(clip)
     slow.convert_tokens_to_string = lambda tokens: "?"  # type: ignore[method-assign]
     with pytest.raises(UnsupportedError, match="use_fast"):
-        token_columns(slow, "dog", [(0, 3)])
+        token_indices(slow, "dog", [(0, 3)])
 
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_word_beyond_the_truncation_is_named(clip: Any, slow: bool) -> None:
     tokenizer = Slow(clip) if slow else clip
     prompt = "dog of bear"  # start, dog, of, bear, end
-    assert token_columns(tokenizer, prompt, [(7, 11)], max_length=5) == [(3,)]
+    assert token_indices(tokenizer, prompt, [(7, 11)], max_length=5) == [(3,)]
     with pytest.raises(PromptError, match="'bear' lies beyond the 4 tokens"):
-        token_columns(tokenizer, prompt, [(7, 11)], max_length=4)
-    assert token_columns(tokenizer, prompt, [(0, 3)], max_length=4) == [(1,)]
+        token_indices(tokenizer, prompt, [(7, 11)], max_length=4)
+    assert token_indices(tokenizer, prompt, [(0, 3)], max_length=4) == [(1,)]
     long = "of " * 80 + "dog"
     with pytest.raises(PromptError, match="77 tokens"):
-        token_columns(tokenizer, long, [(240, 243)])
+        token_indices(tokenizer, long, [(240, 243)])
 
 
 def test_truncated_encoding_agrees(clip: Any) -> None:
@@ -193,9 +193,9 @@ def test_truncated_encoding_agrees(clip: Any) -> None:
 @pytest.mark.parametrize("bad", [(3, 3), (-1, 2), (0, 99), (5, 2)])
 def test_spans_outside_the_prompt_are_refused(clip: Any, bad: tuple[int, int]) -> None:
     with pytest.raises(PromptError, match="outside"):
-        token_columns(clip, "dog of bear", [bad])
+        token_indices(clip, "dog of bear", [bad])
 
 
 def test_a_span_of_spaces_has_no_piece(clip: Any) -> None:
     with pytest.raises(PromptError, match="no piece"):
-        token_columns(clip, "dog of", [(3, 4)])
+        token_indices(clip, "dog of", [(3, 4)])

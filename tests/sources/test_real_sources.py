@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, NEUTRAL, OPPOSITE, basic_relations, holds
 from learn_to_steer.sources import SourceRequest
@@ -95,7 +95,7 @@ def small_pictures(monkeypatch):
 
 def read(source: str, data: str, limit: int = 50, seed: int = 0, **options):
     """The pictures of a file, and per reason how often something was left out."""
-    labelled = catalog.load("sources", source).images(SourceRequest(limit, seed, 64, data=data, **options))
+    labelled = registry.load("sources", source).images(SourceRequest(limit, seed, 64, data=data, **options))
     found = list(labelled)
     return found, {reason: n for reason, n in labelled.skipped.counts.items() if not reason.startswith("class:")}
 
@@ -292,7 +292,7 @@ def test_generated_pictures_and_their_traps(tmp_path, paint):
 @pytest.mark.parametrize("source", READING)
 def test_sources_of_real_pictures_ask_for_their_file(source, tmp_path):
     def start(data: str | None = None):
-        return catalog.load("sources", source).images(SourceRequest(10, 0, 64, data=data))
+        return registry.load("sources", source).images(SourceRequest(10, 0, 64, data=data))
 
     with pytest.raises(DataError, match="--data"):
         start()  # at once, before the first picture is asked for
@@ -306,7 +306,7 @@ def test_sources_of_real_pictures_ask_for_their_file(source, tmp_path):
 
 
 def test_drawn_pictures_refuse_a_file(tmp_path):
-    start = catalog.load("sources", "emoji").images
+    start = registry.load("sources", "emoji").images
     with pytest.raises(DataError, match="read no data"):
         start(SourceRequest(10, 0, 64, data="a.json"))
     with pytest.raises(DataError, match="exclude-benchmarks"):
@@ -314,9 +314,9 @@ def test_drawn_pictures_refuse_a_file(tmp_path):
 
 
 def test_every_source_says_where_its_pictures_come_from():
-    assert {*READING, "emoji"} <= set(catalog.names("sources"))
-    for name in catalog.names("sources"):
-        note = catalog.load("sources", name).NOTE
+    assert {*READING, "emoji"} <= set(registry.names("sources"))
+    for name in registry.names("sources"):
+        note = registry.load("sources", name).NOTE
         assert any(word in note for word in ("Licen", "licen", "terms")), name
 
 
@@ -483,7 +483,7 @@ def test_a_short_class_is_told_and_not_made_up_for(album):
         album.add(f"l{number}", pair("left of"))
     for number in range(2):
         album.add(f"n{number}", pair("is"))
-    source = catalog.load("sources", "folder")
+    source = registry.load("sources", "folder")
     labelled = source.images(SourceRequest(25, 0, 64, data=album.write("folder")))
     found, skipped = list(labelled), labelled.skipped
     counts = Counter(p.predicate for p in found)

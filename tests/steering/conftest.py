@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
     """``steer(pipe, **settings)``: ``pipe``, steered; two passes in every step of the first half by default."""
-    from learn_to_steer.objectives.learned import Learned
+    from learn_to_steer.losses.learned import Learned
     from learn_to_steer.steering import Steerer, profile
 
     def build(pipe: Any, **settings: Any) -> Any:

@@ -8,24 +8,24 @@ import diffusers
 import pytest
 import torch
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import find
+from learn_to_steer.losses.base import NEVER, ObjectPair, StepInfo
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives.base import NEVER, Clock, Pair
-from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.prompts import parse, token_indices
 from learn_to_steer.steering import Steerer, SteeringConfig, profile
 from learn_to_steer.steering.loop import refinement_at, step_size_at
 
 PROMPT = "a dog to the left of a cat"
-HANDCRAFTED = [name for name in catalog.names("objectives") if name != "learned"]
+HANDCRAFTED = [name for name in registry.names("objectives") if name != "learned"]
 LIGHT = {"refinement": ((0.0, 2, 0.99),), "search": None}  # the published ones may take a hundred passes
 
 
 def built(name: str, pipe: Any) -> Any:
     family = find(pipe)
-    return catalog.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
+    return registry.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
 
 
 def steered(name: str, pipe: Any, **settings: Any) -> Any:
@@ -85,22 +85,22 @@ def test_what_cannot_run_on_flux_says_so(tiny_flux: Any, tiny_sd: Any) -> None:
         Steerer(built("infsplign", tiny_sd)).on(tiny_flux)
 
 
-def gradients(pipe: Any, objective: Any, positive: torch.Tensor, latents: torch.Tensor, t: Any, clock: Clock) -> Any:
+def gradients(pipe: Any, objective: Any, positive: torch.Tensor, latents: torch.Tensor, t: Any, info: StepInfo) -> Any:
     """The loss's gradient, by hand: all columns read, then averaged by the objective or here."""
     relation = parse(PROMPT)[0]
-    columns = token_columns(pipe.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
+    columns = token_indices(pipe.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], 77)
     every = objective.spec.columns == "every"
     leaf = latents.detach().requires_grad_()
     family = find(pipe)
-    capture = AttentionCapture(family.points(pipe.unet), family.attention(pipe.unet), objective.spec)
+    capture = AttentionCapture(family.attention_layers(pipe.unet), family.attention(pipe.unet), objective.spec)
     with capture.capture(torch.eye(77)[None] if every else weights, 8, 8) as read:
         pipe.unet(leaf, t, encoder_hidden_states=positive)
         maps = read()
         if every:
             object.__setattr__(maps, "objects", weights)
             object.__setattr__(maps, "words", torch.ones(1, 77, dtype=torch.bool))
-        loss = objective(maps, [[Pair(0, "left of", 1)]], clock).loss.sum()
+        loss = objective(maps, [[ObjectPair(0, "left of", 1)]], info).loss.sum()
         return torch.autograd.grad(loss, leaf)[0]
 
 
@@ -117,8 +117,8 @@ def test_equals_a_hand_written_loop(tiny_sd: Any, name: str) -> None:
     for index, t in enumerate(scheduler.timesteps):
         push = torch.zeros_like(latents)
         if name == "infsplign" or index < steps / 2:
-            clock = Clock(0.0, index, steps)
-            push = gradients(tiny_sd, objective, positive, latents, t, clock)
+            info = StepInfo(0.0, index, steps)
+            push = gradients(tiny_sd, objective, positive, latents, t, info)
         if name == "for-spatial":
             latents = latents - 20 * (1 - 0.5 * index / (steps - 1)) ** 0.5 * push
         with torch.no_grad():
@@ -169,14 +169,14 @@ def test_gradients_are_clipped(tiny_sd: Any) -> None:
 
 def test_rates_follow_the_published_courses() -> None:
     family = SteeringConfig(step_size=20.0, decay=0.5)
-    found = [step_size_at(family, Clock(0.9, step)) for step in (0, 10, 20, 24)]
+    found = [step_size_at(family, StepInfo(0.9, step)) for step in (0, 10, 20, 24)]
     assert found == pytest.approx([20, 18.952, 17.843, 17.379], abs=1e-3)
-    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), Clock(0.5, 3)) == pytest.approx(7.5)
-    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), Clock(0.5, 3), 0.5) == pytest.approx(30.0)
-    assert step_size_at(SteeringConfig(step_size=0.04), Clock(0.5, 7)) == 0.04
+    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), StepInfo(0.5, 3)) == pytest.approx(7.5)
+    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), StepInfo(0.5, 3), 0.5) == pytest.approx(30.0)
+    assert step_size_at(SteeringConfig(step_size=0.04), StepInfo(0.5, 7)) == 0.04
     rows = SteeringConfig(refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8)))
-    assert [step for step in range(50) if refinement_at(rows, Clock(0.9, step))[0]] == [0, 10, 20]
-    found = [refinement_at(rows, Clock(0.9, step, 25)) for step in (0, 4, 5, 10)]
+    assert [step for step in range(50) if refinement_at(rows, StepInfo(0.9, step))[0]] == [0, 10, 20]
+    found = [refinement_at(rows, StepInfo(0.9, step, 25)) for step in (0, 4, 5, 10)]
     assert found == [
         (20, 0.05),
         (0, 0.0),

@@ -13,10 +13,10 @@ import torch
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import CaptureError, MismatchError, PromptError, SteerError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
+from learn_to_steer.losses.base import ObjectPair, StepInfo
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives.base import Clock, Pair
-from learn_to_steer.objectives.learned import Learned
-from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.prompts import parse, token_indices
 from learn_to_steer.steering import Steerer, profile
 
 PROMPT = "a dog to the left of a cat"
@@ -39,9 +39,9 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
     scheduler = pipe.scheduler
     scheduler.set_timesteps(STEPS)
     relation = parse(prompt)[0]
-    columns = token_columns(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
+    columns = token_indices(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], 77)
-    capture = AttentionCapture(FAMILY.points(pipe.unet), FAMILY.attention(pipe.unet))
+    capture = AttentionCapture(FAMILY.attention_layers(pipe.unet), FAMILY.attention(pipe.unet))
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(1, 16, 8, 8, generator=generator) * scheduler.init_noise_sigma
     with torch.no_grad():
@@ -53,8 +53,8 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
                 leaf = latents.detach().requires_grad_()
                 with capture.capture(weights, 8, 8) as maps:
                     pipe.unet(leaf if scale == 1.0 else leaf * scale, t, encoder_hidden_states=positive)
-                    clock = Clock(FAMILY.noise_level(pipe, t[None]), index)
-                    loss = objective(maps(), [[Pair(0, relation.predicate, 1)]], clock).loss.sum()
+                    info = StepInfo(FAMILY.noise_level(pipe, t[None]), index)
+                    loss = objective(maps(), [[ObjectPair(0, relation.predicate, 1)]], info).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
                 latents = latents - config.step_size * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
         with torch.no_grad():
@@ -170,7 +170,7 @@ def test_a_satisfied_sample_leaves_the_batch(tiny_steerer: Any) -> None:
 
 def test_an_interrupt_leaves_no_mode_behind(tiny_sd: Any, tiny_steerer: Any) -> None:
     before = call(tiny_sd, PROMPT).images
-    projection = FAMILY.points(tiny_sd.unet)[0].module.to_q
+    projection = FAMILY.attention_layers(tiny_sd.unet)[0].module.to_q
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -281,7 +281,7 @@ def test_embeddings_need_columns(tiny_sd: Any, tiny_steerer: Any) -> None:
     with pytest.raises(PromptError, match="columns"):
         call(steered, None, **embeds)
     relation = parse(PROMPT)[0]
-    dog, cat = token_columns(tiny_sd.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
+    dog, cat = token_indices(tiny_sd.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
     given = call(steered, None, relations=[["dog", "left of", "cat"]], columns=[{"dog": dog, "cat": cat}], **embeds)
     assert torch.equal(given.images, call(steered, PROMPT).images)
 
@@ -332,8 +332,8 @@ def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any
         def predicates(self) -> tuple[str, ...]:
             return ("left of",)
 
-        def __call__(self, maps: Any, pairs: Any, clock: Any) -> Any:
-            verdict = sound(maps, pairs, clock)
+        def __call__(self, maps: Any, pairs: Any, info: Any) -> Any:
+            verdict = sound(maps, pairs, info)
             return type(verdict)(verdict.loss * float("nan"), verdict.probability)
 
     steered.objective = Broken()

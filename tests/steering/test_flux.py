@@ -13,9 +13,9 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.flux import FAMILY
+from learn_to_steer.losses.base import ObjectPair, StepInfo
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives.base import Clock, Pair
-from learn_to_steer.prompts import parse, token_columns
+from learn_to_steer.prompts import parse, token_indices
 from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop
 
 PROMPT = "a dog to the left of a cat"
@@ -38,9 +38,9 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
     ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
     pipe.scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / STEPS, STEPS).tolist())
     relation = parse(PROMPT)[0]
-    columns = token_columns(pipe.tokenizer_2, PROMPT, [relation.subject_span, relation.object_span], max_length=48)
+    columns = token_indices(pipe.tokenizer_2, PROMPT, [relation.subject_span, relation.object_span], max_length=48)
     weights = columns_to_weights([columns], 48)
-    capture = AttentionCapture(FAMILY.points(transformer))
+    capture = AttentionCapture(FAMILY.attention_layers(transformer))
 
     def predict(fed: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         given = {"encoder_hidden_states": text, "pooled_projections": pooled, "img_ids": ids, "txt_ids": text_ids}
@@ -52,7 +52,9 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
                 leaf = latents.detach().requires_grad_()
                 with capture.capture(weights, 4, 4) as maps:
                     predict(leaf, t)
-                    loss = objective(maps(), [[Pair(0, "left of", 1)]], Clock(float(t) / 1000, index)).loss.sum()
+                    loss = objective(
+                        maps(), [[ObjectPair(0, "left of", 1)]], StepInfo(float(t) / 1000, index)
+                    ).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
                 latents = latents - config.step_size * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
         with torch.no_grad():
@@ -141,7 +143,7 @@ def test_bf16_maps_agree_with_those_of_fp32(tiny_flux: Any) -> None:
         tiny_flux.to(dtype)
         recording = record(tiny_flux, FAMILY, [PROMPT], 64, 64, {"max_sequence_length": 48})
         latents = torch.randn(recording.call.latents.shape, generator=torch.Generator().manual_seed(0))
-        with AttentionCapture(FAMILY.points(tiny_flux.transformer)).capture(
+        with AttentionCapture(FAMILY.attention_layers(tiny_flux.transformer)).capture(
             columns_to_weights([((1,), (5,))], 48), 4, 4
         ) as maps:
             recording(latents.to(dtype), torch.tensor(0.7))

@@ -14,9 +14,9 @@ from learn_to_steer.classifier import read_official
 from learn_to_steer.families import Call
 from learn_to_steer.families.flux import FAMILY as FLUX
 from learn_to_steer.families.sd import FAMILY as SD
+from learn_to_steer.losses.base import ObjectPair, StepInfo
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives.base import Clock, Pair
-from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import profile
 from learn_to_steer.steering.inputs import Target
@@ -41,7 +41,7 @@ def sd():
 def test_sd_maps_and_logits(sd, method):
     unet, tensors, facts = sd
     weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], 77)
-    capture = AttentionCapture(SD.points(unet), SD.attention(unet), method=method)
+    capture = AttentionCapture(SD.attention_layers(unet), SD.attention(unet), method=method)
     with torch.no_grad(), capture.capture(weights, 32, 32) as maps:
         prediction = unet(tensors["latents"], tensors["timestep"], tensors["text"]).sample
         stacked = maps().stack(16)
@@ -68,8 +68,8 @@ def _sd_loop(unet, facts, updates):
     config = profile("official", step_size=facts["step_size"]).changed(passes=updates)
     relation = Relation("dog", "left of", "cat")
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
-    target = Target("", (relation,), (Pair(0, "left of", 1),), columns)
-    capture = AttentionCapture(SD.points(unet), SD.attention(unet), objective.spec)
+    target = Target("", (relation,), (ObjectPair(0, "left of", 1),), columns)
+    capture = AttentionCapture(SD.attention_layers(unet), SD.attention(unet), objective.spec)
     return SteeringLoop(SD, unet, objective, capture, config, [target])
 
 
@@ -80,8 +80,8 @@ def test_sd_official_loop(sd, checkpointing):
     if checkpointing:
         unet.enable_gradient_checkpointing()
     call = Call(tensors["latents"], tensors["timestep"][0], {"encoder_hidden_states": tensors["text"]})
-    clock = Clock(level=0.9, step=facts["step_index"])
-    step, state = DenoisingStep(call, clock), _state()
+    info = StepInfo(level=0.9, step=facts["step_index"])
+    step, state = DenoisingStep(call, info), _state()
     after = _sd_loop(unet, facts, facts["updates"]).steer(step, tensors["latents"], state)
     _close(after, tensors["latents_after"])
     assert state.reports[0].passes == state.iterations[0] == facts["updates"]
@@ -101,7 +101,7 @@ def flux():
     facts = json.loads((GOLDEN / "flux_steering.json").read_text())
     given = {
         "hidden_states": tensors["latents"],
-        "timestep": FLUX.fed(tensors["timestep"]),
+        "timestep": FLUX.model_timestep(tensors["timestep"]),
         "encoder_hidden_states": tensors["text"],
         "pooled_projections": tensors["pooled"],
         "guidance": tensors["guidance"],
@@ -116,7 +116,9 @@ def test_flux_maps(flux, method):
     """Joint attention, text first, double blocks then single blocks; the softmax runs over the text alone."""
     transformer, tensors, facts, call = flux
     weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], FLUX.text_length(call))
-    with AttentionCapture(FLUX.points(transformer), method=method).capture(weights, *FLUX.latent_size(call)) as maps:
+    with AttentionCapture(FLUX.attention_layers(transformer), method=method).capture(
+        weights, *FLUX.latent_size(call)
+    ) as maps:
         prediction = transformer(**FLUX.write(call)).sample
         stacked = maps().stack(16, renormalise=False)
     _close(prediction, tensors["noise_pred"])
@@ -133,10 +135,10 @@ def test_flux_official_loop(flux):
     objective.check(FLUX.layout(transformer))
     config = profile("official", step_size=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
-    target = Target("", (Relation("dog", "above", "cat"),), (Pair(0, "above", 1),), columns)
-    capture = AttentionCapture(FLUX.points(transformer), FLUX.attention(transformer), objective.spec)
+    target = Target("", (Relation("dog", "above", "cat"),), (ObjectPair(0, "above", 1),), columns)
+    capture = AttentionCapture(FLUX.attention_layers(transformer), FLUX.attention(transformer), objective.spec)
     loop = SteeringLoop(FLUX, transformer, objective, capture, config, [target])
-    step = DenoisingStep(call, Clock(level=0.9, step=facts["step_index"]))
+    step = DenoisingStep(call, StepInfo(level=0.9, step=facts["step_index"]))
     evaluation = _evaluate(loop, step, tensors["latents"])
     _close(evaluation.output.loss[0], tensors["losses"][:1])
     _close(evaluation.gradient, tensors["grad"])

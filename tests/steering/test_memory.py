@@ -31,7 +31,7 @@ def really_kept(recording: Any) -> int:
     leaf = torch.randn_like(recording.call.latents).requires_grad_()
     weights = columns_to_weights([((1,), (2,))], family.text_length(recording.call))
     size = family.latent_size(recording.call)
-    capture = AttentionCapture(family.points(denoiser), method="indicator")
+    capture = AttentionCapture(family.attention_layers(denoiser), method="indicator")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), capture.capture(weights, *size) as maps:
         recording(leaf, recording.call.time)
         maps()

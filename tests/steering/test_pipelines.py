@@ -13,7 +13,7 @@ import torch
 
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
-from learn_to_steer.objectives.base import Verdict
+from learn_to_steer.losses.base import LossOutput
 from learn_to_steer.steering.inputs import nested_relations, read_targets
 
 PROMPT = "a dog to the left of a cat"
@@ -35,9 +35,9 @@ class Reworked:
     def predicates(self) -> tuple[str, ...]:
         return tuple(self.sound.predicates())
 
-    def __call__(self, maps: Any, pairs: Any, clock: Any) -> Verdict:
-        verdict = self.sound(maps, pairs, clock)
-        return Verdict(self.change(verdict.loss), verdict.probability)
+    def __call__(self, maps: Any, pairs: Any, info: Any) -> LossOutput:
+        verdict = self.sound(maps, pairs, info)
+        return LossOutput(self.change(verdict.loss), verdict.probability)
 
 
 def img2img(tiny_sd: Any) -> Any:

@@ -8,12 +8,20 @@ import pytest
 
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
-from learn_to_steer.objectives.base import NEVER
+from learn_to_steer.losses.base import NEVER
 from learn_to_steer.steering import SteeringConfig
 from learn_to_steer.steering.config import STORED_NAMES, resolve_config
 
 VARIANT = Variant(
-    "sd:test", "sd", "", 64, 4, 1.0, rate=7.5, steering={"window": 0.2}, ours={"threshold": 0.7, "passes": 10}
+    "sd:test",
+    "sd",
+    "",
+    64,
+    4,
+    1.0,
+    step_size=7.5,
+    steering={"window": 0.2},
+    tuned_settings={"threshold": 0.7, "passes": 10},
 )
 PUBLISHED = {"profile": "theirs", "window": 0.9, "passes": 1, "threshold": NEVER}
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from learn_to_steer.families import Call
+from learn_to_steer.losses.base import LossOutput, ObjectPair, StepInfo
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives.base import Clock, Pair, Verdict
-from learn_to_steer.objectives.learned import Learned
 from learn_to_steer.steering import ImageReport
 from learn_to_steer.steering.loop import CallState, DenoisingStep
 from learn_to_steer.steering.noise_search import MAX_DIVERGENCE, pull_to_prior, search
@@ -30,7 +30,7 @@ class Changed:
         self.sound, self.spec, self.predicates, self.change = sound, sound.spec, sound.predicates, change
         self.asked = 0
 
-    def __call__(self, *given: Any) -> Verdict:
+    def __call__(self, *given: Any) -> LossOutput:
         verdict = self.sound(*given)
         self.asked += 1
         return replace(verdict, loss=self.change(verdict.loss, self.asked - 1))
@@ -87,18 +87,18 @@ class Slope:
     """Stands in for the loop: a loss that falls evenly the larger the noise is, and no relation is ever probable."""
 
     config = SimpleNamespace(search=(1, 30, 0))
-    targets = (SimpleNamespace(pairs=(Pair(0, "left of", 1),)),)
+    targets = (SimpleNamespace(pairs=(ObjectPair(0, "left of", 1),)),)
 
     @contextmanager
-    def losses(self, step: Any, latents: torch.Tensor, *_: Any) -> Iterator[tuple[Verdict, torch.Tensor]]:
+    def losses(self, step: Any, latents: torch.Tensor, *_: Any) -> Iterator[tuple[LossOutput, torch.Tensor]]:
         leaf = latents.detach().requires_grad_()
-        yield Verdict(-1e-3 * leaf.sum().reshape(1, 1), torch.zeros(1, 1)), leaf
+        yield LossOutput(-1e-3 * leaf.sum().reshape(1, 1), torch.zeros(1, 1)), leaf
 
 
 def test_a_searched_noise_stays_near_the_prior() -> None:
     """Thirty iterations of Adam alone would move it twice as far."""
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    step = DenoisingStep(Call(noise, torch.tensor(900), {}), Clock(1.0, 0))
+    step = DenoisingStep(Call(noise, torch.tensor(900), {}), StepInfo(1.0, 0))
     state = CallState([ImageReport("", [])], [0])
     moved = (search(Slope(), step, noise, state) - noise).square().mean().sqrt()  # type: ignore[arg-type]
     assert state.iterations == [30] and state.reports[0].passes == 30
@@ -118,6 +118,6 @@ def test_the_classifier_follows_the_maps(tiny_sd: Any, random_classifier: Any) -
     objective = Learned(random_classifier(tiny_sd).requires_grad_(False))
     channels = objective.classifier.config.channels
     maps = AttentionMaps((torch.zeros(1, 2, channels, 8, 8, device="meta"),))
-    verdict = objective(maps, [[Pair(0, "left of", 1)]], Clock(0.9, 0))
+    verdict = objective(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
     assert verdict.loss.device.type == "meta"
     assert {p.device.type for p in objective.classifier.parameters()} == {"meta"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from learn_to_steer.objectives.base import Verdict
+from learn_to_steer.losses.base import LossOutput
 
 ONE, TWO = "a dog above a cat", "a dog above a cat to the left of a horse"
 
@@ -22,7 +22,7 @@ class Sure:
     def predicates(self) -> tuple[str, ...]:
         return tuple(self.sound.predicates())
 
-    def __call__(self, *args: Any) -> Verdict:
+    def __call__(self, *args: Any) -> LossOutput:
         verdict = self.sound(*args)
         return replace(verdict, probability=torch.full_like(verdict.probability, 0.9))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from learn_to_steer.geometry import BASIC, basic_relations
-from learn_to_steer.prompts import article
+from learn_to_steer.prompts import indefinite_article
 from learn_to_steer_emoji.backgrounds import BACKGROUNDS
 from learn_to_steer_emoji.scenes import Scene
 from learn_to_steer_emoji.sprites import sprite_names
@@ -73,7 +73,7 @@ def _noun_phrases(scene: Scene, rng: np.random.Generator, style: CaptionStyle) -
         count = sum((p.name, p.color) == (name, color) for p in scene.objects)
         word = str(rng.choice(aliases[name])) if aliases[name] and rng.random() < style.alias else name
         noun = f"{color} {word}" if color else word
-        phrases.append(f"{COUNTS[count]} {plural(noun)}" if count > 1 else f"{article(noun)} {noun}")
+        phrases.append(f"{COUNTS[count]} {plural(noun)}" if count > 1 else f"{indefinite_article(noun)} {noun}")
     return phrases
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 from torch.nn import functional
 
-from learn_to_steer.detectors import Asked
+from learn_to_steer.detectors import Query
 from learn_to_steer.geometry import Detection
 from learn_to_steer.storage import sha256
 from learn_to_steer_emoji.centre_point import STRIDE, DetectorNet, decode, detector_folder, load_net
@@ -37,7 +37,7 @@ class EmojiDetector:
         self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "threshold": threshold}
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find the sprites.
 
         Args:

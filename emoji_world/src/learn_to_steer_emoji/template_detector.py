@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from learn_to_steer.detectors import Asked, Detector
+from learn_to_steer.detectors import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection
 from learn_to_steer_emoji import template_matching
@@ -27,7 +27,7 @@ class TemplateDetector:
     counting: float | None = None
     identity: Mapping[str, Any] = {"name": name, "threshold": template_matching.THRESHOLD}
 
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find the sprites.
 
         Args:

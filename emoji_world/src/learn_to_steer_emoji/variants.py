@@ -9,7 +9,7 @@ from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
 
 _DATA = "package:learn_to_steer_emoji/data"
 _SD, _FLUX = f"{_DATA}/sd-emoji", f"{_DATA}/flux-emoji"
-_COMMON: dict[str, Any] = {"side": 128, "rate": 5.0, "detector": "emoji", "picture_source": "emoji"}
+_COMMON: dict[str, Any] = {"resolution": 128, "step_size": 5.0, "detector": "emoji", "image_source": "emoji"}
 _FLUX_COMMON: dict[str, Any] = {**_COMMON, "arguments": {"max_sequence_length": 48}}
 
 VARIANTS = (
@@ -21,7 +21,7 @@ VARIANTS = (
         guidance=4.0,
         classifier=f"{_DATA}/sd-emoji-classifier",
         # On validation prompts a higher threshold places no more objects correctly, but draws some of them twice.
-        ours={"threshold": 0.8},
+        tuned_settings={"threshold": 0.8},
         **_COMMON,
     ),
     Variant(
@@ -31,7 +31,7 @@ VARIANTS = (
         steps=25,
         guidance=6.0,
         classifier=f"{_DATA}/flux-emoji-classifier",
-        shares={"vae": _SD, "tokenizer": _SD},
+        shared_components={"vae": _SD, "tokenizer": _SD},
         **_FLUX_COMMON,
     ),
     Variant(
@@ -43,9 +43,9 @@ VARIANTS = (
         classifier=f"{_DATA}/flux-emoji-schnell-classifier",
         levels=FEW_STEP_LEVELS,
         # On validation prompts two passes are too few for a single step, and thirty lose objects.
-        ours={"passes": 10},
+        tuned_settings={"passes": 10},
         steering=FIRST_STEP,
-        shares={
+        shared_components={
             "vae": _SD,
             "tokenizer": _SD,
             **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer_2"), _FLUX),

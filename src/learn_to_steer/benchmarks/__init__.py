@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Any, cast
 
 from learn_to_steer import registry
-from learn_to_steer.benchmarks._object_names import class_of, found_as
+from learn_to_steer.benchmarks._object_names import detector_class, matching_detections
 from learn_to_steer.benchmarks._prompt_files import export, load_file
 from learn_to_steer.benchmarks.base import (
     BenchmarkPrompt,
@@ -31,13 +31,13 @@ __all__ = [
     "Score",
     "Size",
     "benchmark_names",
-    "class_of",
     "compose",
+    "detector_class",
     "export",
-    "found_as",
     "geneval_line",
     "held_out_names",
     "load_file",
+    "matching_detections",
     "metrics",
     "prompts",
     "reads",

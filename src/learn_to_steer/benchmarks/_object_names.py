@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from learn_to_steer.catalog import unknown
 from learn_to_steer.geometry import Detection
+from learn_to_steer.registry import unknown
 
 IRREGULAR = {"mice": "mouse", "people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose"}
 # COCO has a class for people, but none for girls or boys.
@@ -13,7 +13,7 @@ BROADER = {"man": "person", "woman": "person", "girl": "person", "boy": "person"
 SAME = {"sofa": "couch", "television": "tv"}
 
 
-def class_of(name: str, canonical: Mapping[str, str]) -> str:
+def detector_class(name: str, canonical: Mapping[str, str]) -> str:
     """The detector's class for an object.
 
     Args:
@@ -33,17 +33,19 @@ def class_of(name: str, canonical: Mapping[str, str]) -> str:
 
 
 def is_known(name: str, canonical: Mapping[str, str]) -> bool:
-    """Whether ``class_of`` finds a class."""
+    """Whether ``detector_class`` finds a class."""
     return any(form in canonical for form in _forms(name))
 
 
-def found_as(name: str, detections: Sequence[Detection], canonical: Mapping[str, str] | None) -> list[Detection]:
+def matching_detections(
+    name: str, detections: Sequence[Detection], canonical: Mapping[str, str] | None
+) -> list[Detection]:
     """The detections of one object of a prompt.
 
     Args:
         name: The object as the prompt writes it.
         detections: What the detector found.
-        canonical: As in ``class_of``; without it, names are compared as written, with plurals allowed.
+        canonical: As in ``detector_class``; without it, names are compared as written, with plurals allowed.
 
     Returns:
         Its detections, best first.
@@ -51,7 +53,7 @@ def found_as(name: str, detections: Sequence[Detection], canonical: Mapping[str,
     Raises:
         UnknownNameError: ``canonical`` does not contain the object.
     """
-    forms = _forms(name) if canonical is None else [class_of(name, canonical)]
+    forms = _forms(name) if canonical is None else [detector_class(name, canonical)]
     same = ([one for one in detections if one.name == form] for form in forms)
     return sorted(next(filter(None, same), []), key=lambda one: -one.score)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from learn_to_steer.benchmarks._object_names import is_known
 from learn_to_steer.geometry import Detection
-from learn_to_steer.prompts import Relation, article, phrase
+from learn_to_steer.prompts import Relation, indefinite_article, phrase
 
 Size = tuple[float, float]  # width and height of an image, in the unit of its boxes
 
@@ -116,7 +116,7 @@ def compose(
         if place:
             predicate = joints[place - 1]
             text += " and" if predicate is None else f" {phrase(predicate)}"
-        text += f"{' ' if text else ''}{article(noun)} {noun}"
+        text += f"{' ' if text else ''}{indefinite_article(noun)} {noun}"
         spans.append((len(text) - len(noun), len(text)))
     relations = tuple(
         Relation(objects[i], predicate, objects[i + 1], subject_span=spans[i], object_span=spans[i + 1])

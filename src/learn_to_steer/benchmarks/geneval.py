@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks._object_names import matching_detections
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.geometry import Detection, basic_relations, holds, iou
 from learn_to_steer.prompts import Relation
@@ -117,7 +117,7 @@ def score_relations(
         UnknownNameError: ``canonical`` does not contain an object of the prompt.
     """
     names = (name for relation in prompt.relations for name in (relation.subject, relation.object))
-    found = {name: next(iter(found_as(name, detections, canonical)), None) for name in names}
+    found = {name: next(iter(matching_detections(name, detections, canonical)), None) for name in names}
     missing = [name for name, detection in found.items() if detection is None]
     reasons = [f"missing: {', '.join(missing)}"] if missing else []
     held = []
@@ -167,7 +167,7 @@ def score_contents(
     missing, reasons, present = [], [], True
     for entry in prompt.metadata["include"]:
         name, count = entry["class"], entry["count"]
-        best = found_as(name, detections, canonical)[:count]
+        best = matching_detections(name, detections, canonical)[:count]
         present &= len(best) == count
         if not best:
             missing.append(name)
@@ -177,7 +177,7 @@ def score_contents(
             seen = ", ".join(one.color or "unknown" for one in best)
             reasons.append(f"wrong colour: {name} is {seen}, not {entry['color']}")
     for entry in prompt.metadata.get("exclude", []):
-        number = len(found_as(entry["class"], detections, canonical))
+        number = len(matching_detections(entry["class"], detections, canonical))
         if number >= entry["count"]:
             reasons.append(f"too many: {number} {entry['class']}, not {entry['count'] - 1}")
     if missing:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks._object_names import matching_detections
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.benchmarks.geneval import score_relations
 from learn_to_steer.geometry import BASIC, Detection, basic_relations
@@ -93,7 +93,9 @@ def score(
     compat = strict.present
     seen: set[str] = set()
     for relation in prompt.relations if strict.present else ():
-        subject, reference = (found_as(n, detections, canonical)[0] for n in (relation.subject, relation.object))
+        subject, reference = (
+            matching_detections(n, detections, canonical)[0] for n in (relation.subject, relation.object)
+        )
         seen |= basic_relations(subject.box, reference.box)
         compat = compat and relation.predicate in seen
     return replace(strict, scores={"compat": float(compat)})

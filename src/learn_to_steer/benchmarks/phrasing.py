@@ -14,7 +14,7 @@ import numpy as np
 
 from learn_to_steer.benchmarks import multi_relation
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, geneval_line, runnable
-from learn_to_steer.prompts import Relation, article, parse, phrase, relation_prompt
+from learn_to_steer.prompts import Relation, indefinite_article, parse, phrase, relation_prompt
 
 SOURCE = "multi-relation-3-2"
 SEED = 41
@@ -76,7 +76,7 @@ def _worded(relation: Relation) -> str:
 
 
 def _wording_of_place(relation: Relation) -> str:
-    return f"{phrase(relation.predicate)} {article(relation.object)} {relation.object}"
+    return f"{phrase(relation.predicate)} {indefinite_article(relation.object)} {relation.object}"
 
 
 # Set -> the function that writes a prompt, and how many of the two relations it has.

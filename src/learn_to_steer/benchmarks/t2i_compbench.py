@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks._object_names import matching_detections
 from learn_to_steer.benchmarks._prompt_files import published_lines
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, geneval_line, runnable
 from learn_to_steer.errors import DataError
@@ -96,7 +96,7 @@ def score(
     """
     reference, subject = (entry["class"] for entry in prompt.metadata["include"])
     said = prompt.metadata["phrase"]
-    found = {noun: next(iter(found_as(noun, detections, canonical)), None) for noun in (subject, reference)}
+    found = {noun: next(iter(matching_detections(noun, detections, canonical)), None) for noun in (subject, reference)}
     first, second = found[subject], found[reference]
     value = _value(said, first.box, second.box, size) if first and second else 0.0
     official = [None if noun in NEVER_MATCHED else one for noun, one in found.items()]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._object_names import found_as
+from learn_to_steer.benchmarks._object_names import matching_detections
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.geometry import Detection, on_axis
-from learn_to_steer.prompts import article, phrase
+from learn_to_steer.prompts import indefinite_article, phrase
 from learn_to_steer.vocabulary import CLASSES, COCO_NAMES
 
 NAMES = ("visor", "visor-1000")
@@ -58,7 +58,7 @@ def entries() -> list[dict[str, Any]]:
         The entries with the file's fields, in its order.
     """
     found: list[dict[str, Any]] = []
-    said = {name: f"{article(name)} {name}" for name in OBJECTS}
+    said = {name: f"{indefinite_article(name)} {name}" for name in OBJECTS}
 
     def add(relation: str, *names: str) -> None:
         joined = f" {relation} ".join(said[name] for name in names)
@@ -98,7 +98,7 @@ def score(
         UnknownNameError: ``canonical`` does not contain an object of the prompt.
     """
     (relation,) = prompt.relations
-    boxes = {name: found_as(name, detections, canonical) for name in (relation.subject, relation.object)}
+    boxes = {name: matching_detections(name, detections, canonical) for name in (relation.subject, relation.object)}
     missing = [name for name, found in boxes.items() if not found]
     if missing:
         return Score(False, False, (False,), f"missing: {', '.join(missing)}")

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from learn_to_steer.catalog import unknown
 from learn_to_steer.configs import Named
 from learn_to_steer.errors import DataError
+from learn_to_steer.registry import unknown
 
 Config = TypeVar("Config")
 Verb = Callable[..., None]
@@ -99,10 +99,10 @@ def as_command(verb: Verb) -> Verb:
     return command
 
 
-def shared(kind: type[Config], source: Any, **others: Any) -> Config:
-    """Return a config of ``kind`` with the fields that it shares with ``source``, and ``others``."""
-    names = {field.name for field in fields(kind)} & {field.name for field in fields(source)}  # type: ignore[arg-type]
-    return kind(**{name: getattr(source, name) for name in names} | others)
+def shared(kind: type[Config], given: Any, /, **others: Any) -> Config:
+    """Return a config of ``kind`` with the fields that it shares with ``given``, and ``others``."""
+    names = {field.name for field in fields(kind)} & {field.name for field in fields(given)}  # type: ignore[arg-type]
+    return kind(**{name: getattr(given, name) for name in names} | others)
 
 
 def read_settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.cli.console import package_version
 from learn_to_steer.configs import Data, PipelineConfig
 from learn_to_steer.errors import DataError
@@ -63,7 +63,7 @@ def export_prompts(
         name for name in benchmarks.benchmark_names() if data is not None or not benchmarks.reads(name)
     ]
     sets = {
-        catalog.normal(name): benchmarks.prompts(name, data=data if benchmarks.reads(name) else None) for name in names
+        registry.normal(name): benchmarks.prompts(name, data=data if benchmarks.reads(name) else None) for name in names
     }
     for name, facts in benchmarks.export(sets, out).items():
         print(f"{name}: {facts['prompts']} prompts")
@@ -83,17 +83,17 @@ def list_names(
     kinds: dict[str, Callable[[], list[str]]] = {
         "models": _models,
         "benchmarks": _benchmarks,
-        "objectives": lambda: ["none", *catalog.names("objectives")],
-        "detectors": lambda: catalog.names("detectors"),
-        "sources": lambda: catalog.names("sources"),
-        "inversions": lambda: catalog.names("inversion"),
-        "embedders": lambda: catalog.names("embedders"),
+        "objectives": lambda: ["none", *registry.names("objectives")],
+        "detectors": lambda: registry.names("detectors"),
+        "sources": lambda: registry.names("sources"),
+        "inversions": lambda: registry.names("inversion"),
+        "embedders": lambda: registry.names("embedders"),
         "profiles": _profiles,
         "schedulers": _schedulers,
     }
-    if catalog.normal(kind) not in kinds:
-        raise catalog.unknown("list", kind, kinds)
-    print("\n".join(kinds[catalog.normal(kind)]()))
+    if registry.normal(kind) not in kinds:
+        raise registry.unknown("list", kind, kinds)
+    print("\n".join(kinds[registry.normal(kind)]()))
 
 
 def _models() -> list[str]:
@@ -107,7 +107,7 @@ def _models() -> list[str]:
             package_folder(variant.source)
         except DataError:
             note = "its weights are not in this copy"
-        facts = f"{variant.source}, {variant.side} px, {variant.steps} steps, guidance {variant.guidance:g}"
+        facts = f"{variant.source}, {variant.resolution} px, {variant.steps} steps, guidance {variant.guidance:g}"
         lines.append(f"{name:20}{facts}" + (f" ({note})" if note else ""))
     return lines
 
@@ -125,7 +125,7 @@ def _profiles() -> list[str]:
 
 
 def _schedulers() -> list[str]:
-    known = {name: catalog.load("families", name).FAMILY.schedulers for name in catalog.names("families")}
+    known = {name: registry.load("families", name).FAMILY.schedulers for name in registry.names("families")}
     return [f"{scheduler:36}{name}" for name, schedulers in known.items() for scheduler in schedulers]
 
 
@@ -152,7 +152,7 @@ def doctor(config: PipelineConfig) -> None:
     print(f"devices         {names or f'cpu alone, {torch.get_num_threads()} threads'}")
     device = resolve_device(config.device)
     pipe, variant = open_pipeline(config)
-    finding = probe_pipeline(pipe, variant.side, variant.side, variant.arguments)
+    finding = probe_pipeline(pipe, variant.resolution, variant.resolution, variant.arguments)
     if not math.isfinite(finding.gradient) or finding.gradient == 0:
         raise UnsupportedError(
             f"{config.model} shows its maps but their gradient is {finding.gradient}: run it eagerly and in a wider "
@@ -163,4 +163,4 @@ def doctor(config: PipelineConfig) -> None:
         sizes = [size / 2**30 for size in (finding.memory.weights, finding.memory.kept, finding.memory.checkpointed)]
         print("memory          {:.2f} GiB of weights; a pass keeps {:.2f} an image, {:.2f} checkpointed".format(*sizes))
     peak = "" if finding.peak is None else f", {finding.peak / 2**30:.1f} GiB above the weights"
-    print(f"one pass        {finding.seconds:.2f} s on {device} at {variant.side} px{peak}; gradient is finite")
+    print(f"one pass        {finding.seconds:.2f} s on {device} at {variant.resolution} px{peak}; gradient is finite")

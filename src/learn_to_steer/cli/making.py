@@ -64,33 +64,33 @@ def collect(options: CollectOptions) -> None:
     from dataclasses import asdict
     from inspect import signature
 
-    from learn_to_steer import catalog, collection, storage
+    from learn_to_steer import collection, registry, storage
     from learn_to_steer.evaluation.model import open_pipeline
     from learn_to_steer.families import find, usual_source
     from learn_to_steer.sources import SourceRequest
 
-    levels = None if options.levels in (None, "official") else collection.parsed(options.levels)
+    levels = None if options.levels in (None, "official") else collection.parse_noise_levels(options.levels)
     # Mistakes that cost nothing to find are found before a model is loaded.
     storage.check_folder(options.out)
     excluded = collection.benchmark_pairs() if options.exclude_benchmarks else frozenset()
     name = options.source or usual_source(options.model)
-    source = catalog.load("sources", name)
+    source = registry.load("sources", name)
     source.images(SourceRequest(options.limit, options.seed, 64, options.diagonals, options.data, excluded))
-    invert = catalog.load("inversion", options.inversion).invert
+    invert = registry.load("inversion", options.inversion).invert
     known = [name for name in signature(invert).parameters if name not in ("task", "observe", "limit")]
     for name in options.settings:
         if name not in known:
-            raise catalog.unknown(f"setting of {options.inversion}", name, known)
+            raise registry.unknown(f"setting of {options.inversion}", name, known)
     pipe, variant = open_pipeline(options)
     if options.levels == "official":
-        levels = collection.trained_levels(pipe, find(pipe), variant)
+        levels = collection.trained_noise_levels(pipe, find(pipe), variant)
     guidance = variant.guidance if options.guidance is None else options.guidance
     config = shared(
         collection.CollectConfig,
         options,
         source=name,
         inversion_settings=options.settings,
-        side=options.side or variant.side,
+        side=options.side or variant.resolution,
         levels=levels or variant.levels,
         arguments={**variant.arguments, "guidance_scale": guidance},
     )

@@ -11,7 +11,7 @@ A collection is a folder::
 from learn_to_steer.collection.collector import benchmark_pairs, collect
 from learn_to_steer.collection.config import CollectConfig
 from learn_to_steer.collection.map_dataset import MapDataset
-from learn_to_steer.collection.noise_levels import parsed, trained_levels
+from learn_to_steer.collection.noise_levels import parse_noise_levels, trained_noise_levels
 from learn_to_steer.collection.progress import progress_bar
 from learn_to_steer.collection.shards import Manifest, verify
 
@@ -21,8 +21,8 @@ __all__ = [
     "MapDataset",
     "benchmark_pairs",
     "collect",
-    "parsed",
+    "parse_noise_levels",
     "progress_bar",
-    "trained_levels",
+    "trained_noise_levels",
     "verify",
 ]

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import benchmarks, catalog, families, storage
+from learn_to_steer import benchmarks, families, registry, storage
 from learn_to_steer.collection.config import CollectConfig
 from learn_to_steer.collection.map_extractor import MapExtractor, NumberedImage
 from learn_to_steer.collection.noise_levels import default_levels, kept_times
@@ -53,9 +53,9 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     if config.limit < 1 or config.batch < 1:
         raise DataError(f"limit and batch must be at least 1, got {config.limit} and {config.batch}")
     family = families.find(pipe)
-    if config.side % family.cell(pipe):
-        raise DataError(f"the side must be a multiple of {family.cell(pipe)} pixels, not {config.side}")
-    source: Source = catalog.load("sources", config.source)
+    if config.side % family.pixel_multiple(pipe):
+        raise DataError(f"the side must be a multiple of {family.pixel_multiple(pipe)} pixels, not {config.side}")
+    source: Source = registry.load("sources", config.source)
     times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
     classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
     images, skipped = _labelled_images(source, config)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from learn_to_steer.geometry import NEUTRAL
-from learn_to_steer.prompts import Relation, article, locate, relation_prompt
+from learn_to_steer.prompts import Relation, indefinite_article, locate, relation_prompt
 from learn_to_steer.sources import LabelledImage
 
 Kind = Literal["true", "wrong"]
@@ -54,10 +54,10 @@ def prompt_pair(image: LabelledImage, classes: Sequence[str], seed: int) -> tupl
 def _prompt(image: LabelledImage, kind: Kind, predicate: str, others: Sequence[str], seed: int) -> ContrastivePrompt:
     subject, reference = image.subject, image.object
     if predicate == NEUTRAL:
-        text = f"{article(subject)} {subject} and {article(reference)} {reference}"
+        text = f"{indefinite_article(subject)} {subject} and {indefinite_article(reference)} {reference}"
     else:
         text = relation_prompt(subject, predicate, reference)
-    text += "".join(f" and {article(other)} {other}" for other in others)
+    text += "".join(f" and {indefinite_article(other)} {other}" for other in others)
     relation = locate(text, Relation(subject, predicate, reference))
     return ContrastivePrompt(kind, text, relation, _number(seed, image.id, kind))
 

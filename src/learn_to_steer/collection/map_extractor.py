@@ -54,7 +54,7 @@ class MapExtractor:
             family.layout(self.denoiser, config.map_side), reduce=config.reduce, softmax=config.softmax
         )
         self.invert = inversion.load(config.inversion)
-        self._capture = AttentionCapture(family.points(self.denoiser), spec=MapSpec(self.layout.softmax))
+        self._capture = AttentionCapture(family.attention_layers(self.denoiser), spec=MapSpec(self.layout.softmax))
 
     def weights_digest(self) -> str:
         """Return twelve hex digits of the denoiser's weights, 64 values of every tensor."""
@@ -131,7 +131,7 @@ class MapExtractor:
         columns = []
         for prompt in prompts:
             spans = [span for span in (prompt.relation.subject_span, prompt.relation.object_span) if span is not None]
-            columns.append(self.family.columns(self.pipe, prompt.text, spans, self.config.arguments))
+            columns.append(self.family.token_indices(self.pipe, prompt.text, spans, self.config.arguments))
         return columns_to_weights(columns, tokens)
 
     def _content(

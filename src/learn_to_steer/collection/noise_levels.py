@@ -22,7 +22,7 @@ def default_levels(pipe: Any, family: Family) -> tuple[float, ...]:
     return tuple(_level_at(pipe, family, progress) for progress in PROGRESS)
 
 
-def parsed(text: str) -> tuple[float, ...]:
+def parse_noise_levels(text: str) -> tuple[float, ...]:
     """Return the noise levels of a text as "0.9,0.7". Raises DataError when they are no numbers."""
     try:
         return tuple(float(part) for part in text.split(","))
@@ -30,7 +30,7 @@ def parsed(text: str) -> tuple[float, ...]:
         raise DataError(f"noise levels are numbers between 0 and 1, as '0.9,0.7', not {text!r}") from error
 
 
-def trained_levels(pipe: Any, family: Family, variant: Variant) -> tuple[float, ...]:
+def trained_noise_levels(pipe: Any, family: Family, variant: Variant) -> tuple[float, ...]:
     """Return the noise levels of the steps on which the authors' classifier was trained, noisiest first.
 
     Args:
@@ -43,8 +43,8 @@ def trained_levels(pipe: Any, family: Family, variant: Variant) -> tuple[float, 
     """
     if not variant.trained_steps:
         raise DataError(f"the authors trained no classifier for {variant.name}; name noise levels, or leave them out")
-    record(pipe, family, ["a"], variant.side, variant.side, variant.arguments, steps=variant.steps)
-    times = [family.fed(pipe.scheduler.timesteps[step]) for step in variant.trained_steps]
+    record(pipe, family, ["a"], variant.resolution, variant.resolution, variant.arguments, steps=variant.steps)
+    times = [family.model_timestep(pipe.scheduler.timesteps[step]) for step in variant.trained_steps]
     return tuple(family.noise_level(pipe, time) for time in times)
 
 
@@ -81,7 +81,7 @@ def _level_at(pipe: Any, family: Family, progress: float) -> float:
 
     def reached(level: float) -> tuple[float, float]:
         time = family.times(pipe, torch.tensor([level]))[0]
-        return family.elapsed(pipe, time), family.noise_level(pipe, time)
+        return family.progress(pipe, time), family.noise_level(pipe, time)
 
     low, high = 0.0, 1.0
     for _ in range(40):

@@ -1,5 +1,5 @@
 """Detectors: from an image to named boxes. One file is one detector; ``base`` says what it offers."""
 
-from learn_to_steer.detectors.base import Asked, Detector
+from learn_to_steer.detectors.base import Detector, Query
 
-__all__ = ["Asked", "Detector"]
+__all__ = ["Detector", "Query"]

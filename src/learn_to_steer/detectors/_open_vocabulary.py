@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from learn_to_steer.detectors._networks import upright
-from learn_to_steer.detectors.base import Asked
+from learn_to_steer.detectors.base import Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection, iou
 
@@ -44,7 +44,7 @@ class OpenVocabularyDetector:
         }
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``."""
         names = names_asked(self.name, pictures, asked)
         return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
@@ -53,7 +53,7 @@ class OpenVocabularyDetector:
         raise NotImplementedError
 
 
-def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Asked] | None) -> list[tuple[str, ...]]:
+def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Query] | None) -> list[tuple[str, ...]]:
     """The distinct names to look for in each image.
 
     Args:

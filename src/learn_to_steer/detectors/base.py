@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What to look for in one image.
 
     Attributes:
@@ -51,7 +51,7 @@ class Detector(Protocol):
     counting: float | None
     identity: Mapping[str, Any]
 
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find objects.
 
         Args:

@@ -32,7 +32,7 @@ from learn_to_steer.detectors._networks import (
     upright,
 )
 from learn_to_steer.detectors._open_vocabulary import names_asked
-from learn_to_steer.detectors.base import Asked, Detector
+from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "CIDAS/clipseg-rd64-refined"
@@ -62,7 +62,7 @@ class ClipSegDetector:
         self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "level": LEVEL, "side": side}
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``; at most one detection a name."""
         names = names_asked(self.name, pictures, asked)
         return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]

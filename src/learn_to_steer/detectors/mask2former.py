@@ -31,7 +31,7 @@ from learn_to_steer.detectors._networks import (
     to_tensor,
     upright,
 )
-from learn_to_steer.detectors.base import Asked, Detector
+from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection
 from learn_to_steer.vocabulary import CLASSES, COCO_NAMES
@@ -78,7 +78,7 @@ class Mask2FormerDetector:
         self._colors: ColorClassifier | None = None
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Asked] | None = None) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``; raises DataError when colours are needed and CLIP cannot be loaded."""
         with_colors = [one.colors for one in asked] if asked is not None else [False] * len(pictures)
         return [self._find(upright(picture), ask) for picture, ask in zip(pictures, with_colors, strict=True)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.classifier import load
 from learn_to_steer.conditioning import record
 from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
@@ -23,8 +23,8 @@ from learn_to_steer.loading import (
     load_pipeline,
     package_folder,
 )
-from learn_to_steer.objectives.base import Objective
-from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.losses.base import Loss
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
@@ -83,16 +83,16 @@ def open_model(config: ModelConfig) -> Model:
         UnsupportedError: A scheduler with which steering has no effect, a loss that this family cannot have, a size
             that the model cannot draw, or too little memory.
     """
-    choices = [UNSTEERED, *catalog.names("objectives")]
-    name = catalog.normal(config.objective)
+    choices = [UNSTEERED, *registry.names("objectives")]
+    name = registry.normal(config.objective)
     if name not in choices:
-        raise catalog.unknown("objective", config.objective, choices)
+        raise registry.unknown("objective", config.objective, choices)
     resolve_config({}, None, config.profile, config.settings)  # a mistake in them is found before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
-        raise catalog.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
+        raise registry.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
     pipe, variant = open_pipeline(config)
     family = find(pipe)
-    sampling = _sampling(config, variant, family.cell(pipe))
+    sampling = _sampling(config, variant, family.pixel_multiple(pipe))
     fingerprints = {"denoiser": _fingerprint(getattr(pipe, family.denoiser))}
     if name == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
@@ -124,7 +124,7 @@ def _sampling(config: ModelConfig, variant: Variant, cell: int) -> dict[str, Any
     return sampling
 
 
-def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Objective:
+def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Loss:
     """The loss called ``name``, for the maps of ``pipe``."""
     if name == LEARNED:
         source = config.classifier or classifier_source(variant)
@@ -132,7 +132,7 @@ def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> O
     if config.classifier is not None:
         raise MismatchError(f"the objective {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
     family = find(pipe)
-    built: Objective = catalog.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
+    built: Loss = registry.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
     return built
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from learn_to_steer import catalog
-from learn_to_steer.benchmarks import BenchmarkPrompt, found_as
+from learn_to_steer import registry
+from learn_to_steer.benchmarks import BenchmarkPrompt, matching_detections
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.scoring import Scorer
-from learn_to_steer.objectives.for_unified import ForStage2
+from learn_to_steer.losses.for_unified import ForStage2
 from learn_to_steer.steering import Steerer
 
 OBJECTIVE = "for-unified"
@@ -26,7 +26,7 @@ DOUBT = 0.5  # an object with an answer below this is refined
 
 def require_unified_loss(objective: str) -> None:
     """Raise UnsupportedError unless ``objective`` is FOR's unified loss, the only one with a second stage."""
-    if catalog.normal(objective) != OBJECTIVE:
+    if registry.normal(objective) != OBJECTIVE:
         raise UnsupportedError(f"a verifier belongs to FOR's second stage: use it with the objective {OBJECTIVE}")
 
 
@@ -65,7 +65,10 @@ def _verify(verifier: Scorer, job: Job, generated: GeneratedImage) -> tuple[list
     detections = verifier.detect([generated.image], [prompt])[0]
     # An object mentioned twice is two objects to steering, which tells them apart by their place in the prompt.
     mentions = [end for r in job.relations for end in ((r.subject, r.subject_span), (r.object, r.object_span))]
-    best = [next(iter(found_as(name, detections, verifier.vocabulary)), None) for name, _ in dict.fromkeys(mentions)]
+    best = [
+        next(iter(matching_detections(name, detections, verifier.vocabulary)), None)
+        for name, _ in dict.fromkeys(mentions)
+    ]
     answers = [0.0 if one is None else one.score for one in best]
     held = verifier.score(prompt, detections)["held"]
     return answers, sum([*answers, *map(float, held)]) / (len(answers) + len(held))

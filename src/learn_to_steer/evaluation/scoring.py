@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL.Image import Image
 
-from learn_to_steer import catalog, geometry
-from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, found_as, score_relations
-from learn_to_steer.detectors.base import Asked, Detector
+from learn_to_steer import geometry, registry
+from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, matching_detections, score_relations
+from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.loading import named_variant
@@ -81,8 +81,8 @@ class Scorer:
         on_axis: list[bool | None] = []
         once = True if prompt.relations else None
         for relation in prompt.relations:
-            subjects = found_as(relation.subject, detections, self.vocabulary)
-            references = found_as(relation.object, detections, self.vocabulary)
+            subjects = matching_detections(relation.subject, detections, self.vocabulary)
+            references = matching_detections(relation.object, detections, self.vocabulary)
             once = once and len(subjects) == len(references) == 1
             both = subjects and references
             on_axis.append(geometry.on_axis(subjects[0].box, relation.predicate, references[0].box) if both else None)
@@ -126,7 +126,7 @@ def load_scorer(name: str, device: str = "cpu") -> Scorer:
         DataError: The weights are missing or unusable, or the detector fails its self-test.
     """
     kind, _, source = name.partition(":")
-    module = catalog.load("detectors", kind)
+    module = registry.load("detectors", kind)
     scorer = Scorer(module.load(device, source or None), module.vocabulary(), getattr(module, "known", None))
     run_self_test(scorer)
     return scorer
@@ -154,9 +154,9 @@ def default_detector(model: str | None) -> str:
     return variant.detector
 
 
-def detection_query(prompt: BenchmarkPrompt) -> Asked:
+def detection_query(prompt: BenchmarkPrompt) -> Query:
     """Say what a detector has to look for in an image of ``prompt``."""
-    return Asked(tuple(sorted(prompt.objects)), any("color" in e for e in prompt.metadata.get("include", ())))
+    return Query(tuple(sorted(prompt.objects)), any("color" in e for e in prompt.metadata.get("include", ())))
 
 
 def run_self_test(scorer: Scorer) -> None:
@@ -174,7 +174,7 @@ def run_self_test(scorer: Scorer) -> None:
     if scorer.self_test_images is None:
         return
     samples = scorer.self_test_images()
-    queries = [Asked(tuple(one.name for one in expected)) for _, expected in samples]
+    queries = [Query(tuple(one.name for one in expected)) for _, expected in samples]
     detected = scorer.detector.detect([image for image, _ in samples], queries)
     lost = [
         one.name

@@ -10,7 +10,7 @@ from typing import Any
 
 from learn_to_steer import registry
 from learn_to_steer.errors import DataError, PluginError, SteerError, UnknownNameError, UnsupportedError
-from learn_to_steer.families._protocol import Call, Family, Variant
+from learn_to_steer.families.base import Call, Family, Variant
 
 __all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "usual_source", "variants"]
 
@@ -50,8 +50,8 @@ def usual_source(model: str) -> str:
     """
     known = variants()
     for variant in (known.get(model.partition("=")[0]), known.get(registry.DEFAULT_MODEL)):
-        if variant and variant.picture_source:
-            return variant.picture_source
+        if variant and variant.image_source:
+            return variant.image_source
     raise DataError(f"name a --source of labelled images for {model} (see: list sources)")
 
 
@@ -59,7 +59,7 @@ def find(pipe: Any) -> Family:
     """The family of a diffusers pipeline; raises UnsupportedError when no family knows it."""
     for plugin in registry.load_all("families").values():
         family: Family = plugin.FAMILY
-        if family.knows(pipe):
+        if family.matches(pipe):
             return family
     known = ", ".join(registry.names("families"))
     raise UnsupportedError(f"no model family knows the pipeline {type(pipe).__name__}; families: {known}")

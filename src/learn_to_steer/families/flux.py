@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
-from learn_to_steer.families._protocol import Call, Variant
+from learn_to_steer.families.base import Call, Variant
 from learn_to_steer.maps import HookPoint, Layout, MapLayer
-from learn_to_steer.prompts import token_columns
+from learn_to_steer.prompts import token_indices
 
 _LONGEST = 512  # columns, unless a call says otherwise
 FEW_STEP_LEVELS = (0.8, 0.65, 0.5)  # noise levels of the maps that a classifier for a few-step model learns from
@@ -29,7 +29,7 @@ VARIANTS = (
         256,
         4,
         0.0,
-        rate=5.0,
+        step_size=5.0,
         trained_steps=(1, 3),
         levels=FEW_STEP_LEVELS,
         dtype="bfloat16",
@@ -42,7 +42,7 @@ VARIANTS = (
         512,
         50,
         3.5,
-        rate=5.0,
+        step_size=5.0,
         trained_steps=(5, 10, 15, 20, 25, 49),
         dtype="bfloat16",
         architecture={"guidance_embeds": True},
@@ -71,20 +71,22 @@ class Flux:
     schedulers = ("FlowMatchEulerDiscreteScheduler",)
     pipelines = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlNetPipeline")
 
-    def knows(self, pipe: Any) -> bool:
+    def matches(self, pipe: Any) -> bool:
         return type(getattr(pipe, "transformer", None)).__name__ == self.network
 
-    def unnamed(self, pipe: Any, model: str) -> Variant:
+    def default_variant(self, pipe: Any, model: str) -> Variant:
         side = int(pipe.default_sample_size * pipe.vae_scale_factor)
         if pipe.transformer.config.guidance_embeds:
-            return Variant(model, self.name, model, side, 50, 3.5, rate=5.0)
+            return Variant(model, self.name, model, side, 50, 3.5, step_size=5.0)
         # Without an embedded guidance it is a few-step model like schnell.
-        return Variant(model, self.name, model, side, 4, 0.0, rate=5.0, levels=FEW_STEP_LEVELS, steering=FIRST_STEP)
+        return Variant(
+            model, self.name, model, side, 4, 0.0, step_size=5.0, levels=FEW_STEP_LEVELS, steering=FIRST_STEP
+        )
 
-    def cell(self, pipe: Any) -> int:
+    def pixel_multiple(self, pipe: Any) -> int:
         return 2 * int(pipe.vae_scale_factor)
 
-    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
+    def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         found = []
         for place in ("transformer_blocks", "single_transformer_blocks"):
             for index, block in enumerate(getattr(denoiser, place)):
@@ -93,19 +95,19 @@ class Flux:
         return tuple(found)
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
-        return tuple(point.module for point in self.points(denoiser))
+        return tuple(point.module for point in self.attention_layers(denoiser))
 
     def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
-        return Layout(self.name, tuple(point.layer for point in self.points(denoiser)), side)
+        return Layout(self.name, tuple(point.layer for point in self.attention_layers(denoiser)), side)
 
     def tokenizer(self, pipe: Any) -> Any:
         return pipe.tokenizer_2
 
-    def columns(
+    def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
         read = int(arguments.get("max_sequence_length") or _LONGEST)
-        return token_columns(pipe.tokenizer_2, prompt, spans, max_length=read)
+        return token_indices(pipe.tokenizer_2, prompt, spans, max_length=read)
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         second = arguments.get("prompt_2")
@@ -137,7 +139,7 @@ class Flux:
         time = call.time.to(call.latents).expand(call.latents.shape[0])
         return {"hidden_states": call.latents, "timestep": time, **call.rest, **call.shared}
 
-    def fed(self, timestep: Tensor) -> Tensor:
+    def model_timestep(self, timestep: Tensor) -> Tensor:
         return timestep / 1000
 
     def text_length(self, call: Call) -> int:
@@ -150,17 +152,17 @@ class Flux:
     def noise_level(self, pipe: Any, time: Tensor) -> float:
         return float(time.flatten()[0])
 
-    def elapsed(self, pipe: Any, time: Tensor) -> float:
+    def progress(self, pipe: Any, time: Tensor) -> float:
         return 1 - float(time.flatten()[0])
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
         return levels
 
-    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         share = _column(time, clean)
         return (1 - share) * clean + share * noise
 
-    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         return latents - _column(time, latents) * prediction
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ class Flux:
         return {}  # one row a prompt already; guidance is an input and keeps the pipeline's default
 
     def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
-        cell, transformer = self.cell(pipe), pipe.transformer
+        cell, transformer = self.pixel_multiple(pipe), pipe.transformer
         size = (batch, (height // cell) * (width // cell), transformer.config.in_channels)
         return torch.zeros(size, device=pipe._execution_device, dtype=transformer.dtype)
 

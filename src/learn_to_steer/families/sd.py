@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
-from learn_to_steer.families._protocol import Call, Variant
+from learn_to_steer.families.base import Call, Variant
 from learn_to_steer.maps import HookPoint, Layout, MapLayer
-from learn_to_steer.prompts import token_columns
+from learn_to_steer.prompts import token_indices
 
 VARIANTS = (
     Variant(
@@ -27,7 +27,7 @@ VARIANTS = (
         512,
         50,
         7.5,
-        rate=7.5,
+        step_size=7.5,
         trained_steps=(5, 10, 15, 20, 25, 49),
         # The stock PNDM rebuilds the sample from its own memory and would lose the move.
         scheduler={"class": "DDIMScheduler"},
@@ -40,7 +40,7 @@ VARIANTS = (
         512,
         50,
         7.5,
-        rate=5.0,
+        step_size=5.0,
         trained_steps=(5, 10, 15, 20, 25, 49),
         scheduler={"class": "DDIMScheduler"},
         architecture={
@@ -79,21 +79,21 @@ class StableDiffusion:
         "StableDiffusionPAGPipeline",  # while its guidance is off
     )
 
-    def knows(self, pipe: Any) -> bool:
+    def matches(self, pipe: Any) -> bool:
         unet = getattr(pipe, "unet", None)
         return type(unet).__name__ == self.network and getattr(pipe, "text_encoder_2", None) is None
 
-    def unnamed(self, pipe: Any, model: str) -> Variant:
+    def default_variant(self, pipe: Any, model: str) -> Variant:
         config = pipe.unet.config
-        kin = (v.rate for v in VARIANTS if v.architecture.get("cross_attention_dim") == config.cross_attention_dim)
+        kin = (v.step_size for v in VARIANTS if v.architecture.get("cross_attention_dim") == config.cross_attention_dim)
         size = config.sample_size or 64  # None in a UNet for any size, a pair in one for pictures that are not square
-        side = (size if isinstance(size, int) else min(size)) * self.cell(pipe)
+        side = (size if isinstance(size, int) else min(size)) * self.pixel_multiple(pipe)
         return Variant(model, self.name, model, side, 50, 7.5, next(kin, 5.0))
 
-    def cell(self, pipe: Any) -> int:
+    def pixel_multiple(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor)
 
-    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
+    def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         deepest = len(denoiser.down_blocks) - 1  # type: ignore[arg-type]
         found = []
         for name, module in denoiser.named_modules():
@@ -111,15 +111,15 @@ class StableDiffusion:
         return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn1", ".attn2")))
 
     def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
-        return Layout(self.name, tuple(point.layer for point in self.points(denoiser)), side)
+        return Layout(self.name, tuple(point.layer for point in self.attention_layers(denoiser)), side)
 
     def tokenizer(self, pipe: Any) -> Any:
         return pipe.tokenizer
 
-    def columns(
+    def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
-        return token_columns(pipe.tokenizer, prompt, spans)
+        return token_indices(pipe.tokenizer, prompt, spans)
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         return list(prompts)
@@ -138,7 +138,7 @@ class StableDiffusion:
     def write(self, call: Call) -> dict[str, Any]:
         return {"sample": call.latents, "timestep": call.time, **call.rest}
 
-    def fed(self, timestep: Tensor) -> Tensor:
+    def model_timestep(self, timestep: Tensor) -> Tensor:
         return timestep
 
     def text_length(self, call: Call) -> int:
@@ -150,19 +150,19 @@ class StableDiffusion:
     def noise_level(self, pipe: Any, time: Tensor) -> float:
         return float((1 - self._kept(pipe, time)).sqrt().flatten()[0])
 
-    def elapsed(self, pipe: Any, time: Tensor) -> float:
+    def progress(self, pipe: Any, time: Tensor) -> float:
         return 1 - float(time.flatten()[0]) / int(pipe.scheduler.config.num_train_timesteps)
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
         known: Tensor = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
         return (levels[:, None] - known[None]).abs().argmin(dim=1)
 
-    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         kept = self._kept(pipe, time).to(clean).reshape(-1, 1, 1, 1)
         mixed: Tensor = kept.sqrt() * clean + (1 - kept).sqrt() * noise
         return mixed
 
-    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         kept = self._kept(pipe, time).to(latents).reshape(-1, 1, 1, 1)
         kind = pipe.scheduler.config.prediction_type
         if kind == "epsilon":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.inversion.base import Inversion, InversionQuality, InversionTask, Observe
 
 __all__ = ["Inversion", "InversionQuality", "InversionTask", "Observe", "load"]
@@ -10,5 +10,5 @@ __all__ = ["Inversion", "InversionQuality", "InversionTask", "Observe", "load"]
 
 def load(name: str) -> Inversion:
     """Return the inversion called ``name``. Raises UnknownNameError, with the nearest match, when there is none."""
-    inversion: Inversion = catalog.load("inversion", name).invert
+    inversion: Inversion = registry.load("inversion", name).invert
     return inversion

@@ -56,7 +56,7 @@ def invert(
         latents, grid = ddim.invert(steps, iterations)
     else:
         grid = ddim.grid(steps)
-        latents = task.recording.family.mix(task.pipe, task.clean, task.noise(0), torch.tensor(grid[-1]))
+        latents = task.recording.family.add_noise(task.pipe, task.clean, task.noise(0), torch.tensor(grid[-1]))
     kept = [int(time) for time in task.times]
     for time, after in zip(grid[:0:-1], grid[-2::-1], strict=True):
         moment = torch.tensor(time)
@@ -94,11 +94,11 @@ class _Ddim:
 
     def _split(self, latents: Tensor, prediction: Tensor, time: int) -> tuple[Tensor, Tensor]:
         """The clean latents and the noise that ``prediction`` implies."""
-        clean = self.task.recording.family.clean_estimate(self.task.pipe, latents, prediction, torch.tensor(time))
+        clean = self.task.recording.family.predict_clean(self.task.pipe, latents, prediction, torch.tensor(time))
         return clean, (latents - self._factor(1.0, time) * clean) / self._factor(0.0, time)
 
     def _add_noise(self, clean: Tensor, noise: Tensor, time: int) -> Tensor:
-        return self.task.recording.family.mix(self.task.pipe, clean, noise, torch.tensor(time))
+        return self.task.recording.family.add_noise(self.task.pipe, clean, noise, torch.tensor(time))
 
     def _factor(self, clean: float, time: int) -> Tensor:
         """The factor of the clean latents (``clean`` 1) or of the noise (0) at ``time``."""

@@ -53,11 +53,11 @@ def add_noise_and_observe(
     family, pipe = task.recording.family, task.pipe
     error = baseline = torch.full((len(task.clean),), float("nan"))
     for level, time in enumerate(task.times):
-        noisy = family.mix(pipe, task.clean, noise(level), time if strength == 1.0 else time * strength)
+        noisy = family.add_noise(pipe, task.clean, noise(level), time if strength == 1.0 else time * strength)
         prediction = observe(level, noisy, time)
         if level == len(task.times) - 1:
             error, baseline = (
-                _relative_error(family.clean_estimate(pipe, noisy, guess, time), task.clean)
+                _relative_error(family.predict_clean(pipe, noisy, guess, time), task.clean)
                 for guess in (prediction, torch.zeros_like(prediction))
             )
     worst = WORST * baseline if limit is None else torch.full_like(error, limit)

@@ -60,7 +60,7 @@ def invert(
         raise DataError(f"gamma and eta lie in [0, 1] and mode is clean or compat, got {gamma}, {eta} and {mode!r}")
     noise = task.noise(0)  # one noise for all levels of a sample
     if gamma == eta == 1:
-        usual = steps or task.recording.family.unnamed(task.pipe, "").steps
+        usual = steps or task.recording.family.default_variant(task.pipe, "").steps
         strength = 1 - residual(task, usual) if mode == "compat" else 1.0
         return add_noise_and_observe(task, observe, lambda _: noise, limit, strength)
     if mode == "compat":
@@ -120,7 +120,7 @@ def _require_flow(task: InversionTask) -> None:
     """Raise UnsupportedError unless, at level 1, clean latents are the latents minus the prediction (a velocity)."""
     ones = torch.ones_like(task.clean[:1])
     family = task.recording.family
-    clean = family.clean_estimate(task.pipe, ones, 2 * ones, torch.ones(()))
+    clean = family.predict_clean(task.pipe, ones, 2 * ones, torch.ones(()))
     if not torch.equal(clean, -ones):
         raise UnsupportedError(
             f"{family.name} models are no rectified flows; use the inversion 'noise' or 'fixed-point'"

@@ -9,24 +9,24 @@ from learn_to_steer.prompts.parser import parse
 from learn_to_steer.prompts.relation import (
     PREDICATES,
     Relation,
-    article,
+    indefinite_article,
     locate,
     phrase,
     predicate_from_text,
     relation_prompt,
 )
 from learn_to_steer.prompts.spacy_nouns import load_nlp
-from learn_to_steer.prompts.token_alignment import token_columns
+from learn_to_steer.prompts.token_alignment import token_indices
 
 __all__ = [
     "PREDICATES",
     "Relation",
-    "article",
+    "indefinite_article",
     "load_nlp",
     "locate",
     "parse",
     "phrase",
     "predicate_from_text",
     "relation_prompt",
-    "token_columns",
+    "token_indices",
 ]

@@ -245,8 +245,8 @@ class _Chunker:
 
     def _stands_before_noun(self, index: int) -> bool:
         """Whether the word stands between an article and its noun."""
-        article = self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units
-        return article and self.tagged.noun_follows(index)
+        indefinite_article = self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units
+        return indefinite_article and self.tagged.noun_follows(index)
 
     def _is_only_adjectives(self) -> bool:
         """Whether the phrase so far may consist of adjectives: "a black", "a mossy"."""

@@ -142,10 +142,10 @@ def relation_prompt(subject: str, predicate: str, object: str) -> str:
     Raises:
         PromptError: The predicate is unknown or a noun is empty.
     """
-    return f"{article(subject)} {subject} {phrase(predicate)} {article(object)} {object}"
+    return f"{indefinite_article(subject)} {subject} {phrase(predicate)} {indefinite_article(object)} {object}"
 
 
-def article(noun: str) -> str:
+def indefinite_article(noun: str) -> str:
     """The indefinite article of a noun.
 
     Args:

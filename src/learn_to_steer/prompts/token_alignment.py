@@ -14,7 +14,7 @@ _NO_LIMIT = 10**6  # transformers says "unlimited" with a huge model_max_length
 _MARKS = ("</w>", "##", "\u2581", "\u0120")
 
 
-def token_columns(
+def token_indices(
     tokenizer: Any, prompt: str, spans: Sequence[Span], *, max_length: int | None = None
 ) -> list[tuple[int, ...]]:
     """Find the token indices of each character span.

@@ -102,13 +102,13 @@ def object_maps(
     objects = {span: name for name, span in mentions if span is not None}
     recording = record(pipe, family, [prompt] * len(samples), sampling["height"], sampling["width"], sampling)
     tokens = family.text_length(recording.call)
-    columns = family.columns(pipe, prompt, list(objects), sampling)
-    capture = AttentionCapture(family.points(recording.denoiser), spec=None)
+    columns = family.token_indices(pipe, prompt, list(objects), sampling)
+    capture = AttentionCapture(family.attention_layers(recording.denoiser), spec=None)
     weights = columns_to_weights([columns] * len(samples), tokens)
     steps = sorted(samples[0][0].kept)
     maps_by_step = []
     for step in steps:
-        time = family.fed(samples[0][0].kept[step][0])
+        time = family.model_timestep(samples[0][0].kept[step][0])
         latents = torch.stack([trajectory.kept[step][1][number] for trajectory, number in samples])
         with torch.no_grad(), capture.capture(weights, *family.latent_size(recording.call)) as maps:
             recording(latents, time)

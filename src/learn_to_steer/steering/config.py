@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
-from learn_to_steer.objectives.base import NEVER
+from learn_to_steer.losses.base import NEVER
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -240,8 +240,8 @@ def resolve_config(
 
     1. the profile; for "default", the schedule of the loss;
     2. what every profile needs on this model (``Variant.steering``);
-    3. what was tuned on this model for our own schedule (``Variant.ours``). Published schedules and "official" do
-       not get it, and "equal" keeps its threshold;
+    3. what was tuned on this model for our own schedule (``Variant.tuned_settings``). Published schedules and
+       "official" do not get it, and "equal" keeps its threshold;
     4. explicit settings.
 
     Args:
@@ -253,9 +253,9 @@ def resolve_config(
     Raises:
         UnknownNameError: There is no such profile or setting, or a value is out of range.
     """
-    config = profile(profile_name, variant.rate if variant else None, schedule)
+    config = profile(profile_name, variant.step_size if variant else None, schedule)
     if variant is not None:
-        tuned = dict(variant.ours) if config.profile in ("default", "equal") else {}
+        tuned = dict(variant.tuned_settings) if config.profile in ("default", "equal") else {}
         if config.profile == "equal":
             tuned.pop("threshold", None)
         config = config.changed(**variant.steering).changed(**tuned)

@@ -13,7 +13,7 @@ from torch import Tensor
 from learn_to_steer import prompts as text
 from learn_to_steer.errors import PromptError
 from learn_to_steer.families import Family
-from learn_to_steer.objectives.base import Objective, Pair
+from learn_to_steer.losses.base import Loss, ObjectPair
 from learn_to_steer.prompts import Relation
 
 RelationLike = Relation | str | Sequence[str]
@@ -35,7 +35,7 @@ class Target:
 
     prompt: str
     relations: tuple[Relation, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ObjectPair, ...]
     columns: tuple[tuple[int, ...], ...]
     words: tuple[int, ...] = ()
 
@@ -43,7 +43,7 @@ class Target:
 def read_targets(
     pipe: Any,
     family: Family,
-    objective: Objective,
+    objective: Loss,
     prompt: str | Sequence[str] | None,
     relations: Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None,
     columns: Sequence[Mapping[str, Sequence[int]]] | None,
@@ -81,7 +81,7 @@ def read_targets(
         pairs, groups = _pairs_and_columns(pipe, family, objective, found, object_text, kwargs)
         words: tuple[int, ...] = ()
         if found and isinstance(object_text, str) and objective.spec.columns == "every":
-            (words,) = family.columns(pipe, object_text, [(0, len(object_text))], kwargs)
+            (words,) = family.token_indices(pipe, object_text, [(0, len(object_text))], kwargs)
         targets.append(Target(given, found, pairs, tuple(groups), words))
     return targets
 
@@ -97,7 +97,7 @@ def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "target
     return mask
 
 
-def check_predicates(objective: Objective, relations: Iterable[Relation]) -> None:
+def check_predicates(objective: Loss, relations: Iterable[Relation]) -> None:
     """Raise PromptError for a relation that ``objective`` does not know."""
     known = objective.predicates()
     for relation in relations:
@@ -142,11 +142,11 @@ def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]
 def _pairs_and_columns(
     pipe: Any,
     family: Family,
-    objective: Objective,
+    objective: Loss,
     relations: Sequence[Relation],
     object_text: ObjectText,
     arguments: Mapping[str, Any],
-) -> tuple[tuple[Pair, ...], list[tuple[int, ...]]]:
+) -> tuple[tuple[ObjectPair, ...], list[tuple[int, ...]]]:
     """A prompt's relations as numbers of objects, and every object's text columns."""
     check_predicates(objective, relations)
     mentions: list[tuple[str, tuple[int, int] | None]] = []
@@ -154,12 +154,12 @@ def _pairs_and_columns(
         mentions += [(relation.subject, relation.subject_span), (relation.object, relation.object_span)]
     objects = list(dict.fromkeys(mentions))
     pairs = tuple(
-        Pair(objects.index(mentions[2 * n]), relation.predicate, objects.index(mentions[2 * n + 1]))
+        ObjectPair(objects.index(mentions[2 * n]), relation.predicate, objects.index(mentions[2 * n + 1]))
         for n, relation in enumerate(relations)
     )
     if isinstance(object_text, str):
         spans = [span for _, span in objects if span is not None]
-        return pairs, family.columns(pipe, object_text, spans, arguments)
+        return pairs, family.token_indices(pipe, object_text, spans, arguments)
     for name, _ in objects:
         if name not in object_text:
             raise PromptError(f"columns name no {name!r}; they name {', '.join(object_text)}")

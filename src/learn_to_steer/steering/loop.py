@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.families import Call, Family
+from learn_to_steer.losses.base import Loss, LossOutput, StepInfo
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.objectives.base import Clock, Objective, Verdict
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, word_columns
 from learn_to_steer.steering.report import ImageReport, StepReport
@@ -74,7 +74,7 @@ class DenoisingStep:
     """
 
     call: Call
-    info: Clock
+    info: StepInfo
     scale: float = 1.0
 
 
@@ -118,7 +118,7 @@ class Evaluation:
         gradient: Of each image's loss; zero where the image is satisfied.
     """
 
-    output: Verdict
+    output: LossOutput
     refining: list[bool]
     unsatisfied: list[bool]
     gradient: Float[Tensor, "images *latents"]
@@ -139,7 +139,7 @@ class SteeringLoop:
 
     family: Family
     denoiser: nn.Module
-    objective: Objective
+    objective: Loss
     capture: AttentionCapture
     config: SteeringConfig
     targets: Sequence[Target]
@@ -191,7 +191,7 @@ class SteeringLoop:
         for i, target in enumerate(self.targets):
             if not target.pairs or state.iterations[i] >= self.config.max_iterations:
                 continue
-            report = StepReport(step.info.step, step.info.level)
+            report = StepReport(step.info.step, step.info.noise_level)
             state.reports[i].steps.append(report)
             last_good = latents[i], torch.zeros_like(latents[i])
             images.append(
@@ -225,7 +225,7 @@ class SteeringLoop:
     @contextmanager
     def losses(
         self, step: DenoisingStep, latents: Float[Tensor, "some *latents"], indices: Sequence[int], state: CallState
-    ) -> Iterator[tuple[Verdict, Float[Tensor, "some *latents"]]]:
+    ) -> Iterator[tuple[LossOutput, Float[Tensor, "some *latents"]]]:
         """The loss of the images at ``indices``, and the leaf of its gradient, which is to be taken inside.
 
         Args:
@@ -318,7 +318,7 @@ class SteeringLoop:
         turns = [iteration % len(self.targets[i].pairs) for i in indices]
         return losses.gather(1, torch.tensor(turns, device=losses.device)[:, None])[:, 0]
 
-    def _is_satisfied(self, output: Verdict, losses: Tensor, n: int, index: int, info: Clock) -> bool:
+    def _is_satisfied(self, output: LossOutput, losses: Tensor, n: int, index: int, info: StepInfo) -> bool:
         """The stop rule for the ``n``-th evaluated image, which is number ``index`` of the call."""
         if self.config.loss_targets:
             target = self.config.loss_targets[min(info.step, len(self.config.loss_targets) - 1)]
@@ -332,7 +332,7 @@ class SteeringLoop:
             return 0.0
         return math.prod(relations) if self.config.stop == "all" else min(relations)
 
-    def _needs_refinement(self, output: Verdict, n: int, image: ImageState) -> bool:
+    def _needs_refinement(self, output: LossOutput, n: int, image: ImageState) -> bool:
         """Whether the ``n``-th evaluated image is in refinement and has not reached its target."""
         if image.refinements_left <= 0:
             return False
@@ -341,7 +341,7 @@ class SteeringLoop:
         return allowed and bool(output.probability[n, :relations].min() < image.refine_until)
 
 
-def step_size_at(config: SteeringConfig, info: Clock, scale: float = 1.0) -> float:
+def step_size_at(config: SteeringConfig, info: StepInfo, scale: float = 1.0) -> float:
     """The step size in one denoising step, in latent units per unit of the direction.
 
     Args:
@@ -354,10 +354,10 @@ def step_size_at(config: SteeringConfig, info: Clock, scale: float = 1.0) -> flo
     step_size = config.step_size
     if config.decay != 1.0:
         step_size *= math.sqrt(1 - (1 - config.decay) * info.step / max(info.steps - 1, 1))
-    return step_size * info.level**2 / scale**2 if config.by_variance else step_size
+    return step_size * info.noise_level**2 / scale**2 if config.by_variance else step_size
 
 
-def refinement_at(config: SteeringConfig, info: Clock) -> tuple[int, float]:
+def refinement_at(config: SteeringConfig, info: StepInfo) -> tuple[int, float]:
     """Refinement iterations before one denoising step, and the probability that ends them."""
     rows = [row for row in config.refinement if int(row[0] * info.steps + 0.5) == info.step]
     return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)

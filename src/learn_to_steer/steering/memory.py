@@ -56,7 +56,7 @@ def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> Memor
     kept = _saved(empty, family, one)
     empty.enable_gradient_checkpointing()
     outside = _saved(empty, family, one)
-    blocks = max(len(family.points(empty)), 1)
+    blocks = max(len(family.attention_layers(empty)), 1)
     return MemoryEstimate(weights, kept, outside + kept // blocks)
 
 
@@ -76,7 +76,7 @@ def _saved(denoiser: nn.Module, family: Family, call: Call) -> int:
     moved = _on_meta(call)
     leaf = moved.latents.requires_grad_()
     weights = columns_to_weights([((1,), (2,))], family.text_length(call)).to("meta")
-    capture = AttentionCapture(family.points(denoiser), method="indicator")
+    capture = AttentionCapture(family.attention_layers(denoiser), method="indicator")
     with (
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),

@@ -50,7 +50,7 @@ def search(
     for i, target in enumerate(loop.targets):
         if not target.pairs:
             continue
-        report = StepReport(step.info.step, step.info.level)
+        report = StepReport(step.info.step, step.info.noise_level)
         state.reports[i].steps.append(report)
         one = _ImageSearch(loop, step, i, state, report)
         generator = _generator(latents[i])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
-from learn_to_steer.objectives.base import Clock, Objective
+from learn_to_steer.losses.base import Loss, StepInfo
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
 from learn_to_steer.steering.config import SteeringConfig, with_sampling_defaults
 from learn_to_steer.steering.inputs import RelationLike, Target, read_targets
@@ -41,7 +41,7 @@ class SteeredPipeline:
         config: The settings.
     """
 
-    def __init__(self, pipe: Any, family: Family, objective: Objective, config: SteeringConfig) -> None:
+    def __init__(self, pipe: Any, family: Family, objective: Loss, config: SteeringConfig) -> None:
         self.pipe, self.family, self.objective, self.config = pipe, family, objective, config
 
     def __call__(
@@ -91,7 +91,7 @@ class SteeredPipeline:
         check_pipeline(self.pipe, self.family)
         with disable_compile(self.pipe):
             denoiser = getattr(self.pipe, self.family.denoiser)
-            modules = self.family.points(denoiser), self.family.attention(denoiser)
+            modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.objective.spec)
             loop = SteeringLoop(self.family, denoiser, self.objective, capture, self.config, targets)
             with hooked(self.pipe, loop, state):
@@ -231,7 +231,7 @@ class _Hooks:
         began = time.monotonic()
         conditional = index_batch(call, torch.arange(batch - images, batch), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
-        info = Clock(self.family.noise_level(self.pipe, timestep), state.step, len(self.scheduler.timesteps))
+        info = StepInfo(self.family.noise_level(self.pipe, timestep), state.step, len(self.scheduler.timesteps))
         step = DenoisingStep(conditional, info, state.input_scale)
         before = conditional.latents.float()
         if step.scale != 1.0:
@@ -255,7 +255,7 @@ class _Hooks:
         if self.config.by_step_index:
             steps = len(self.scheduler.timesteps)
             return self.config.start * steps <= self.state.step < self.config.window * steps
-        return self.config.start <= self.family.elapsed(self.pipe, timestep) <= self.config.window
+        return self.config.start <= self.family.progress(self.pipe, timestep) <= self.config.window
 
     def _input_scale(self, call: Call, timestep: Tensor) -> float:
         """What the scheduler multiplied the latents with before feeding them (Euler: 1 / sqrt(sigma^2 + 1))."""

@@ -70,7 +70,7 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     memory = None if quantised else estimate(pipe, family, snapshot)
     call = snapshot.call
     weights = columns_to_weights([((1,), (2,))], family.text_length(call))
-    capture = AttentionCapture(family.points(denoiser), family.attention(denoiser))
+    capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
     cuda = call.latents.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

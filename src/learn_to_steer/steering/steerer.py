@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.classifier import load
 from learn_to_steer.families import Variant, find, variants
 from learn_to_steer.loading import classifier_source, written_variant
-from learn_to_steer.objectives.base import Objective
-from learn_to_steer.objectives.learned import Learned
+from learn_to_steer.losses.base import Loss
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.sampling import loaded_variant
 from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
@@ -33,7 +33,7 @@ class Steerer:
     """
 
     def __init__(
-        self, objective: Objective, config: SteeringConfig | None = None, *, variant: Variant | None = None
+        self, objective: Loss, config: SteeringConfig | None = None, *, variant: Variant | None = None
     ) -> None:
         """Make a steerer of a loss.
 
@@ -66,7 +66,7 @@ class Steerer:
         if variant is not None:
             return cls(Learned(load(classifier_source(variant))), config, variant=variant)
         if isinstance(source, str) and source.strip() and "/" not in source and not Path(source).expanduser().exists():
-            raise catalog.unknown("model or classifier", source, variants())
+            raise registry.unknown("model or classifier", source, variants())
         return cls(Learned(load(source, revision)), config)
 
     def on(self, pipe: Any) -> SteeredPipeline:
@@ -83,10 +83,10 @@ class Steerer:
         with disable_compile(pipe):
             family = find(pipe)
             layout = family.layout(getattr(pipe, family.denoiser))
-            variant = self._variant or loaded_variant(pipe) or family.unnamed(pipe, "")
+            variant = self._variant or loaded_variant(pipe) or family.default_variant(pipe, "")
         self.objective.check(layout)
         config = self._given or resolve_config(self.objective.schedule, variant)
         if config.step_size is None:
-            config = config.changed(step_size=variant.rate)
+            config = config.changed(step_size=variant.step_size)
         check_update(pipe, config)
         return SteeredPipeline(pipe, family, self.objective, config)

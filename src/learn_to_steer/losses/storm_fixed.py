@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import LossAndProbability, LossOutput, ObjectPair, StepInfo, pack_relations
+from learn_to_steer.losses.storm_released import Storm, storm_schedule, weighted_overlap
 from learn_to_steer.maps import AttentionMaps, Layout
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Verdict, pack_relations
-from learn_to_steer.objectives.storm_released import Storm, storm_schedule, weighted_overlap
 
 
 class StormCorrected(Storm):
@@ -22,14 +22,14 @@ class StormCorrected(Storm):
 
     schedule: Mapping[str, Any] = storm_schedule("storm-fixed")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             axis, smaller = attention.SIDES[pair.predicate]
             first, second = (pair.subject, pair.reference) if smaller else (pair.reference, pair.subject)
-            loss = weighted_overlap(objects[sample, first], objects[sample, second], axis, axis, clock.of_fifty)
+            loss = weighted_overlap(objects[sample, first], objects[sample, second], axis, axis, info.step_of_50)
             return loss, 1 - loss
 
         return pack_relations(pairs, loss_of)

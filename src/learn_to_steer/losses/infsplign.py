@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import NEVER, LossAndProbability, LossOutput, ObjectPair, StepInfo, pack_relations
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Verdict, pack_relations
 
 SIDE = 64
 MARGIN = 0.25
@@ -63,22 +63,22 @@ class InfSplign:
     spec = MapSpec(choose=two_coarsest_up)
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "InfSplign")
 
     def predicates(self) -> tuple[str, ...]:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         cells = [layer.shape[-2:].numel() for layer in maps.layers]
         resized = torch.stack([_resized(layer.mean(dim=2)) for layer in maps.layers], dim=2)
         centres = attention.centre_of_mass(resized, 1.0)  # (batch, objects, layers, 2)
         variances = attention.spatial_variance(resized, 1.0)  # (batch, objects, layers)
         coarsest = torch.tensor([number == min(cells) for number in cells], device=resized.device)
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             subject, reference = centres[sample, pair.subject], centres[sample, pair.reference]
             apart = attention.signed_separation(pair.predicate, subject, reference)
             v_s, v_o = variances[sample, pair.subject], variances[sample, pair.reference]

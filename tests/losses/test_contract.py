@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import Loss, ObjectPair, StepInfo
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import Clock, Objective, Pair
 from learn_to_steer.steering import SteeringConfig
 
-HANDCRAFTED = [name for name in catalog.names("objectives") if name != "learned"]
+HANDCRAFTED = [name for name in registry.names("objectives") if name != "learned"]
 DIRECTED = ["for-spatial", "for-logistic", "for-unified", "storm-fixed", "storm-ot", "infsplign", "layout-guidance"]
 BLIND = ["attend-and-excite", "conform", "divide-and-bind", "initno"]
 ANYWHERE = {"for-spatial", "for-logistic"}
@@ -34,8 +34,8 @@ COLUMNS = 8  # start, three words of the prompt, end, padding
 OBJECTS = ((1,), (3,))
 
 
-def build(name: str, layout: Layout = SD) -> Objective:
-    built: Objective = catalog.load("objectives", name).build(layout)
+def build(name: str, layout: Layout = SD) -> Loss:
+    built: Loss = registry.load("objectives", name).build(layout)
     return built
 
 
@@ -45,7 +45,7 @@ def place(size: int, x: float, y: float) -> Tensor:
     return 0.05 * torch.exp(-((at[None] - x) ** 2 + (at[:, None] - y) ** 2) / (2 * 0.15**2))
 
 
-def maps_of(objective: Objective, first: tuple[float, float], second: tuple[float, float]) -> AttentionMaps:
+def maps_of(objective: Loss, first: tuple[float, float], second: tuple[float, float]) -> AttentionMaps:
     """Maps of 64 x 64 latents with one blob an object, as the tap would give them to this objective."""
     spec = objective.spec
     chosen = SD.layers if spec.choose is None else spec.choose(SD.layers, 64, 64)
@@ -84,9 +84,9 @@ PLACES = {
 @pytest.mark.parametrize("predicate", list(PLACES))
 @pytest.mark.parametrize("name", DIRECTED)
 def test_the_right_side_costs_less(name: str, predicate: str) -> None:
-    objective, pairs, clock = build(name), [[Pair(0, predicate, 1)]], Clock(0.9, 5)
-    right = objective(maps_of(objective, *PLACES[predicate]), pairs, clock)
-    wrong = objective(maps_of(objective, *reversed(PLACES[predicate])), pairs, clock)
+    objective, pairs, info = build(name), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)
+    right = objective(maps_of(objective, *PLACES[predicate]), pairs, info)
+    wrong = objective(maps_of(objective, *reversed(PLACES[predicate])), pairs, info)
     assert right.loss.shape == right.probability.shape == (1, 1)
     assert right.loss.item() < wrong.loss.item() - 1e-3
     assert 0 <= wrong.probability.item() <= right.probability.item() <= 1
@@ -102,7 +102,7 @@ def test_descent_parts_two_objects_the_right_way(name: str, predicate: str) -> N
     near_second = tuple(0.5 - 0.2 * (value - 0.5) for value in second)
     maps = maps_of(objective, near_first, near_second)
     leaves = tuple(layer.clone().requires_grad_() for layer in maps.layers)
-    verdict = objective(replace(maps, layers=leaves), [[Pair(0, predicate, 1)]], Clock(0.9, 5))
+    verdict = objective(replace(maps, layers=leaves), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5))
     gradients = torch.autograd.grad(verdict.loss.sum(), leaves)
     column = OBJECTS[0][0] if objective.spec.columns == "every" else 0
     along, smaller = attention.SIDES[predicate]
@@ -121,10 +121,10 @@ def test_descent_parts_two_objects_the_right_way(name: str, predicate: str) -> N
 def test_gradients_are_finite_and_reach_the_maps(name: str) -> None:
     objective = build(name)
     maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    again = objective(maps, [[Pair(0, "left of", 1)]], Clock(0.9, 0))
+    again = objective(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
     leaves = tuple(layer.clone().requires_grad_() for layer in maps.layers)
     moved = replace(maps, layers=leaves, memory=again.memory or (None,))
-    verdict = objective(moved, [[Pair(0, "left of", 1)]], Clock(0.9, 1))
+    verdict = objective(moved, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 1))
     losses = [verdict.loss] if verdict.refinement is None else [verdict.loss, verdict.refinement]
     for loss in losses:
         gradients = torch.autograd.grad(loss.sum(), leaves, retain_graph=True)
@@ -145,11 +145,11 @@ def test_samples_with_fewer_relations_are_padded(name: str) -> None:
         words=None if maps.words is None else maps.words.expand(2, -1),
         memory=(None, None),
     )
-    pairs = [[Pair(0, "left of", 1), Pair(1, "above", 0)], [Pair(0, "left of", 1)]]
-    verdict = objective(both, pairs, Clock(0.9, 5))
+    pairs = [[ObjectPair(0, "left of", 1), ObjectPair(1, "above", 0)], [ObjectPair(0, "left of", 1)]]
+    verdict = objective(both, pairs, StepInfo(0.9, 5))
     assert verdict.loss.shape == verdict.probability.shape == (2, 2)
     assert verdict.loss[1, 1] == 0 and verdict.probability[1, 1] == 1
-    alone = objective(maps, [pairs[1]], Clock(0.9, 5))
+    alone = objective(maps, [pairs[1]], StepInfo(0.9, 5))
     torch.testing.assert_close(verdict.loss[1, :1], alone.loss[0])
 
 
@@ -175,7 +175,7 @@ def test_a_family_it_cannot_work_with_is_refused_by_name(name: str) -> None:
 def test_methods_without_directions_do_not_look_at_the_predicate(name: str) -> None:
     objective = build(name)
     maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    losses = [objective(maps, [[Pair(0, predicate, 1)]], Clock(0.9, 5)).loss for predicate in PLACES]
+    losses = [objective(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)).loss for predicate in PLACES]
     assert all(torch.equal(loss, losses[0]) for loss in losses)
 
 
@@ -186,36 +186,38 @@ def test_every_baseline_is_sorted_by_what_it_can_do() -> None:
 def test_released_storm_pushes_the_subject_left_whatever_is_asked() -> None:
     objective = build("storm-released")
     maps = maps_of(objective, *PLACES["left of"])
-    left, right = (objective(maps, [[Pair(0, predicate, 1)]], Clock(0.9, 5)) for predicate in ("left of", "right of"))
+    left, right = (
+        objective(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)) for predicate in ("left of", "right of")
+    )
     assert torch.equal(left.loss, right.loss)
     assert left.refinable is not None and left.refinable.all()
-    other = objective(maps_of(objective, *PLACES["right of"]), [[Pair(0, "left of", 1)]], Clock(0.9, 5))
+    other = objective(maps_of(objective, *PLACES["right of"]), [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 5))
     assert other.refinable is not None and not other.refinable.any()
 
 
 def test_conform_remembers_the_step_before_and_not_the_pass_before() -> None:
-    objective, pairs = build("conform"), [[Pair(0, "left of", 1)]]
+    objective, pairs = build("conform"), [[ObjectPair(0, "left of", 1)]]
     one, two = maps_of(objective, (0.3, 0.4), (0.6, 0.6)), maps_of(objective, (0.5, 0.5), (0.5, 0.5))
-    first = objective(one, pairs, Clock(0.9, 0))
+    first = objective(one, pairs, StepInfo(0.9, 0))
     assert first.loss.item() == 0
-    again = objective(replace(two, memory=first.memory), pairs, Clock(0.9, 0))
+    again = objective(replace(two, memory=first.memory), pairs, StepInfo(0.9, 0))
     assert again.loss.item() == 0
-    next_step = objective(replace(one, memory=again.memory), pairs, Clock(0.9, 1))
+    next_step = objective(replace(one, memory=again.memory), pairs, StepInfo(0.9, 1))
     assert next_step.loss.item() > 0
-    kept = objective(replace(one, memory=next_step.memory), pairs, Clock(0.9, 1))
+    kept = objective(replace(one, memory=next_step.memory), pairs, StepInfo(0.9, 1))
     assert torch.equal(kept.loss, next_step.loss)
 
 
 def test_initno_compares_with_a_running_mean_of_its_maps() -> None:
-    objective, pairs = build("initno"), [[Pair(0, "left of", 1)]]
+    objective, pairs = build("initno"), [[ObjectPair(0, "left of", 1)]]
     maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    first = objective(maps, pairs, Clock(0.9, 0))
-    still = objective(replace(maps, memory=first.memory), pairs, Clock(0.9, 1))
+    first = objective(maps, pairs, StepInfo(0.9, 0))
+    still = objective(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 1))
     assert first.refinement is not None and still.refinement is not None
     torch.testing.assert_close(still.refinement, first.refinement)
     other = maps_of(objective, (0.6, 0.6), (0.3, 0.4))
-    alone = objective(other, pairs, Clock(0.9, 1))
-    drifted = objective(replace(other, memory=first.memory), pairs, Clock(0.9, 1))
+    alone = objective(other, pairs, StepInfo(0.9, 1))
+    drifted = objective(replace(other, memory=first.memory), pairs, StepInfo(0.9, 1))
     assert drifted.refinement is not None and alone.refinement is not None
     assert drifted.refinement.item() > alone.refinement.item()
     torch.testing.assert_close(drifted.memory[0], 0.9 * first.memory[0] + 0.1 * alone.memory[0])
@@ -227,7 +229,10 @@ def test_attend_and_excite_looks_at_the_worse_object() -> None:
     weaker = tuple(layer.clone() for layer in maps.layers)
     for layer in weaker:
         layer[:, OBJECTS[1][0]] *= 0.2
-    pairs = [[Pair(0, "left of", 1)]]
-    before, after = objective(maps, pairs, Clock(0.9, 0)), objective(replace(maps, layers=weaker), pairs, Clock(0.9, 0))
+    pairs = [[ObjectPair(0, "left of", 1)]]
+    before, after = (
+        objective(maps, pairs, StepInfo(0.9, 0)),
+        objective(replace(maps, layers=weaker), pairs, StepInfo(0.9, 0)),
+    )
     assert after.loss.item() > before.loss.item()
     torch.testing.assert_close(after.probability, 1 - after.loss)

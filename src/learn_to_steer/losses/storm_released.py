@@ -28,10 +28,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import (
+    LossAndProbability,
+    LossOutput,
+    ObjectPair,
+    Scalar,
+    StepInfo,
+    pack_relations,
+    pad_rows,
+)
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations, pad_rows
 
 TINY = 1e-8
 
@@ -50,7 +58,7 @@ class Storm:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "STORM")
 
     def predicates(self) -> tuple[str, ...]:
@@ -76,24 +84,24 @@ class StormReleased(Storm):
 
     schedule: Mapping[str, Any] = storm_schedule("storm-released")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
         centres = attention.centre_of_mass(objects, attention.LAST)
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             axis, _ = attention.SIDES[pair.predicate]
             subject, reference = objects[sample, pair.subject], objects[sample, pair.reference]
-            loss = weighted_overlap(subject, reference, axis, 0, clock.of_fifty)
+            loss = weighted_overlap(subject, reference, axis, 0, info.step_of_50)
             return loss, 1 - loss
 
-        def in_order(sample: int, pair: Pair) -> Tensor:
+        def in_order(sample: int, pair: ObjectPair) -> Tensor:
             axis, _ = attention.SIDES[pair.predicate]
             return centres[sample, pair.subject, axis] < centres[sample, pair.reference, axis]
 
         packed = pack_relations(pairs, loss_of)
         ordered = [[in_order(sample, pair).float() for pair in row] for sample, row in enumerate(pairs)]
-        return Verdict(packed.loss, packed.probability, refinable=pad_rows(ordered, 1.0) > 0)
+        return LossOutput(packed.loss, packed.probability, refinable=pad_rows(ordered, 1.0) > 0)
 
 
 def weighted_overlap(

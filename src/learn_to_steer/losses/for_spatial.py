@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import LossAndProbability, LossOutput, ObjectPair, Scalar, StepInfo, pack_relations
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations
 
 
 class ForSpatial:
@@ -49,11 +49,11 @@ class ForSpatial:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         centres = object_centres(maps, self._unet)
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             subject, reference = centres[sample, pair.subject], centres[sample, pair.reference]
             apart = attention.signed_separation(pair.predicate, subject, reference)
             return self.loss(apart), torch.sigmoid(apart)

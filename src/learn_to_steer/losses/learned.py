@@ -17,8 +17,8 @@ from torch.nn import functional
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import NEUTRAL
+from learn_to_steer.losses.base import LossOutput, ObjectPair, StepInfo
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
-from learn_to_steer.objectives.base import Clock, Pair, Verdict
 
 
 class Learned:
@@ -41,7 +41,7 @@ class Learned:
         self._reduce: Reduce = layout.reduce if layout else "none"
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``; raises MismatchError when the classifier reads other layers."""
+        """See ``Loss.check``; raises MismatchError when the classifier reads other layers."""
         trained_on = self.classifier.layout
         if trained_on is not None:
             trained_on.require(layout)
@@ -50,8 +50,8 @@ class Learned:
         """The classes of the classifier, without the neutral one."""
         return tuple(name for name in self.classifier.config.classes if name != NEUTRAL)
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``; raises PromptError for a predicate that the classifier does not know."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``; raises PromptError for a predicate that the classifier does not know."""
         config = self.classifier.config
         stacked = maps.stack(config.side, self._renormalise, self._reduce)
         flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
@@ -67,11 +67,11 @@ class Learned:
                 )
         target = torch.tensor([config.classes.index(p.predicate) for _, _, p in flat], device=device)
         both = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
-        time = torch.full_like(rows, config.row(clock.level, clock.step, clock.steps))
+        time = torch.full_like(rows, config.row(info.noise_level, info.step, info.steps))
         logits = self.classifier(both, time)
         losses = functional.cross_entropy(logits, target, reduction="none")
         shape = (len(pairs), max(len(sample) for sample in pairs))
         place = (rows, torch.tensor([r for _, r, _ in flat], device=device))
         loss = losses.new_zeros(shape).index_put(place, losses)
         probability = losses.new_ones(shape).index_put(place, (-losses).exp())
-        return Verdict(loss, probability)
+        return LossOutput(loss, probability)

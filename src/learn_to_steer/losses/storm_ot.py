@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import LossAndProbability, LossOutput, ObjectPair, Scalar, StepInfo, pack_relations
+from learn_to_steer.losses.storm_released import Storm, storm_schedule
 from learn_to_steer.maps import AttentionMaps, Layout
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Scalar, Verdict, pack_relations
-from learn_to_steer.objectives.storm_released import Storm, storm_schedule
 
 ENTROPY = 0.05
 ITERATIONS = 50
@@ -38,11 +38,11 @@ class StormOT(Storm):
 
     schedule: Mapping[str, Any] = storm_schedule("storm-ot")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             axis, smaller = attention.SIDES[pair.predicate]
             subject, reference = objects[sample, pair.subject], objects[sample, pair.reference]
             loss = cost_to_side(subject, reference, axis, smaller) + cost_to_side(reference, subject, axis, not smaller)

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, Box
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import LossAndProbability, LossOutput, ObjectPair, StepInfo, pack_relations
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Verdict, pack_relations
 
 # Boxes (x0, y0, x1, y1) as fractions of the image; per predicate that of the subject and that of the reference.
 LEFT, RIGHT = (0.05, 0.2, 0.45, 0.8), (0.55, 0.2, 0.95, 0.8)
@@ -66,17 +66,17 @@ class LayoutGuidance:
     spec = MapSpec(choose=middle_and_first_up)
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "layout guidance")
 
     def predicates(self) -> tuple[str, ...]:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             boxes = zip((pair.subject, pair.reference), BOXES[pair.predicate], strict=True)
             energies = [energy(layer[sample, number], box).mean() for number, box in boxes for layer in maps.layers]
             mean = torch.stack(energies).mean()

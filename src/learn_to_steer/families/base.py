@@ -13,43 +13,52 @@ from learn_to_steer.maps import HookPoint, Layout
 
 @dataclass(frozen=True)
 class Variant:
-    """A named base model: where it is, how it is sampled, and what the authors did with it.
-
-    ``source`` is a hub id, a local path, or ``package:IMPORT_NAME/FOLDER`` for weights in a folder of an installed
-    package.
-    ``trained_steps`` are the loop indices (of ``steps``) whose maps the authors' classifier was trained on.
-    ``levels`` are the noise levels (0-1) at which maps are collected, None for the usual eight. A model of few
-    steps is steered while its latents are pure noise; a picture noised so far teaches nothing, so its classifier learns
-    from cleaner ones and reads the noise as the noisiest of them. ``ours`` are settings of the profiles of our own,
-    default and (but for ``threshold``) equal, that were chosen for this model; published schedules have none of them.
-    ``rate`` is the official profile's step size, in latent units per unit gradient. ``arguments`` are further
-    ones of every pipeline call, ``steering`` settings that differ from the profile's. ``architecture`` is the
-    denoiser's config as far as it differs from its class's own, so that the layout is known without the weights.
-    ``shares`` are parts that the folder lacks, each with the source whose part of that name is used. ``detector`` names
-    one that knows everything this model draws, ``picture_source`` a source of labelled pictures like those it draws:
-    what is used where the user names none.
-    """
+    """A named base model: where its weights are, how it is sampled, and how it is steered by default."""
 
     name: str
+    """Full name, "family:variant"."""
     family: str
+    """Name of the family."""
     source: str
-    side: int
+    """Hub id, local path, or ``package:IMPORT_NAME/FOLDER`` for weights in an installed package."""
+    resolution: int
+    """Default height and width of its images, in pixels."""
     steps: int
+    """Denoising steps."""
     guidance: float
-    rate: float
+    """Guidance scale."""
+    step_size: float
+    """Step size of the official profile, in latent units per unit of gradient (the paper's alpha)."""
     trained_steps: tuple[int, ...] = ()
+    """Denoising steps (of ``steps``) on whose maps the authors trained their classifier."""
     levels: tuple[float, ...] | None = None
-    ours: Mapping[str, Any] = field(default_factory=dict)
+    """Noise levels in (0, 1] at which maps are collected. None: eight, over the noisier part of the schedule.
+
+    A few-step model is steered while its latents are pure noise. An image noised so far teaches nothing, so its
+    classifier learns from lower levels, and reads pure noise as the highest of them.
+    """
+    tuned_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Steering settings tuned on this model, for our own profiles only: "default" and, but for its threshold, "equal"."""
     classifier: str | None = None
+    """Source of the classifier that comes with it."""
     dtype: str = "float32"
+    """Name of the torch dtype in which the weights are held on a GPU."""
     note: str = ""
+    """A remark for ``list models`` and for errors while loading."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    """Its scheduler, where that is not the one of the model folder: "class", and changes of its config."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of every pipeline call."""
     steering: Mapping[str, Any] = field(default_factory=dict)
+    """Steering settings that this model needs in every profile."""
     architecture: Mapping[str, Any] = field(default_factory=dict)
-    shares: Mapping[str, str] = field(default_factory=dict)
+    """The denoiser's config where it differs from the defaults of its class; gives the layout without the weights."""
+    shared_components: Mapping[str, str] = field(default_factory=dict)
+    """Components missing from the folder, each with the source that has it."""
     detector: str | None = None
-    picture_source: str | None = None
+    """Name of a detector that knows everything this model draws; used where the user names none."""
+    image_source: str | None = None
+    """Name of a source of labelled images like those that it draws; used where the user names none."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +84,16 @@ class Family(Protocol):
     schedulers: tuple[str, ...]  # whose step takes the latents it is given; the usual one first
     pipelines: tuple[str, ...]  # classes of diffusers that were tried; docs/pipelines.md
 
-    def knows(self, pipe: Any) -> bool:
+    def matches(self, pipe: Any) -> bool:
         """Whether ``pipe`` is a pipeline of this family."""
 
-    def unnamed(self, pipe: Any, model: str) -> Variant:
+    def default_variant(self, pipe: Any, model: str) -> Variant:
         """The facts of a model without a variant: how its kind is usually sampled."""
 
-    def cell(self, pipe: Any) -> int:
+    def pixel_multiple(self, pipe: Any) -> int:
         """Pixels a side of one place that the denoiser sees; pictures' sides are multiples of it."""
 
-    def points(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
+    def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         """The attention modules that are tapped, in channel order."""
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
@@ -96,12 +105,12 @@ class Family(Protocol):
     def tokenizer(self, pipe: Any) -> Any:
         """The tokenizer whose pieces are the text columns of the maps."""
 
-    def columns(
+    def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
         """The text columns of each span of characters of ``prompt``, as a call with ``arguments`` reads it.
 
-        Raises PromptError for a span that the model does not read (``prompts.token_columns``).
+        Raises PromptError for a span that the model does not read (``prompts.token_indices``).
         """
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
@@ -113,7 +122,7 @@ class Family(Protocol):
     def write(self, call: Call) -> dict[str, Any]:
         """Keyword arguments that repeat ``call``."""
 
-    def fed(self, timestep: Tensor) -> Tensor:
+    def model_timestep(self, timestep: Tensor) -> Tensor:
         """What the network is fed for a timestep of the scheduler."""
 
     def text_length(self, call: Call) -> int:
@@ -125,16 +134,16 @@ class Family(Protocol):
     def noise_level(self, pipe: Any, time: Tensor) -> float:
         """Noise level in [0, 1] of what the network is fed at ``time``: the factor of the noise in it."""
 
-    def elapsed(self, pipe: Any, time: Tensor) -> float:
+    def progress(self, pipe: Any, time: Tensor) -> float:
         """Share of the noise schedule that lies behind ``time``: 0 at the noisiest end, 1 at the cleanest."""
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
         """What the network is fed at the noise levels nearest to ``levels``."""
 
-    def mix(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Closed-form noising of ``clean`` latents to ``time``."""
 
-    def clean_estimate(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         """The clean latents a prediction stands for."""
 
     def encode(self, pipe: Any, pictures: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import NEVER, LossAndProbability, LossOutput, ObjectPair, Scalar, StepInfo, pack_images
+from learn_to_steer.losses.for_spatial import object_centres
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Scalar, Verdict, pack_images
-from learn_to_steer.objectives.for_spatial import object_centres
 
 CONTRAST = 1000.0
 STAGE2_CONTRAST = 100.0
@@ -43,15 +43,15 @@ class ForUnified:
     spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "FOR's unified loss")
 
     def predicates(self) -> tuple[str, ...]:
         """All predicates; diagonals have no spatial term."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         centres = object_centres(maps, unet=True)
         plain = attention.object_maps(maps, factor=1.0, smooth=False)
 
@@ -83,9 +83,9 @@ class ForStage2(ForUnified):
             "refinement": ((0.0, len(self.faulty), NEVER),),
         }
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
-        packed = super().__call__(maps, pairs, clock)
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
+        packed = super().__call__(maps, pairs, info)
         if len(pairs) != 1:
             raise ValueError(f"stage 2 repairs one image at a time, not {len(pairs)}")
         turn = maps.memory[0] or 0
@@ -95,7 +95,7 @@ class ForStage2(ForUnified):
         repair = pack_images(pairs, lambda _: (loss, loss))
         return replace(packed, refinement=repair.loss, memory=(turn + 1,))
 
-    def _repair(self, maps: AttentionMaps, pairs: Sequence[Pair], turn: int) -> Scalar:
+    def _repair(self, maps: AttentionMaps, pairs: Sequence[ObjectPair], turn: int) -> Scalar:
         """The loss that repairs the faulty object number ``turn``."""
         wanted = self.faulty[turn]
         every = {number for pair in pairs for number in (pair.subject, pair.reference)}
@@ -116,7 +116,7 @@ class ForStage2(ForUnified):
         return loss
 
 
-def _spatial(pair: Pair, centres: Float[Tensor, "objects 2"]) -> Scalar:
+def _spatial(pair: ObjectPair, centres: Float[Tensor, "objects 2"]) -> Scalar:
     """FOR's spatial term of a relation."""
     return torch.sigmoid(-attention.signed_separation(pair.predicate, centres[pair.subject], centres[pair.reference]))
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import NEVER, LossAndProbability, LossOutput, ObjectPair, Scalar, StepInfo, pack_images
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Scalar, Verdict, pack_images
 
 TEMPERATURE = 0.5
 Memory = tuple[int, Tensor, Tensor | None]  # a step, the latest maps of that step, the maps of the step before
@@ -42,17 +42,17 @@ class Conform:
     spec = MapSpec(columns="every", choose=attention.layers_nearest_16x16)
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "CONFORM")
 
     def predicates(self) -> tuple[str, ...]:
         """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         current = attention.object_maps(maps, factor=None)
-        memory = tuple(_remember(old, clock.step, new.detach()) for old, new in zip(maps.memory, current, strict=True))
+        memory = tuple(_remember(old, info.step, new.detach()) for old, new in zip(maps.memory, current, strict=True))
 
         def loss_of(sample: int) -> LossAndProbability:
             objects = sorted({number for pair in pairs[sample] for number in (pair.subject, pair.reference)})
@@ -64,7 +64,7 @@ class Conform:
             return loss, (-loss).exp()
 
         packed = pack_images(pairs, loss_of)
-        return Verdict(packed.loss, packed.probability, memory=memory)
+        return LossOutput(packed.loss, packed.probability, memory=memory)
 
 
 def _remember(old: Memory | None, step: int, maps: Tensor) -> Memory:

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from learn_to_steer import catalog
+from learn_to_steer import registry
 from learn_to_steer.loading import skeleton
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.infsplign import two_coarsest_up
+from learn_to_steer.losses.layout_guidance import middle_and_first_up
 from learn_to_steer.maps import Layout, MapLayer
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.infsplign import two_coarsest_up
-from learn_to_steer.objectives.layout_guidance import middle_and_first_up
 
 COARSE = {"down_blocks.2": 2, "up_blocks.1": 3}  # block -> layers, as published for 512 pixels
 UP = {"up_blocks.1": 3, "up_blocks.2": 3}
@@ -31,8 +31,8 @@ def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool)
     assert blocks(two_coarsest_up(layout.layers, 64, 64)) == UP
     assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
     for name in ("attend-and-excite", "divide-and-bind", "initno", "storm-fixed", "storm-ot", "storm-released"):
-        assert catalog.load("objectives", name).build(layout).words_only == words_only
-    assert {point.self_attention for point in family.points(denoiser)} <= set(denoiser.modules())
+        assert registry.load("objectives", name).build(layout).words_only == words_only
+    assert {point.self_attention for point in family.attention_layers(denoiser)} <= set(denoiser.modules())
 
 
 def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
@@ -45,5 +45,5 @@ def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
 def test_flux_has_two_baselines() -> None:
     layout = Layout("flux", (MapLayer("transformer_blocks.0.attn", 24, 0),))
     for name in ("for-spatial", "for-logistic"):
-        objective = catalog.load("objectives", name).build(layout)
+        objective = registry.load("objectives", name).build(layout)
         assert objective.spec.choose is None and objective.spec.columns == "objects"

@@ -24,7 +24,7 @@ Scalar = Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ObjectPair:
     """One relation of a sample: ``objects[subject] predicate objects[reference]``.
 
     Attributes:
@@ -39,7 +39,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Clock:
+class StepInfo:
     """The denoising step in which the maps were captured.
 
     Attributes:
@@ -48,18 +48,18 @@ class Clock:
         steps: Number of denoising steps.
     """
 
-    level: float
+    noise_level: float
     step: int
     steps: int = 50
 
     @property
-    def of_fifty(self) -> float:
+    def step_of_50(self) -> float:
         """The step's index on a schedule of 50 steps, which the papers' constants refer to."""
         return self.step * 50 / self.steps
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LossOutput:
     """What a loss returns. Samples with fewer relations are padded with zero loss and probability one.
 
     Attributes:
@@ -80,7 +80,7 @@ class Verdict:
     memory: tuple[Any, ...] = ()
 
 
-class Objective(Protocol):
+class Loss(Protocol):
     """A loss on attention maps.
 
     Attributes:
@@ -106,13 +106,13 @@ class Objective(Protocol):
     def predicates(self) -> tuple[str, ...]:
         """The predicates that the loss supports."""
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """Compute loss and probability of every relation.
 
         Args:
             maps: Attention maps as ``spec`` asks for them.
             pairs: The relations of every sample.
-            clock: The denoising step.
+            info: The denoising step.
 
         Returns:
             Loss and probability, each of shape (batch, relations).
@@ -122,7 +122,9 @@ class Objective(Protocol):
 LossAndProbability = tuple[Scalar, Scalar]
 
 
-def pack_relations(pairs: Sequence[Sequence[Pair]], loss_of: Callable[[int, Pair], LossAndProbability]) -> Verdict:
+def pack_relations(
+    pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int, ObjectPair], LossAndProbability]
+) -> LossOutput:
     """Evaluate a loss that is defined for a single relation.
 
     Args:
@@ -135,7 +137,7 @@ def pack_relations(pairs: Sequence[Sequence[Pair]], loss_of: Callable[[int, Pair
     return _pack([[loss_of(sample, pair) for pair in row] for sample, row in enumerate(pairs)])
 
 
-def pack_images(pairs: Sequence[Sequence[Pair]], loss_of: Callable[[int], LossAndProbability]) -> Verdict:
+def pack_images(pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int], LossAndProbability]) -> LossOutput:
     """Evaluate a loss that is defined for a whole image; all relations of a sample get the same values.
 
     Args:
@@ -164,6 +166,6 @@ def pad_rows(rows: Sequence[Sequence[Scalar]], filler: float) -> Float[Tensor, "
     return torch.stack([torch.stack([*row, *[padding] * (longest - len(row))]) for row in rows])
 
 
-def _pack(rows: Sequence[Sequence[LossAndProbability]]) -> Verdict:
+def _pack(rows: Sequence[Sequence[LossAndProbability]]) -> LossOutput:
     loss = pad_rows([[loss for loss, _ in row] for row in rows], 0.0)
-    return Verdict(loss, pad_rows([[share.detach().clamp(0, 1) for _, share in row] for row in rows], 1.0))
+    return LossOutput(loss, pad_rows([[share.detach().clamp(0, 1) for _, share in row] for row in rows], 1.0))

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import LossOutput, ObjectPair, Scalar, StepInfo, pack_images
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import Clock, Pair, Scalar, Verdict, pack_images
 
 CONFLICT_SCALE = 1.5  # so that conflict 0.3, like response 0.2, is a probability of 0.8
 NEGLECTED = 0.5  # response above which the search leaves out the conflict term
@@ -53,15 +53,15 @@ class InitNO:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "InitNO")
 
     def predicates(self) -> tuple[str, ...]:
         """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         current = attention.object_maps(maps, words_only=self.words_only)
         self_attention = torch.stack(maps.self_attention).mean(dim=0)  # (batch, queries, height, width)
         averages = [_average(old, new.detach()) for old, new in zip(maps.memory, current, strict=True)]
@@ -87,7 +87,7 @@ class InitNO:
 
         probabilities = [torch.minimum(1 - r, 1 - c / CONFLICT_SCALE) for r, c, _, _ in terms]
         packed = pack_images(pairs, lambda sample: (terms[sample][0], probabilities[sample]))
-        return Verdict(
+        return LossOutput(
             packed.loss,
             packed.probability,
             refinement=packed_loss([r + c + SMALL_WEIGHT * (k + a) for r, c, k, a in terms]),

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import NEVER, LossAndProbability, LossOutput, ObjectPair, StepInfo, pack_relations
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import NEVER, Clock, LossAndProbability, Pair, Verdict, pack_relations
 
 
 def published_schedule(name: str, **changes: Any) -> Mapping[str, Any]:
@@ -66,18 +66,18 @@ class AttendAndExcite:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "Attend-and-Excite")
 
     def predicates(self) -> tuple[str, ...]:
         """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         peaks = attention.object_maps(maps, words_only=self.words_only).amax((-2, -1))
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             lower = torch.minimum(peaks[sample, pair.subject], peaks[sample, pair.reference])
             return (1 - lower).clamp_min(0), lower
 

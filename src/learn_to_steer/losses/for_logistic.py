@@ -12,11 +12,11 @@ from typing import Any
 
 from torch.nn import functional
 
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import Scalar
+from learn_to_steer.losses.for_spatial import ForSpatial
 from learn_to_steer.maps import Layout
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import Scalar
-from learn_to_steer.objectives.for_spatial import ForSpatial
 
 
 class ForLogistic(ForSpatial):

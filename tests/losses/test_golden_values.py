@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.base import ObjectPair, StepInfo
+from learn_to_steer.losses.conform import nt_xent
+from learn_to_steer.losses.divide_and_bind import total_variation
+from learn_to_steer.losses.for_logistic import ForLogistic
+from learn_to_steer.losses.for_spatial import ForSpatial
+from learn_to_steer.losses.for_unified import ForStage2, ForUnified, missing, overlap
+from learn_to_steer.losses.infsplign import spatial
+from learn_to_steer.losses.initno import clean, conflict, otsu, response
+from learn_to_steer.losses.layout_guidance import energy
+from learn_to_steer.losses.storm_ot import ENTROPY, transport
+from learn_to_steer.losses.storm_released import side_weight, weighted_overlap
 from learn_to_steer.maps import AttentionMaps
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.base import Clock, Pair
-from learn_to_steer.objectives.conform import nt_xent
-from learn_to_steer.objectives.divide_and_bind import total_variation
-from learn_to_steer.objectives.for_logistic import ForLogistic
-from learn_to_steer.objectives.for_spatial import ForSpatial
-from learn_to_steer.objectives.for_unified import ForStage2, ForUnified, missing, overlap
-from learn_to_steer.objectives.infsplign import spatial
-from learn_to_steer.objectives.initno import clean, conflict, otsu, response
-from learn_to_steer.objectives.layout_guidance import energy
-from learn_to_steer.objectives.storm_ot import ENTROPY, transport
-from learn_to_steer.objectives.storm_released import side_weight, weighted_overlap
 
 
 def blob(x: float, y: float) -> Tensor:
@@ -53,11 +53,11 @@ def test_centres_and_spread() -> None:
     [("left of", 0.00136237), ("right of", 0.99863763), ("above", 0.5), ("below", 0.5)],
 )
 def test_for_spatial_and_for_logistic(predicate: str, golden: float) -> None:
-    maps, pairs = AttentionMaps((torch.stack([A, B])[None, :, None],)), [[Pair(0, predicate, 1)]]
-    verdict = ForSpatial(unet=False)(maps, pairs, Clock(1.0, 0))
+    maps, pairs = AttentionMaps((torch.stack([A, B])[None, :, None],)), [[ObjectPair(0, predicate, 1)]]
+    verdict = ForSpatial(unet=False)(maps, pairs, StepInfo(1.0, 0))
     near(verdict.loss[0, 0], golden)
     near(verdict.probability[0, 0], 1 - golden)
-    logistic = ForLogistic(unet=False)(maps, pairs, Clock(1.0, 0))
+    logistic = ForLogistic(unet=False)(maps, pairs, StepInfo(1.0, 0))
     torch.testing.assert_close((-logistic.loss).exp(), verdict.probability)
     torch.testing.assert_close(logistic.probability, verdict.probability)
 
@@ -66,7 +66,7 @@ def test_for_logistic_still_pushes_where_the_sigmoid_is_flat() -> None:
     slopes = {}
     for kind in (ForSpatial, ForLogistic):
         leaf = torch.stack([blob(14, 8), blob(1, 8)])[None, :, None].requires_grad_()
-        loss = kind(unet=False)(AttentionMaps((leaf,)), [[Pair(0, "left of", 1)]], Clock(1.0, 0)).loss.sum()
+        loss = kind(unet=False)(AttentionMaps((leaf,)), [[ObjectPair(0, "left of", 1)]], StepInfo(1.0, 0)).loss.sum()
         slopes[kind] = torch.autograd.grad(loss, leaf)[0].norm()
     assert slopes[ForLogistic] > 1000 * slopes[ForSpatial]
 
@@ -172,15 +172,15 @@ def test_stage_2_sets_a_missing_object_apart_and_the_next_from_it() -> None:
     shown = torch.stack([empty, A, A, B, empty])
     words = torch.tensor([[False, True, True, True, False]])
     maps = AttentionMaps((shown[None, :, None],), torch.eye(5)[None, 1:4], words, memory=(None,))
-    pairs = [[Pair(0, "left of", 1), Pair(1, "left of", 2)]]
+    pairs = [[ObjectPair(0, "left of", 1), ObjectPair(1, "left of", 2)]]
     objective = ForStage2([1, 2])
-    first = objective(maps, pairs, Clock(0.9, 0))
-    second = objective(replace(maps, memory=first.memory), pairs, Clock(0.9, 0))
-    done = objective(replace(maps, memory=second.memory), pairs, Clock(0.9, 0))
+    first = objective(maps, pairs, StepInfo(0.9, 0))
+    second = objective(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 0))
+    done = objective(replace(maps, memory=second.memory), pairs, StepInfo(0.9, 0))
     assert (first.memory, second.memory, done.refinement) == ((1,), (2,), None)
     assert first.refinement is not None and second.refinement is not None
     plain = attention.object_maps(maps, factor=1.0, smooth=False)[0]
-    spatial_terms = ForSpatial(unet=True)(maps, pairs, Clock(0.9, 0)).loss[0]
+    spatial_terms = ForSpatial(unet=True)(maps, pairs, StepInfo(0.9, 0)).loss[0]
     # Nothing sets 1 apart from 0, and they have no order; the terms of both its relations are added.
     near(spatial_terms[0], 0.5)
     near(first.refinement[0, 0], float(1 + overlap(plain[0], plain[0]) + spatial_terms.sum()), 1e-4)
@@ -191,4 +191,4 @@ def test_stage_2_sets_a_missing_object_apart_and_the_next_from_it() -> None:
     expected = 1 - apart + overlap(plain[2], plain[0]) + overlap(plain[2], plain[1]) + spatial_terms[1]
     near(second.refinement[0, 0], float(expected))
     assert float(overlap(plain[2], plain[0])) < 0.3 and second.refinement[0, 0] < first.refinement[0, 0]
-    torch.testing.assert_close(done.loss, ForUnified()(maps, pairs, Clock(0.9, 0)).loss)
+    torch.testing.assert_close(done.loss, ForUnified()(maps, pairs, StepInfo(0.9, 0)).loss)

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learn_to_steer.geometry import BASIC, DIAGONAL
+from learn_to_steer.losses import _attention_maps as attention
+from learn_to_steer.losses.attend_and_excite import published_schedule
+from learn_to_steer.losses.base import LossAndProbability, LossOutput, ObjectPair, StepInfo, pack_relations
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
-from learn_to_steer.objectives import _attention_maps as attention
-from learn_to_steer.objectives.attend_and_excite import published_schedule
-from learn_to_steer.objectives.base import Clock, LossAndProbability, Pair, Verdict, pack_relations
 
 
 class DivideAndBind:
@@ -45,18 +45,18 @@ class DivideAndBind:
         self.words_only = words_only
 
     def check(self, layout: Layout) -> None:
-        """See ``Objective.check``."""
+        """See ``Loss.check``."""
         attention.require_unet(layout, "Divide-and-Bind")
 
     def predicates(self) -> tuple[str, ...]:
         """All predicates, since none makes a difference."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[Pair]], clock: Clock) -> Verdict:
-        """See ``Objective.__call__``."""
+    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``."""
         variation = total_variation(attention.object_maps(maps, words_only=self.words_only))
 
-        def loss_of(sample: int, pair: Pair) -> LossAndProbability:
+        def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
             smaller = torch.minimum(variation[sample, pair.subject], variation[sample, pair.reference])
             return -smaller, smaller
 
