@@ -109,7 +109,7 @@ class ModelConfig(PipelineConfig):
         _steering(
             "--loss",
             "--objective",
-            help="Loss that steers: 'learned', a published one (see: list objectives), or 'none' for the plain model.",
+            help="Loss that steers: 'learned', a published one (see: list losses), or 'none' for the plain model.",
             metavar="NAME",
         ),
     ] = "learned"

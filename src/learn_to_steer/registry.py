@@ -58,7 +58,7 @@ class Kind:
 KINDS = {
     "families": Kind("family", "learn_to_steer.families", ("FAMILY",)),
     "variants": Kind("model", "learn_to_steer.variants", ("VARIANTS",)),
-    "objectives": Kind("objective", "learn_to_steer.losses", ("build",)),
+    "losses": Kind("loss", "learn_to_steer.losses", ("build",)),
     "benchmarks": Kind("benchmark", "learn_to_steer.benchmarks", ("NAMES", "prompts")),
     "detectors": Kind("detector", "learn_to_steer.detectors", ("load", "vocabulary")),
     "sources": Kind("source", "learn_to_steer.sources", ("NOTE", "images")),

@@ -9,7 +9,7 @@ import pytest
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.scoring import Scorer, default_detector, load_scorer, run_self_test
 from learn_to_steer.geometry import Detection
-from learn_to_steer_emoji.self_test import known
+from learn_to_steer_emoji.self_test import self_test_images
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,9 @@ def scorer() -> Scorer:
 
 
 def test_the_packaged_detectors_pass(scorer):
-    assert scorer.self_test_images is known
-    assert {one.name for _, expected in known() for one in expected} <= set(scorer.vocabulary)
-    assert load_scorer("emoji-templates").self_test_images is known
+    assert scorer.self_test_images is self_test_images
+    assert {one.name for _, expected in self_test_images() for one in expected} <= set(scorer.vocabulary)
+    assert load_scorer("emoji-templates").self_test_images is self_test_images
 
 
 @pytest.mark.parametrize(

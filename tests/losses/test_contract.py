@@ -15,7 +15,7 @@ from learn_to_steer.losses.base import Loss, ObjectPair, StepInfo
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer
 from learn_to_steer.steering import SteeringConfig
 
-HANDCRAFTED = [name for name in registry.names("objectives") if name != "learned"]
+HANDCRAFTED = [name for name in registry.names("losses") if name != "learned"]
 DIRECTED = ["for-spatial", "for-logistic", "for-unified", "storm-fixed", "storm-ot", "infsplign", "layout-guidance"]
 BLIND = ["attend-and-excite", "conform", "divide-and-bind", "initno"]
 ANYWHERE = {"for-spatial", "for-logistic"}
@@ -35,7 +35,7 @@ OBJECTS = ((1,), (3,))
 
 
 def build(name: str, layout: Layout = SD) -> Loss:
-    built: Loss = registry.load("objectives", name).build(layout)
+    built: Loss = registry.load("losses", name).build(layout)
     return built
 
 

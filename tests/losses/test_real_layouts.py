@@ -31,7 +31,7 @@ def test_stable_diffusion_at_512_pixels(model: str, maps: int, words_only: bool)
     assert blocks(two_coarsest_up(layout.layers, 64, 64)) == UP
     assert blocks(middle_and_first_up(layout.layers, 64, 64)) == MIDDLE
     for name in ("attend-and-excite", "divide-and-bind", "initno", "storm-fixed", "storm-ot", "storm-released"):
-        assert registry.load("objectives", name).build(layout).words_only == words_only
+        assert registry.load("losses", name).build(layout).words_only == words_only
     assert {point.self_attention for point in family.attention_layers(denoiser)} <= set(denoiser.modules())
 
 
@@ -45,5 +45,5 @@ def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
 def test_flux_has_two_baselines() -> None:
     layout = Layout("flux", (MapLayer("transformer_blocks.0.attn", 24, 0),))
     for name in ("for-spatial", "for-logistic"):
-        objective = registry.load("objectives", name).build(layout)
+        objective = registry.load("losses", name).build(layout)
         assert objective.spec.choose is None and objective.spec.columns == "objects"

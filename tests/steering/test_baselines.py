@@ -19,13 +19,13 @@ from learn_to_steer.steering import Steerer, SteeringConfig, profile
 from learn_to_steer.steering.loop import refinement_at, step_size_at
 
 PROMPT = "a dog to the left of a cat"
-HANDCRAFTED = [name for name in registry.names("objectives") if name != "learned"]
+HANDCRAFTED = [name for name in registry.names("losses") if name != "learned"]
 LIGHT = {"refinement": ((0.0, 2, 0.99),), "search": None}  # the published ones may take a hundred passes
 
 
 def built(name: str, pipe: Any) -> Any:
     family = find(pipe)
-    return registry.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
+    return registry.load("losses", name).build(family.layout(getattr(pipe, family.denoiser)))
 
 
 def steered(name: str, pipe: Any, **settings: Any) -> Any:

@@ -80,7 +80,7 @@ def test_sd_official_loop(sd, checkpointing):
     if checkpointing:
         unet.enable_gradient_checkpointing()
     call = Call(tensors["latents"], tensors["timestep"][0], {"encoder_hidden_states": tensors["text"]})
-    info = StepInfo(level=0.9, step=facts["step_index"])
+    info = StepInfo(noise_level=0.9, step=facts["step_index"])
     step, state = DenoisingStep(call, info), _state()
     after = _sd_loop(unet, facts, facts["updates"]).steer(step, tensors["latents"], state)
     _close(after, tensors["latents_after"])
@@ -138,7 +138,7 @@ def test_flux_official_loop(flux):
     target = Target("", (Relation("dog", "above", "cat"),), (ObjectPair(0, "above", 1),), columns)
     capture = AttentionCapture(FLUX.attention_layers(transformer), FLUX.attention(transformer), objective.spec)
     loop = SteeringLoop(FLUX, transformer, objective, capture, config, [target])
-    step = DenoisingStep(call, StepInfo(level=0.9, step=facts["step_index"]))
+    step = DenoisingStep(call, StepInfo(noise_level=0.9, step=facts["step_index"]))
     evaluation = _evaluate(loop, step, tensors["latents"])
     _close(evaluation.output.loss[0], tensors["losses"][:1])
     _close(evaluation.gradient, tensors["grad"])

@@ -14,7 +14,7 @@ from learn_to_steer.detectors import Query
 from learn_to_steer.geometry import Detection
 from learn_to_steer.storage import sha256
 from learn_to_steer_emoji.centre_point import STRIDE, DetectorNet, decode, detector_folder, load_net
-from learn_to_steer_emoji.self_test import known as known
+from learn_to_steer_emoji.self_test import self_test_images as self_test_images
 from learn_to_steer_emoji.sprites import canonical_names
 
 BATCH = 64

@@ -14,7 +14,7 @@ SCENES = (
 )
 
 
-def known() -> list[tuple[Image.Image, list[Detection]]]:
+def self_test_images() -> list[tuple[Image.Image, list[Detection]]]:
     """Clean scenes of two objects each, 128 pixels square.
 
     Returns:

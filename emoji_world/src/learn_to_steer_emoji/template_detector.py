@@ -15,7 +15,7 @@ from learn_to_steer.detectors import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection
 from learn_to_steer_emoji import template_matching
-from learn_to_steer_emoji.self_test import known as known
+from learn_to_steer_emoji.self_test import self_test_images as self_test_images
 from learn_to_steer_emoji.sprites import canonical_names
 
 

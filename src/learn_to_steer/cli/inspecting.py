@@ -74,16 +74,17 @@ def list_names(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, benchmarks, objectives, profiles, detectors, sources, inversions, embedders or schedulers.",
+            help="models, benchmarks, losses, profiles, detectors, sources, inversions, embedders or schedulers.",
             show_default=False,
         ),
     ],
 ) -> None:
-    """List the names of one kind: models, benchmarks, objectives, ..."""
+    """List the names of one kind: models, benchmarks, losses, ..."""
     kinds: dict[str, Callable[[], list[str]]] = {
         "models": _models,
         "benchmarks": _benchmarks,
-        "objectives": lambda: ["none", *registry.names("objectives")],
+        "losses": _losses,
+        "objectives": _losses,  # the former name
         "detectors": lambda: registry.names("detectors"),
         "sources": lambda: registry.names("sources"),
         "inversions": lambda: registry.names("inversion"),
@@ -94,6 +95,10 @@ def list_names(
     if registry.normal(kind) not in kinds:
         raise registry.unknown("list", kind, kinds)
     print("\n".join(kinds[registry.normal(kind)]()))
+
+
+def _losses() -> list[str]:
+    return ["none", *registry.names("losses")]
 
 
 def _models() -> list[str]:

@@ -5,7 +5,7 @@ A detector is one file of this folder, or a module that an installed package reg
 - ``load(device, source=None) -> Detector``: the detector with its usual weights, or with those of ``source``, a folder
   or hub id;
 - ``vocabulary()``: every word that it answers to -> the class it reports; None when it answers to any word;
-- optionally ``known()``: images with what is in them, which it must find before it scores anything.
+- optionally ``self_test_images()``: images with what is in them, which it must find before it scores anything.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def open_model(config: ModelConfig) -> Model:
         UnsupportedError: A scheduler with which steering has no effect, a loss that this family cannot have, a size
             that the model cannot draw, or too little memory.
     """
-    choices = [UNSTEERED, *registry.names("objectives")]
+    choices = [UNSTEERED, *registry.names("losses")]
     name = registry.normal(config.objective)
     if name not in choices:
         raise registry.unknown("objective", config.objective, choices)
@@ -132,7 +132,7 @@ def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> L
     if config.classifier is not None:
         raise MismatchError(f"the objective {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
     family = find(pipe)
-    built: Loss = registry.load("objectives", name).build(family.layout(getattr(pipe, family.denoiser)))
+    built: Loss = registry.load("losses", name).build(family.layout(getattr(pipe, family.denoiser)))
     return built
 
 

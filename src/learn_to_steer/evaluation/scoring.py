@@ -127,7 +127,7 @@ def load_scorer(name: str, device: str = "cpu") -> Scorer:
     """
     kind, _, source = name.partition(":")
     module = registry.load("detectors", kind)
-    scorer = Scorer(module.load(device, source or None), module.vocabulary(), getattr(module, "known", None))
+    scorer = Scorer(module.load(device, source or None), module.vocabulary(), getattr(module, "self_test_images", None))
     run_self_test(scorer)
     return scorer
 

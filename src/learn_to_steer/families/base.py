@@ -38,7 +38,7 @@ class Variant:
     classifier learns from lower levels, and reads pure noise as the highest of them.
     """
     tuned_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Steering settings tuned on this model, for our own profiles only: "default" and, but for its threshold, "equal"."""
+    """Steering settings tuned on this model, for our own profiles: "default" and, but for the threshold, "equal"."""
     classifier: str | None = None
     """Source of the classifier that comes with it."""
     dtype: str = "float32"
