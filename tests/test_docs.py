@@ -98,7 +98,7 @@ def commands() -> list[Any]:
 
 def test_there_are_snippets() -> None:
     assert PYTHON_PAGES
-    assert {block.language for block in BLOCKS} <= {"python", "sh", "bash", "json", "yaml", "text"}
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "bash", "json", "yaml", "toml", "text"}
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)

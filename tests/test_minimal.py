@@ -38,7 +38,7 @@ def test_it_is_equal_to_the_product() -> None:
     assert torch.equal(out.images, latents)
     assert report.passes == made > 0 and report.checks > 0  # so the stop rule is compared too
     config = model.steered.config
-    assert (config.window, config.passes, config.rate, config.threshold) == (
+    assert (config.window, config.iterations, config.step_size, config.threshold) == (
         minimal.WINDOW,
         minimal.ITERATIONS,
         minimal.STEP_SIZE,

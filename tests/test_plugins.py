@@ -92,10 +92,10 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> bool:
 
 def test_a_loss_and_a_benchmark_of_another_package_are_used(install, tmp_path):
     site = install("pets-and-halves", GOOD)
-    assert "halved" in run(site, "list", "objectives").stdout.splitlines()
+    assert "halved" in run(site, "list", "losses").stdout.splitlines()
     assert "pets" in run(site, "list", "benchmarks").stdout.splitlines()
     options = ["--model", "sd:emoji", "--steps", "2", "--images", "1", "--out", "out"]
-    done = run(site, "evaluate", "--benchmark", "pets", "--objective", "halved", *options)
+    done = run(site, "evaluate", "--benchmark", "pets", "--loss", "halved", *options)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == [
@@ -116,7 +116,7 @@ def test_a_broken_plug_in_is_named_and_the_others_work(install):
     assert run(site, "export-prompts", "--benchmark", "ood", "--out", "prompts").returncode == 0
     options = ["--benchmark", "ood", "--model", "sd:emoji", "--limit", "1", "--out", "out"]
     loss = run(site, "evaluate", "--objective", "torn", *options)
-    assert refused(loss, "objective 'torn'", "left-behind 2.1", "a_library_that_is_not_there")
+    assert refused(loss, "loss 'torn'", "left-behind 2.1", "a_library_that_is_not_there")
 
 
 def test_a_name_that_two_packages_have_is_refused_and_the_others_work(install):
@@ -126,5 +126,5 @@ def test_a_name_that_two_packages_have_is_refused_and_the_others_work(install):
     assert refused(run(site, *export, "ood"), "benchmark is called 'ood'", "'mine' of first 2.1", "of learn-to-steer")
     assert refused(run(site, *export, "rabbits"), "'mine' of first 2.1", "'second' of second 2.1")
     assert run(site, *export, "geneval-position").returncode == 0
-    clash = python(site, "from learn_to_steer import registry; registry.load('objectives', 'for-spatial')")
-    assert "PluginError: more than one objective is called 'for-spatial' (learn-to-steer and first 2.1)" in clash.stderr
+    clash = python(site, "from learn_to_steer import registry; registry.load('losses', 'for-spatial')")
+    assert "PluginError: more than one loss is called 'for-spatial' (learn-to-steer and first 2.1)" in clash.stderr

@@ -16,15 +16,15 @@ from PIL import Image
 
 from learn_to_steer import Steerer, SteeringConfig, load_pipeline, loading
 from learn_to_steer.errors import DataError, UnknownNameError
-from learn_to_steer.steering.config import with_sampling_defaults
+from learn_to_steer.families import resolve
+from learn_to_steer.steering.inputs import with_sampling_defaults
 
 README = Path(__file__).parents[1] / "README.md"
 PROMPT = "a dog to the right of a teddy bear"
 
 
 def test_the_readme_runs_as_typed(tmp_path: Path) -> None:
-    section = README.read_text(encoding="utf-8").split("## Use it", 1)[1]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
     done = subprocess.run([sys.executable, "-c", code[1]], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_settings_are_those_of_the_command_line(pipe, tmp_path: Path) -> None:
 
 
 def test_a_classifier_alone_gets_the_settings_of_the_model_it_is_put_on(pipe, tiny_sd, random_classifier) -> None:
-    folder = loading.package_folder("package:sd-emoji-classifier")
+    folder = loading.classifier_source(resolve("sd:emoji"))
     alone = Steerer.from_pretrained(folder)
     assert alone.on(pipe).config == Steerer.from_pretrained("sd:emoji").on(pipe).config
     assert alone.on(pipe).config.threshold == 0.8

@@ -30,12 +30,17 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["--model", "sd:emoji", "--prompts", "1", "--batch", "1", "--out", "out.json"]],
         ["out.json"],
     ),
+    "bench_full_size.py": (
+        [["--model", "sd:1.4", "--side", "64", "--passes", "1"]],
+        ["docs/results/full_size.json"],
+    ),
     "build_wordnet.py": ([["wordnet"]], ["src/learn_to_steer/sources/wordnet.json"]),
     "compare_checkouts.py": (
         [["--old", str(ROOT), "--new", str(ROOT), "--model", QUICK, "--count", "1", "--case", "seen", "--out", "out"]],
         ["out/flux-emoji-schnell/seen/new/result/report.json"],
     ),
     "compass_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
+    "count_files.py": ([[]], []),
     "emoji_results.py": (
         [["--model", QUICK, "--only", "seen-steered", *ONE]],
         ["docs/results/flux-emoji-schnell.json"],
@@ -56,10 +61,18 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["docs/results/tuning/flux-emoji-schnell.json"],
     ),
 }
-# Builds a network of the real size: seconds on a large machine, a minute on a small one.
-SLOW = {
-    "bench_full_size.py": ([["--model", "sd:1.4", "--side", "64", "--passes", "1"]], ["docs/results/full_size.json"])
-}
+# More than a few seconds each.
+SLOW = (
+    "ablations.py",
+    "bench_authors_way.py",
+    "bench_full_size.py",
+    "compass_like.py",
+    "compare_checkouts.py",
+    "figures.py",
+    "passes_curve.py",
+    "rrnet_like.py",
+    "train_loras.py",
+)
 # Labels rows that paper_tables.py has drawn.
 AFTER_TABLES = "labelled_rows.py"
 
@@ -102,22 +115,19 @@ def check(place: Path, script: str, commands: list[list[str]], files: list[str])
 
 
 def test_every_script_is_run() -> None:
-    assert scripts() == {*COMMANDS, *SLOW, AFTER_TABLES}
+    assert scripts() == {*COMMANDS, AFTER_TABLES}
 
 
-@pytest.mark.parametrize("script", COMMANDS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in COMMANDS]
+)
 def test_one_row(place: Path, script: str) -> None:
     check(place, script, *COMMANDS[script])
 
 
+@pytest.mark.slow
 def test_a_row_to_label(place: Path) -> None:
     run(place, "paper_tables.py", ["--table", "10", "--model", QUICK, "--row", "geneval-position-learned", *ONE])
     rows = sorted(path.stem for path in (place / "docs" / "results" / "tables").rglob("*.jsonl"))
     run(place, AFTER_TABLES, ["--model", QUICK, "--row", rows[0]])
     assert list((place / "docs" / "results" / "labelled").rglob("*.webp"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", SLOW)
-def test_one_slow_row(place: Path, script: str) -> None:
-    check(place, script, *SLOW[script])

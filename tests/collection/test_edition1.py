@@ -17,7 +17,7 @@ from learn_to_steer.training import TrainConfig, train
 from learn_to_steer.training.metrics import predict_logits
 
 FILES = Path(__file__).parents[1] / "fixtures" / "edition1"
-COLLECT = CollectConfig("tiny", limit=6, side=64, levels=(0.9,), quality=1e9, map_side=4, reduce="mean")
+COLLECT = CollectConfig("tiny", "emoji", limit=6, side=64, levels=(0.9,), quality=1e9, map_side=4, reduce="mean")
 TRAIN = TrainConfig(
     epochs=2, width=4, layers=1, heads=1, hidden=4, head_layers=1, head_heads=1, head_hidden=4
 )  # as in make_files.py

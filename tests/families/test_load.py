@@ -41,8 +41,8 @@ def test_parts_that_another_folder_owns(tiny_flux, tmp_path, monkeypatch):
     shutil.copytree(owner, folder)
     for part in ("vae", "tokenizer", "text_encoder_2"):
         shutil.rmtree(folder / part)
-    shares = dict.fromkeys(("vae", "tokenizer", "text_encoder_2"), str(owner))
-    variant = Variant("flux:tiny", "flux", str(folder), 64, 4, 3.5, 5.0, shares=shares)
+    shared = dict.fromkeys(("vae", "tokenizer", "text_encoder_2"), str(owner))
+    variant = Variant("flux:tiny", "flux", str(folder), 64, 4, 3.5, 5.0, shared_components=shared)
     monkeypatch.setattr(flux, "VARIANTS", (variant,))
     pipe = load_pipeline("flux:tiny", placement=Placement(dtype="bfloat16"))
     assert {p.dtype for part in (pipe.vae, pipe.text_encoder_2) for p in part.parameters()} == {torch.bfloat16}

@@ -44,8 +44,8 @@ def test_a_folder_without_a_known_denoiser_is_refused(tmp_path) -> None:
         skeleton(str(tmp_path))
 
 
-@pytest.mark.parametrize(("model", "rate"), [("sd:1.4", 7.5), ("sd:2.1", 5.0)])
-def test_a_folder_is_recognised_as_the_authors_model_of_its_kind(model: str, rate: float) -> None:
+@pytest.mark.parametrize(("model", "step_size"), [("sd:1.4", 7.5), ("sd:2.1", 5.0)])
+def test_a_folder_is_recognised_as_the_authors_model_of_its_kind(model: str, step_size: float) -> None:
     family, denoiser = skeleton(model)
     pipe = SimpleNamespace(unet=denoiser, vae_scale_factor=8)
-    assert family.default_variant(pipe, "some/folder").rate == rate
+    assert family.default_variant(pipe, "some/folder").step_size == step_size

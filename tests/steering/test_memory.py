@@ -48,7 +48,7 @@ def test_the_estimate_is_what_autograd_keeps(name: str, request: pytest.FixtureR
     assert need.checkpointed < need.kept
     # With checkpointing: the inputs of all blocks, and one block while it is recomputed.
     getattr(pipe, find(pipe).denoiser).enable_gradient_checkpointing()
-    one_block = need.kept / len(find(pipe).points(recording.denoiser))
+    one_block = need.kept / len(find(pipe).attention_layers(recording.denoiser))
     assert need.checkpointed == pytest.approx(really_kept(recording) + one_block, rel=0.05)
     held = [p for part in pipe.components.values() if isinstance(part, torch.nn.Module) for p in part.parameters()]
     assert need.weights == sum(p.numel() * p.element_size() for p in held)

@@ -14,7 +14,7 @@ from learn_to_steer.storage import sha256
 class CollectConfig(CollectSettings):
     """Everything that a collection depends on. ``model`` is recorded, not loaded."""
 
-    source: str
+    source: str = field()  # required: the command line fills in the model's own
     """Name of the source of labelled images."""
     inversion_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the inversion."""

@@ -262,18 +262,6 @@ def resolve_config(
     return config.changed(**(overrides or {}))
 
 
-def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of ``pipe``, with its model's own where the caller gives none.
-
-    Args:
-        pipe: Any pipeline. One that ``load_pipeline`` did not make has no defaults of ours.
-        arguments: What the caller gives; None counts as not given.
-    """
-    defaults = getattr(pipe, "steering_defaults", {})
-    given = {name: value for name, value in arguments.items() if value is not None or name not in defaults}
-    return {**defaults, **given}
-
-
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
     """What each setting may be, by its type."""

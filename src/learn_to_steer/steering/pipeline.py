@@ -22,8 +22,8 @@ from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
-from learn_to_steer.steering.config import SteeringConfig, with_sampling_defaults
-from learn_to_steer.steering.inputs import RelationLike, Target, read_targets
+from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.inputs import RelationLike, Target, read_targets, with_sampling_defaults
 from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop, index_batch
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.report import ImageReport, SteeringReport
