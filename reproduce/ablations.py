@@ -1,15 +1,16 @@
-"""What the classifier owes to its data, its maps and its inversion: one change at a time, everything else equal.
+"""docs/ablations.md: the classifier with other data, maps or inversion, one change at a time.
 
-    python reproduce/ablations.py --ablation composition    # paper, Table 4: clean, cluttered or tidy pictures, leakage
+    python reproduce/ablations.py --ablation composition    # paper, Table 4: clean, cluttered or tidy images, leakage
     python reproduce/ablations.py --ablation aggregation    # paper, Table 9: all heads, layer means, one mean
     python reproduce/ablations.py --ablation inversion      # fixed-point against noise mixing
     python reproduce/ablations.py --ablation diagonals      # paper, C.6: eight relations
-    python reproduce/ablations.py --write                   # docs/ablations.md from what is there
+    python reproduce/ablations.py --write                   # only the page, from the numbers that are kept
 
-Every row collects maps, trains a classifier and steers the same validation prompts from the same noise (the diagonals
-benchmark for ``diagonals``). Rows that differ in training only share their maps. Epochs are scaled so that all rows
-have the same number of optimiser steps at most, however many pictures their inversion let pass. What is done is not
-done again. Maps and pictures go to out/ablations, numbers to docs/results/ablations/MODEL.json.
+Each row takes 5 to 10 minutes on two cores, and half an hour with fixed-point inversion. It collects maps, trains a
+classifier, and steers the same validation prompts from the same noise (``diagonals``: the diagonals benchmark). Rows
+that differ only in training share their maps. The fewer images pass the inversion, the more epochs there are, so that
+all rows have about as many optimizer steps. A script that was stopped goes on where it was. Maps and images go to
+out/ablations, numbers to docs/results/ablations/MODEL.json.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ BASE = "unsteered"
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier: how its maps are collected (``CollectConfig``) and how it is trained (``TrainConfig``)."""
+    """One classifier.
+
+    Attributes:
+        name: In the table.
+        maps: Fields of ``CollectConfig`` that differ from the defaults.
+        training: Fields of ``TrainConfig`` that differ; ``epochs`` multiplies ``--epochs``.
+    """
 
     name: str
     maps: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +54,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """``share`` of ``--pictures`` are collected for each row; ``paper`` says what the paper found on its models."""
+    """One ablation.
+
+    Attributes:
+        title: In the docs.
+        rows: The classifiers that are compared.
+        benchmark: The prompts that are steered.
+        share: Of ``--pictures``, which each row collects.
+        paper: What the paper found on its models.
+    """
 
     title: str
     rows: tuple[Row, ...]
@@ -56,10 +71,10 @@ class Ablation:
     paper: str = ""
 
 
-# True prompts are half the rows: twice the epochs give them as many optimiser steps. Mirrored maps no longer agree with
-# the trace of a relation word, so neither side is augmented where leakage is asked for.
+# Without wrong prompts there are half as many samples: twice the epochs give as many optimizer steps. Mirrored maps
+# would contradict the trace of the relation word, so that nothing is augmented where leakage is measured.
 TRUE, BOTH = {"prompts": "true", "augment": False, "epochs": 2}, {"augment": False, "epochs": 1}
-# As noise mixing, but walked back, so that its PSNR is known too; none is left out.
+# Noise mixing, but with the image sampled back from it, so that its PSNR is known; no image is left out.
 MIXED: dict[str, Any] = {"inversion_settings": {"start": "noise"}, "quality": 0.0}
 ABLATIONS = {
     "composition": Ablation(
@@ -94,29 +109,30 @@ ABLATIONS = {
 
 
 def measure(name: str, options: argparse.Namespace) -> None:
+    """Make the rows of an ablation and keep their numbers."""
     ablation, path = ABLATIONS[name], KEPT / f"{options.model.replace(':', '-')}.json"
     unknown = set(options.row or []) - {row.name for row in ablation.rows}
     if unknown:
         raise SystemExit(f"{name} has no rows {sorted(unknown)}; there are {[row.name for row in ablation.rows]}")
     stored = storage.read_json(path) if path.exists() else {}
-    found = stored.setdefault(name, {})
+    results = stored.setdefault(name, {})
     place = options.out / options.model.replace(":", "-")
     base = place / name / BASE
-    found[BASE] = steered(options, base, ablation.benchmark, None)
+    results[BASE] = steered(options, base, ablation.benchmark, None)
     for row in ablation.rows:
         if options.row and row.name not in options.row:
             continue
         limit = int(options.pictures * ablation.share)
         # Rows with the same maps share them, across ablations too.
-        asked = {"source": options.source} | row.maps
-        usual = vars(CollectConfig(options.model, source="emoji"))
-        changes = {key: value for key, value in asked.items() if usual[key] != value}
+        settings = {"source": options.source} | row.maps
+        defaults = vars(CollectConfig(options.model, source="emoji"))
+        changes = {key: value for key, value in settings.items() if defaults[key] != value}
         variant = named_variant(options.model)
         changes |= {"levels": variant.levels} if variant and variant.levels else {}
         changes |= {"dtype": options.dtype or "float32", "seed": options.seed}
         maps = place / "maps" / " ".join([str(limit), *(f"{key}={value}" for key, value in sorted(changes.items()))])
         began = time.monotonic()
-        quality = collected(options, maps, asked, limit)
+        quality = collected(options, maps, settings, limit)
         spent = {"collecting": time.monotonic() - began}
         began = time.monotonic()
         epochs = round(options.epochs * row.training.get("epochs", 1) * options.pictures / quality["kept"])
@@ -128,13 +144,13 @@ def measure(name: str, options: argparse.Namespace) -> None:
         summary = steered(options, folder / "steered", ablation.benchmark, folder)
         metrics = storage.read_json(folder / "metrics.json")
         probe = metrics.get("test", metrics["val"])
-        found[row.name] = summary | {
+        results[row.name] = summary | {
             "leakage": probe["leakage"]["both"],
             "held_out_pictures": probe["pictures"],
             "inversion": quality,
             "against_base": against(folder / "steered", base),
             "seconds": storage.read_json(folder / "seconds.json"),
-            "options": {"pictures": limit, "epochs": epochs, "source": asked["source"]}
+            "options": {"pictures": limit, "epochs": epochs, "source": settings["source"]}
             | {key: getattr(options, key) for key in ("limit", "seed", "dtype")},
         }
         held = probe["leakage"]["both"]["true_prompts"]
@@ -142,8 +158,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
         storage.write_json(path, stored)
 
 
-def collected(options: argparse.Namespace, maps: Path, asked: dict[str, Any], limit: int) -> dict[str, Any]:
-    """Collect what is ``asked`` for: pictures kept, and the inversion's mean quality under true and wrong prompts."""
+def collected(options: argparse.Namespace, maps: Path, settings: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Collect maps; return how many images were kept, and the inversion's mean quality under true and wrong prompts."""
     if not (maps / "manifest.json").is_file() or not storage.read_json(maps / "manifest.json")["complete"]:
         pipe, variant = open_pipeline(ModelConfig(model=options.model, dtype=options.dtype))
         config = CollectConfig(
@@ -153,7 +169,7 @@ def collected(options: argparse.Namespace, maps: Path, asked: dict[str, Any], li
             levels=variant.levels,
             seed=options.seed,
             arguments={**variant.arguments, "guidance_scale": variant.guidance},
-            **asked,
+            **settings,
         )
         collect(pipe, maps, config)
     values: dict[str, list[float]] = defaultdict(list)
@@ -166,7 +182,7 @@ def collected(options: argparse.Namespace, maps: Path, asked: dict[str, Any], li
 
 
 def steered(options: argparse.Namespace, out: Path, benchmark: str, classifier: Path | None) -> dict[str, Any]:
-    """Validation prompts steered by a classifier, or left alone."""
+    """Generate and score images of validation prompts, steered by a classifier or unsteered."""
     config = EvaluateConfig(
         model=options.model,
         objective="none" if classifier is None else "learned",
@@ -183,17 +199,18 @@ def steered(options: argparse.Namespace, out: Path, benchmark: str, classifier: 
     return {key: summary[key] for key in MEASURED}
 
 
-def against(pictures: Path, base: Path) -> dict[str, Any]:
-    """How alike steered pictures are to the unsteered ones, and what became of their backgrounds (paper, Fig. 10)."""
-    out = pictures.with_name("against-base")
-    found = score(ScoreConfig(str(pictures), against=str(base), similarity="emoji", out=str(out)))["against"]
-    wanted = ("correct", "present", "similarity", "similarity_to_strangers", "background")
-    return {key: found[key] for key in wanted if key in found}
+def against(images: Path, base: Path) -> dict[str, Any]:
+    """Compare steered images with the unsteered ones: similarity, and the background (paper, Fig. 10)."""
+    out = images.with_name("against-base")
+    comparison = score(ScoreConfig(str(images), against=str(base), similarity="emoji", out=str(out)))["against"]
+    keys = ("correct", "present", "similarity", "similarity_to_strangers", "background")
+    return {key: comparison[key] for key in keys if key in comparison}
 
 
 def write() -> None:
-    """docs/ablations.md."""
-    page = ["# Ablations", "", "Made by `reproduce/ablations.py --write`. What is not here has not been measured.", ""]
+    """Write docs/ablations.md, and a CSV of each table."""
+    made_by = "Made by `reproduce/ablations.py --write`. Rows that are missing have not been measured."
+    page = ["# Ablations", "", made_by, ""]
     for path in sorted(KEPT.glob("*.json")):
         stored = storage.read_json(path)
         for name, ablation in ABLATIONS.items():
@@ -201,7 +218,7 @@ def write() -> None:
                 continue
             head = ["", "pictures", "true word", "wrong word", "names it", "inversion", "steered right [95 %]"]
             head += ["all present", "passes", "similarity", "background, deviation", "minutes of training"]
-            body = [cells(row, found) for row, found in stored[name].items()]
+            body = [cells(row, results) for row, results in stored[name].items()]
             page += [f"## {ablation.title}, {path.stem.replace('-', ':', 1)}", "", "| " + " | ".join(head) + " |"]
             page += ["|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in body), ""]
             page += [f"The paper: {ablation.paper}.", ""] if ablation.paper else []
@@ -219,41 +236,42 @@ def write() -> None:
     storage.write_atomic(PAGE, "\n".join(page))
 
 
-def cells(name: str, found: dict[str, Any]) -> list[str]:
-    low, high = found["accuracy_interval"]
-    right = [f"{found['accuracy']:.2f} [{low:.2f}, {high:.2f}]", f"{found['both_present']:.2f}"]
-    right += [f"{found['passes_per_image']:.1f}"]
-    if "leakage" not in found:
-        return [name, *[""] * 5, *right, *[""] * 3]
-    probe, quality, base = found["leakage"], found["inversion"], found["against_base"]
+def cells(name: str, results: dict[str, Any]) -> list[str]:
+    """Format one line of a table."""
+    low, high = results["accuracy_interval"]
+    steering = [f"{results['accuracy']:.2f} [{low:.2f}, {high:.2f}]", f"{results['both_present']:.2f}"]
+    steering += [f"{results['passes_per_image']:.1f}"]
+    if "leakage" not in results:
+        return [name, *[""] * 5, *steering, *[""] * 3]
+    probe, quality, base = results["leakage"], results["inversion"], results["against_base"]
     background = base.get("background")
     return [
         name,
-        f"{quality['kept']} of {found['options']['pictures']}",
+        f"{quality['kept']} of {results['options']['pictures']}",
         f"{probe['true_prompts']:.2f}",
         f"{probe['wrong_prompts']:.2f}",
         f"{probe['names_prompted_word']:.2f}",
         f"{quality['true']:.3g} / {quality['wrong']:.3g}",
-        *right,
+        *steering,
         f"{base['similarity'][0]:.3f}",
         f"{background['deviation'][0]:+.4f}" if background else "",
-        f"{found['seconds']['training'] / 60:.0f}",
+        f"{results['seconds']['training'] / 60:.0f}",
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ablation", choices=list(ABLATIONS), action="append", help="may be repeated")
-    parser.add_argument("--row", action="append", help="these rows alone, as 'emoji, true prompts'; may be repeated")
+    parser.add_argument("--row", action="append", help="only these rows, e.g. 'emoji, true prompts'; may be repeated")
     parser.add_argument("--model", default="sd:emoji")
-    parser.add_argument("--source", default="emoji", help="of rows that name none; flux:emoji knows emoji-tidy alone")
-    parser.add_argument("--pictures", type=int, default=600, help="collected for each row")
-    parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--limit", type=int, default=48, help="prompts that are steered")
+    parser.add_argument("--source", default="emoji", help="of rows that name none; use emoji-tidy for the flux models")
+    parser.add_argument("--pictures", type=int, default=600, help="images collected for each row")
+    parser.add_argument("--epochs", type=int, default=14, help="of a classifier trained on that many images")
+    parser.add_argument("--limit", type=int, default=48, help="number of prompts that are steered")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/ablations"))
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="only write docs/ablations.md")
     options = parser.parse_args()
     for name in options.ablation or []:
         measure(name, options)

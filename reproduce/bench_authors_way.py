@@ -1,9 +1,10 @@
-"""How much faster than a loop that works the authors' way? Ratios within one run, same noise, same machine.
+"""How much faster steering is than a loop that works like the authors' code: seconds per image in one run.
 
-    python reproduce/bench_authors_way.py --prompts 4
+    python reproduce/bench_authors_way.py --prompts 4     # about two minutes on two cores
 
-The authors' way: one image at a time, explicit attention in every layer, the maps of all 77 columns kept,
-parameters left trainable, their schedule (16 passes in each step of the first half, raw gradient).
+Both have the same noise, on the same machine. Like the authors' code means: one image at a time, explicit attention in
+every layer, the maps of all 77 text tokens kept, trainable parameters, and their schedule (16 passes in each step of
+the first half, gradients not normalised). Writes out/bench_authors_way.json.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from learn_to_steer_emoji.sprites import canonical_names
 
 
 class FromAllColumns:
-    """The learned objective on maps of every text column, as the authors keep them."""
+    """The learned loss on maps of every text column, as the authors keep them."""
 
     def __init__(self, learned: Learned, columns: Sequence[Sequence[int]]) -> None:
         self.learned, self.columns, self.spec = learned, columns, learned.spec
@@ -47,7 +48,7 @@ class FromAllColumns:
 
 
 def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
-    """Seconds and passes of one image."""
+    """Steer one image like the authors' code; return its seconds and passes."""
     steered: Any = model.steered
     pipe, family = model.pipe, steered.family
     relation = job.relations[0]
@@ -72,25 +73,25 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="sd:emoji")
-    parser.add_argument("--classifier")
-    parser.add_argument("--prompts", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=4, help="images of one call of ours")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sd:emoji", help="a Stable Diffusion model")
+    parser.add_argument("--classifier", help="another classifier than the model's own")
+    parser.add_argument("--prompts", type=int, default=4, help="validation prompts, one image each")
+    parser.add_argument("--batch", type=int, default=4, help="images in one call of ours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/bench_authors_way.json"))
     options = parser.parse_args()
     model = open_model(ModelConfig(model=options.model, classifier=options.classifier))
-    chosen = stratified(prompts("geneval-position-val", canonical_names()), options.prompts, options.seed)
-    jobs = [Job(p.prompt, p.relations, 0) for p in chosen]
+    subset = stratified(prompts("geneval-position-val", canonical_names()), options.prompts, options.seed)
+    jobs = [Job(p.prompt, p.relations, 0) for p in subset]
     draw(model, jobs[:1], options.seed, steer=True)  # warm up
     ours, plain, passes = 0.0, 0.0, 0
     for start in range(0, len(jobs), options.batch):
         part = jobs[start : start + options.batch]
         plain += sum(p.seconds for p in draw(model, part, options.seed, steer=False))
-        made = draw(model, part, options.seed, steer=True)
-        ours += sum(p.seconds for p in made)
-        passes += sum(p.report.passes for p in made if p.report)
+        steered = draw(model, part, options.seed, steer=True)
+        ours += sum(p.seconds for p in steered)
+        passes += sum(p.report.passes for p in steered if p.report)
     theirs = [authors_way(model, job, options.seed) for job in jobs]
     count = len(jobs)
     result = {

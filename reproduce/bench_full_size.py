@@ -1,12 +1,14 @@
-"""One pass of steering through the real architectures, random weights: our tap, with and without checkpointing,
-beside explicit attention that keeps every map. Seconds and peak memory above the weights, as ratios within one run.
+"""Seconds and memory of one steering pass through the real architectures, with random weights; nothing is downloaded.
 
-    python reproduce/bench_full_size.py                # SD1.4, SD2.1-base, FLUX.1-dev at full width with 2+2 blocks
-    python reproduce/bench_full_size.py --model sd:1.4 --side 512
+    python reproduce/bench_full_size.py                           # all models: about 20 minutes on two cores
+    python reproduce/bench_full_size.py --model sd:1.4 --side 512     # one model: five minutes
+    python reproduce/bench_full_size.py --model flux:dev --whole      # all blocks of FLUX, for a GPU
 
-Every way runs in a process of its own, so that its peak is its own. Nothing is downloaded. *image* is the time of a
-steered image, put together: a forward a step of the variant's schedule and thirty passes at most, text and VAE left
-out. Numbers go to docs/results/full_size.json with the device named; on a GPU FLUX is built whole (--whole) in bf16.
+Compared are this package's attention capture, the same with gradient checkpointing, explicit attention that keeps every
+map, and a forward pass alone. Each runs in a process of its own, so that peaks of memory do not mix; memory is counted
+above the weights. FLUX has its full width, but only 2+2 blocks without ``--whole``. *image* estimates a steered image:
+the forwards of all steps and as many passes as steering makes at most, without text encoders and VAE. Results go to
+docs/results/full_size.json, by model, size and device. Weights are in bf16 on a GPU, else in fp32.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ CUDA = torch.cuda.is_available()
 
 
 class KeepEverything(TorchFunctionMode):
-    """Attention written out in every layer, and the text's probabilities kept: what a capturing processor does."""
+    """Computes attention explicitly and keeps the probabilities of the text tokens, as an attention processor would."""
 
     def __init__(self, tokens: int, joint: bool) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class KeepEverything(TorchFunctionMode):
 
 
 def build(model: str, whole: bool) -> tuple[Any, Any]:
+    """Build a denoiser with random weights; return its family and it."""
     family: Any
     empty: Any
     family, empty = skeleton(model)
@@ -69,7 +72,7 @@ def build(model: str, whole: bool) -> tuple[Any, Any]:
         config |= {"num_layers": 2, "num_single_layers": 2}
     torch.manual_seed(0)
     dtype = torch.bfloat16 if CUDA else torch.float32
-    torch.set_default_dtype(dtype)  # never in fp32 first: that alone would fill a GPU
+    torch.set_default_dtype(dtype)  # built in bf16 at once: in fp32 it might not fit into a GPU's memory
     with torch.device("cuda" if CUDA else "cpu"):
         denoiser = getattr(diffusers, family.network).from_config(config)
     torch.set_default_dtype(torch.float32)
@@ -77,7 +80,7 @@ def build(model: str, whole: bool) -> tuple[Any, Any]:
 
 
 def call_of(denoiser: torch.nn.Module, side: int) -> Call:
-    """A call as the pipeline would make it for one picture of ``side`` pixels, with random text."""
+    """Make the denoiser's inputs for one image of ``side`` pixels, with random text embeddings."""
     config: Any = denoiser.config
     like = next(denoiser.parameters())
 
@@ -100,7 +103,7 @@ def call_of(denoiser: torch.nn.Module, side: int) -> Call:
 
 
 def held() -> int:
-    """Bytes in use before a pass; on a GPU the peak is counted from here on."""
+    """Return the bytes in use before a pass; on a GPU, also start to record the peak."""
     if not CUDA:
         return peak()
     torch.cuda.reset_peak_memory_stats()
@@ -108,11 +111,12 @@ def held() -> int:
 
 
 def peak() -> int:
-    """Bytes at the highest so far."""
+    """Return the largest number of bytes in use so far."""
     return torch.cuda.max_memory_allocated() if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, float]:
+    """Measure one way in this process: the fastest pass, and the bytes of all."""
     family, denoiser = build(model, whole)
     call = call_of(denoiser, side)
     if way == WAYS[2]:
@@ -146,10 +150,11 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", choices=list(MODELS))
-    parser.add_argument("--side", type=int, help="pixels; 512 if left out")
-    parser.add_argument("--passes", type=int, default=2, help="the faster one counts")
-    parser.add_argument("--whole", action="store_true", help="all blocks of FLUX")
+    sides = ", ".join(f"{model} {side}" for model, side in MODELS.items())
+    parser.add_argument("--model", action="append", choices=list(MODELS), help="may be repeated; all by default")
+    parser.add_argument("--side", type=int, help=f"width and height of the image in pixels (default: {sides})")
+    parser.add_argument("--passes", type=int, default=2, help="the fastest one counts")
+    parser.add_argument("--whole", action="store_true", help="build all blocks of FLUX")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     models = options.model or list(MODELS)
@@ -161,23 +166,23 @@ def main() -> None:
     device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
     for model in models:
         side = options.side or MODELS[model]
-        found = {}
+        results = {}
         for way in WAYS:
             command = [sys.executable, __file__, "--model", model, "--way", way, "--side", str(side)]
             command += ["--passes", str(options.passes)] + ["--whole"] * options.whole
             done = subprocess.run(command, capture_output=True, text=True)
-            found[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
-            print(f"{model} {side} px  {way:20} {found[way]}", flush=True)
-        if all("seconds" in found[way] for way in WAYS):
+            results[way] = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
+            print(f"{model} {side} px  {way:20} {results[way]}", flush=True)
+        if all("seconds" in results[way] for way in WAYS):
             steps, passes = resolve(model).steps, SteeringConfig().max_iterations
             doubled = 2 if model.startswith("sd") else 1  # guidance
-            passed = min(found[way]["seconds"] for way in WAYS[1:3])
-            found["image"] = {
-                "seconds": doubled * steps * found[WAYS[3]]["seconds"] + passes * passed,
+            of_pass = min(results[way]["seconds"] for way in WAYS[1:3])
+            results["image"] = {
+                "seconds": doubled * steps * results[WAYS[3]]["seconds"] + passes * of_pass,
                 "passes": passes,
             }
         blocks = " (2+2 blocks)" if model.startswith("flux") and not options.whole else ""
-        stored[f"{model}{blocks}, {side} px, {device}"] = found
+        stored[f"{model}{blocks}, {side} px, {device}"] = results
         storage.write_json(path, stored)
 
 

@@ -1,10 +1,10 @@
-"""Cut the noun table of ``learn_to_steer.sources`` out of WordNet 3.0's database files.
+"""src/learn_to_steer/sources/wordnet.json: nouns and their hypernyms, cut out of WordNet 3.0's database files.
 
-    python reproduce/build_wordnet.py FOLDER    (with data.noun, index.noun, noun.exc; Debian: package wordnet-base)
+    python reproduce/build_wordnet.py FOLDER     # seconds; FOLDER holds data.noun, index.noun and noun.exc
 
-Kept are COCO's 80 names, common object names of scene graphs (the list below), and every noun that WordNet's own
-corpus shows in use for a thing one can photograph; of each its first two such senses with everything above them.
-WordNet's licence (see NOTICE) allows this copy.
+Debian's package wordnet-base has these files. Kept are COCO's 80 names, common object names of scene graphs (the list
+below), and every noun that WordNet's own corpus uses for a visible thing; of each noun its first two such senses, with
+all their hypernyms. WordNet's licence (see NOTICE) permits this copy.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from learn_to_steer.vocabulary import CLASSES
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "learn_to_steer" / "sources" / "wordnet.json"
-# Lexicographer files of things to be seen: tops, animal, artifact, body, food, object, person, plant.
+# Lexicographer files of visible things: tops, animal, artifact, body, food, object, person, plant.
 TANGIBLE = {3, 5, 6, 8, 13, 17, 18, 20}
 LISTED_ONLY = {10, 14, 15, 19, 25, 27}  # communication, group, location, phenomenon, shape, substance: "sign", "snow"
-PERSON = 18  # a dog is also "a dull girl", a toaster one who toasts: persons count only where texts mostly mean them
+PERSON = 18  # counts only as a word's most frequent sense: "dog" is also an unattractive girl, "toaster" one who toasts
 SENSES = 2
 
 COMMON = """
@@ -97,8 +97,8 @@ zebra, zipper, zucchini, furby
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="folder of WordNet's data.noun, index.noun and noun.exc")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="holds WordNet's data.noun, index.noun and noun.exc")
     folder = parser.parse_args().folder
     kinds, above = read_synsets(folder / "data.noun")
     listed = {" ".join(name.split()) for name in COMMON.split(",")} | set(CLASSES)
@@ -133,12 +133,12 @@ def main() -> None:
 
 
 def rows(path: Path) -> list[list[str]]:
-    """The lines of a database file, split at blanks; its licence (indented) left out."""
+    """Read the lines of a database file, split at blanks, without the licence (which is indented)."""
     return [line.split() for line in path.read_text(encoding="latin-1").splitlines() if line and line[0] != " "]
 
 
 def read_synsets(path: Path) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Of every synset its lexicographer file and its direct hypernyms (of instances too)."""
+    """Return the lexicographer file of every synset, and its direct hypernyms (of instances too)."""
     kinds, above = {}, {}
     for line in rows(path):
         kinds[line[0]] = int(line[1])
@@ -149,13 +149,13 @@ def read_synsets(path: Path) -> tuple[dict[str, int], dict[str, list[str]]]:
 
 
 def closure(synsets: set[str], above: dict[str, list[str]]) -> set[str]:
-    """``synsets`` and everything above them."""
-    found, todo = set(synsets), list(synsets)
+    """Return ``synsets`` and all their hypernyms."""
+    reached, todo = set(synsets), list(synsets)
     while todo:
-        new = [synset for synset in above[todo.pop()] if synset not in found]
-        found.update(new)
+        new = [synset for synset in above[todo.pop()] if synset not in reached]
+        reached.update(new)
         todo += new
-    return found
+    return reached
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""Do two checkouts draw the same images and write the same reports? Compared to the bit, through the command line.
+"""Whether two checkouts draw the same images and write the same reports, compared to the bit on the command line.
 
     python reproduce/compare_checkouts.py --old ../old --new . --out out/compare
     python reproduce/compare_checkouts.py --old ../old --new . --out out/compare --model sd:emoji --profiles
 
-A case is one command, run once in each checkout: the sources of OLD and of NEW are put on the path of a process of
-their own. Images must be equal in every pixel. JSON files must be equal apart from seconds; ``config.json`` may have
-gained the key ``steering``. ``--count`` images of a model are spread over five kinds of case: objects that the
-classifier was trained on, other objects, several relations, no relation, and one batch of prompts with one, two and
-three relations.
-``--profiles`` adds cases with other profiles, losses, schedulers, sizes and precisions.
+The first line takes about ten minutes on two cores, the second half an hour. A case is one command, run in each
+checkout by a process of its own, with the checkout's sources on its path. Images must be equal in every pixel. JSON
+files must be equal apart from seconds; ``config.json`` may have gained the key ``steering``. ``--count`` images of a
+model are spread over five kinds of case: objects that the classifier was trained on, other objects, several relations,
+no relation, and one batch of prompts with one, two and three relations. ``--profiles`` adds cases with other profiles,
+losses, schedulers, sizes and precisions.
 
 Results stay in ``--out``. A result is reused as long as the checkout's files, the interpreter and the command are the
-same, so that a run that was stopped goes on, and a changed NEW is compared with the results of OLD that are there.
-NEW finds its plug-ins through the metadata of installed packages: run this with an interpreter in whose environment NEW
-is installed, or name one with ``--python-new``. The exit code is 1 if anything differs.
+same: a run that was stopped goes on, and after a change of NEW only its results are made again. NEW finds
+its plug-ins through the metadata of installed packages: run this with an interpreter in whose environment NEW is
+installed, or name one with ``--python-new``. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from PIL import Image
 
 MODELS = ("sd:emoji", "flux:emoji", "flux:emoji-schnell")
 SOURCES = ("src", "emoji_world/src")
-# Also makes sure that it is this checkout that runs, not an installed one.
+# Also checks that this checkout runs, not an installed one.
 START = """
 import sys
 from pathlib import Path
@@ -172,34 +172,34 @@ class Checkout:
 
 
 def cases(model: str, count: int, profiles: bool) -> list[Case]:
-    """The cases of ``model``: five kinds that share ``count`` images, and what ``profiles`` adds."""
+    """Return the cases of ``model``: five kinds that share ``count`` images, and those that ``profiles`` adds."""
     shares = [count // 5 + (kind < count % 5) for kind in range(5)]
     kinds = {"seen": SEEN, "unseen": UNSEEN, "several": SEVERAL, "plain": PLAIN}
-    found = []
+    listed = []
     for (name, prompts), share in zip(kinds.items(), shares, strict=False):
-        # Past the last prompt each gives one image more.
+        # If there are more images than prompts, each prompt gets several.
         images = -(-share // len(prompts))
-        asked = prompts[: -(-share // images)] if images else ()
-        if asked:
-            found.append(Case(name, ["generate", *asked, "--images", str(images)], images * len(asked)))
+        subset = prompts[: -(-share // images)] if images else ()
+        if subset:
+            listed.append(Case(name, ["generate", *subset, "--images", str(images)], images * len(subset)))
     if shares[4]:
         mixed = tuple(MIXED[index % len(MIXED)] for index in range(shares[4]))
         batch = ["--images", "1", "--batch", str(shares[4])]
-        found.append(Case("mixed", ["evaluate", "--prompts", "prompts.jsonl", *batch], shares[4], mixed))
+        listed.append(Case("mixed", ["evaluate", "--prompts", "prompts.jsonl", *batch], shares[4], mixed))
     if profiles:
         family, _, kind = model.partition(":")
         extra = EVERYWHERE | (OF_SD if family == "sd" else {})
         if "schnell" in kind:
             extra = {name: options for name, options in extra.items() if "--steps" not in options}
         pair = ["generate", "a dog to the left of a cat"]
-        found += [Case(f"profiles-{name}", [*pair, *options], 1) for name, options in extra.items()]
+        listed += [Case(f"profiles-{name}", [*pair, *options], 1) for name, options in extra.items()]
         verified = ["--objective", "for-unified", "--verifier", "emoji-templates", "--images", "1", "--limit", "3"]
-        found.append(Case("profiles-verifier", ["evaluate", "--benchmark", "unseen", *verified], 3))
-    return [replace(case, arguments=[*case.arguments, "--model", model, "--seed", "3"]) for case in found]
+        listed.append(Case("profiles-verifier", ["evaluate", "--benchmark", "unseen", *verified], 3))
+    return [replace(case, arguments=[*case.arguments, "--model", model, "--seed", "3"]) for case in listed]
 
 
 def differences(old: Path, new: Path) -> Iterator[str]:
-    """What differs between two folders of results, one line each."""
+    """Describe the differences between two folders of results, one line each."""
     names = [{str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} for folder in (old, new)]
     for name in sorted(names[0] ^ names[1]):
         yield f"{name} is only in {'OLD' if name in names[0] else 'NEW'}"
@@ -217,23 +217,24 @@ def differences(old: Path, new: Path) -> Iterator[str]:
 
 
 def documents(path: Path) -> list[str]:
+    """Read the JSON documents of a file: one, or one per line."""
     text = path.read_text(encoding="utf-8")
     return [text] if path.suffix == ".json" else text.splitlines()
 
 
 def pixels(old: Path, new: Path) -> Iterator[str]:
-    """How two images differ: in size, mode, or pixels."""
+    """Describe how two images differ: in size, mode, or pixels."""
     with Image.open(old) as a, Image.open(new) as b:
         if (a.size, a.mode) != (b.size, b.mode):
             yield f"{a.size} {a.mode} became {b.size} {b.mode}"
             return
-        apart = np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int))
-        if apart.any():
-            yield f"{np.count_nonzero(apart)} of {apart.size} values differ, by up to {apart.max()}"
+        difference = np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int))
+        if difference.any():
+            yield f"{np.count_nonzero(difference)} of {difference.size} values differ, by up to {difference.max()}"
 
 
 def unequal(old: Any, new: Any, place: str = "") -> Iterator[str]:
-    """The places at which two JSON values differ; seconds are left out, and the order of keys does not count."""
+    """Describe where two JSON values differ, seconds left out; the order of keys does not count."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if key.startswith("seconds"):
@@ -287,17 +288,17 @@ def main() -> int:
     for model, case in todo:
         folders = [options.out.resolve() / model.replace(":", "-") / case.name / one.side for one in checkouts]
         messages = [checkout.run(case, out) for checkout, out in zip(checkouts, folders, strict=True)]
-        found = [message for message in messages if message]
-        if not found and len(folders) == 2:
-            found = list(differences(folders[0] / "result", folders[1] / "result"))
-        failed += bool(found)
+        problems = [message for message in messages if message]
+        if not problems and len(folders) == 2:
+            problems = list(differences(folders[0] / "result", folders[1] / "result"))
+        failed += bool(problems)
         images += case.images
-        verdict = "DIFFERS" if found else "equal  " if options.new else "made   "
-        print(f"{verdict}  {model:18}  {case.name} ({case.images})", flush=True)
-        for line in found[:8]:
+        outcome = "DIFFERS" if problems else "equal  " if options.new else "made   "
+        print(f"{outcome}  {model:18}  {case.name} ({case.images})", flush=True)
+        for line in problems[:8]:
             print(f"         {line}", flush=True)
-        if len(found) > 8:
-            print(f"         and {len(found) - 8} more", flush=True)
+        if len(problems) > 8:
+            print(f"         and {len(problems) - 8} more", flush=True)
     result = f"{failed} cases differ" if failed else "all equal" if options.new else "made"
     print(f"{len(todo)} cases, {images} images: {result}", flush=True)
     return 1 if failed or not todo else 0

@@ -1,13 +1,14 @@
-"""A CoMPaSS-like baseline: fine-tune on truly aligned scenes, with the order of the tokens told to the keys.
+"""A CoMPaSS-like baseline for docs/tables.md: fine-tuned on correct captions, with token positions added to the keys.
 
-    python reproduce/compass_like.py --steps 400 --limit 25      # trains a LoRA of sd:emoji, then measures it
+    python reproduce/compass_like.py --steps 400 --limit 25      # about half an hour on two cores
 
-*Source of the idea:* CoMPaSS, arXiv 2412.13195. Kept: pairs with one clear axis and captions that say it truly; TENOR,
-a sinusoidal table of positions (base 10,000) added to the text features before every cross-attention's key projection.
-*Differs:* rendered scenes in place of filtered COCO pictures, a LoRA in place of the full UNet, no token and pixel
-losses (they need masks of real pictures). It is ours, not theirs, and is measured on this model only. Sampled
-unsteered, at the unsteered price. Its rows stand in docs/tables.md beside those of paper_tables.py, also for counts and
-pairs without relation (paper, Table 7): same prompts, noise and dtype.
+Trains a LoRA of ``sd:emoji``, then measures the unsteered model with it, on the prompts, noise and dtype of the rows of
+paper_tables.py; also on counts and on pairs without a relation (paper, Table 7).
+
+Source: CoMPaSS, arXiv 2412.13195. Kept are pairs with one clear axis, captions that state it correctly, and TENOR: a
+sinusoidal table of positions (base 10,000), added to the text features before the key projection of every
+cross-attention. Different are rendered scenes instead of filtered COCO images, a LoRA instead of the full UNet, and no
+token and pixel losses, which need masks of real images. This is our implementation, not the authors'.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from learn_to_steer_emoji.captions import CaptionStyle, caption
 from learn_to_steer_emoji.scenes import Constraint, Scene, place, render
 from learn_to_steer_emoji.sprites import object_names
 from lora import adapted, fit
-from paper_tables import asked, weights
+from paper_tables import selection, weights
 from table_page import keep
 from table_rows import Row
 
@@ -42,26 +43,26 @@ SCENES = 2048
 
 
 def positions(length: int, width: int) -> Tensor:
-    """Sinusoidal table (length, width)."""
+    """Make a sinusoidal table (length, width)."""
     rates = torch.exp(-math.log(10_000) * torch.arange(0, width, 2) / width)
     angles = torch.arange(length)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def add_order(unet: nn.Module) -> None:
-    """Let every cross-attention's keys see where in the text their token stands (TENOR)."""
+    """Add the position in the text to the inputs of every cross-attention's key projection (TENOR)."""
 
-    def told(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        text = given[0]
-        return (text + positions(text.shape[1], text.shape[2]).to(text), *given[1:])
+    def add_positions(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        text = inputs[0]
+        return (text + positions(text.shape[1], text.shape[2]).to(text), *inputs[1:])
 
     for name, module in unet.named_modules():
         if name.endswith("attn2.to_k"):
-            module.register_forward_pre_hook(told)
+            module.register_forward_pre_hook(add_positions)
 
 
 def aligned(count: int, seed: int) -> tuple[Tensor, list[Scene]]:
-    """Scenes of two objects with one clear axis, as pictures (n, 3, 128, 128)."""
+    """Render scenes of two objects with one clear axis: images (count, 3, 128, 128) in [0, 1], and the scenes."""
     rng = np.random.default_rng(seed)
     names = object_names("seen")
     scenes = []
@@ -74,12 +75,13 @@ def aligned(count: int, seed: int) -> tuple[Tensor, list[Scene]]:
 
 
 def train_lora(folder: Path, options: argparse.Namespace) -> None:
+    """Train the LoRA and save it to ``folder``."""
     pipe, _ = open_pipeline(ModelConfig(device="cpu"))
-    pictures, scenes = aligned(SCENES, options.seed)
+    images, scenes = aligned(SCENES, options.seed)
     with torch.no_grad():
-        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])  # type: ignore[no-untyped-call]
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in images.split(32)])  # type: ignore[no-untyped-call]
     adapted(pipe, rank=16)
-    add_order(pipe.unet)  # after the adapters, so that these are told too
+    add_order(pipe.unet)  # after the adapters, so that their inputs have the positions too
 
     def draw(rng: np.random.Generator, batch: int) -> tuple[Tensor, list[str]]:
         rows = rng.integers(len(scenes), size=batch)
@@ -91,7 +93,7 @@ def train_lora(folder: Path, options: argparse.Namespace) -> None:
 
 
 def opened(lora: Path, dtype: str | None) -> Model:
-    """The fine-tuned model, unsteered."""
+    """Open the fine-tuned model, unsteered."""
     model = open_model(ModelConfig(objective="none", device="cpu", lora=(str(lora),), dtype=dtype))
     add_order(model.pipe.unet)
     digest = storage.sha256(next(lora.glob("*.safetensors")))[:12]
@@ -100,11 +102,11 @@ def opened(lora: Path, dtype: str | None) -> Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--batch", type=int, default=24, help="scenes a step")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate")
     parser.add_argument("--limit", type=int, default=25, help="prompts of each benchmark")
-    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, help="images of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/compass-like"))
@@ -115,12 +117,12 @@ def main() -> None:
     model = opened(lora, options.dtype)
     for benchmark in BENCHMARKS:
         folder = options.out / benchmark
-        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **asked(options))
+        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **selection(options))
         summary = evaluate(config, model=model)
         training = storage.read_json(lora / "settings.json")
-        made = asked(options) | {"weights": weights(MODEL), "settings": {}, "training": training}
+        made = selection(options) | {"weights": weights(MODEL), "settings": {}, "training": training}
         keep(MODEL, Row(NAME, benchmark), folder, made)
-        print(f"{benchmark:20}right {summary['accuracy']:.3f}", flush=True)
+        print(f"{benchmark:20}correct {summary['accuracy']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

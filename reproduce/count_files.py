@@ -1,13 +1,14 @@
-"""How many files a newcomer has to open: those that a steered call runs through, and those that tell the story.
+"""How many files a newcomer has to open: those that a steered call runs, and those that contain the method.
 
-    python reproduce/count_files.py
+    python reproduce/count_files.py     # a minute
 
-prints the files of this package in which one steered call of ``sd:emoji`` runs a function, and the files to read in
-order to know the method, with their lines.
+Prints the files of the package in which one steered call of ``sd:emoji`` runs a function, and the files to read in
+order to know the method, with their numbers of lines.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,25 +27,25 @@ MOST_STORY_LINES = 900
 
 
 def files_run_by(call: Callable[[], Any]) -> list[str]:
-    """The files of the package in which ``call`` runs a function, relative to the package, sorted."""
-    seen: set[str] = set()
+    """Return the files of the package in which ``call`` runs a function, relative to the package, sorted."""
+    files: set[str] = set()
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def record(frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
-            seen.add(frame.f_code.co_filename)
+            files.add(frame.f_code.co_filename)
 
     before = sys.getprofile()
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         call()
     finally:
         sys.setprofile(before)
-    ours = (Path(name) for name in seen if name.startswith(str(PACKAGE)))
+    ours = (Path(name) for name in files if name.startswith(str(PACKAGE)))
     return sorted(str(path.relative_to(PACKAGE)) for path in ours)
 
 
 def files_of_a_steered_call() -> list[str]:
-    """The files that one call of the steered emoji model runs through."""
+    """Return the files that one steered call of the emoji model runs."""
     model = open_model(ModelConfig(model="sd:emoji", device="cpu", steps=2))
     steered = model.steered
     assert steered is not None
@@ -52,17 +53,18 @@ def files_of_a_steered_call() -> list[str]:
 
 
 def story_lines() -> dict[str, int]:
-    """The lines of each file of the story."""
+    """Return the number of lines of each file that contains the method."""
     return {name: len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in STORY}
 
 
 def main() -> None:
-    """Print both."""
+    """Print both lists."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     files = files_of_a_steered_call()
-    print(f"one steered call runs through {len(files)} files (at most {MOST_FILES}):")
+    print(f"one steered call runs {len(files)} files (at most {MOST_FILES}):")
     print(*(f"  {name}" for name in files), sep="\n")
     lines = story_lines()
-    print(f"the story: {len(lines)} files, {sum(lines.values())} lines (at most {MOST_STORY_LINES}):")
+    print(f"the method: {len(lines)} files, {sum(lines.values())} lines (at most {MOST_STORY_LINES}):")
     print(*(f"  {name}: {count}" for name, count in lines.items()), sep="\n")
 
 

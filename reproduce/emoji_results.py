@@ -1,11 +1,11 @@
-"""What steering reaches on an embedded model: position, unseen objects, several relations; steered beside unsteered.
+"""The tables of docs/results.md: an emoji model steered and unsteered, on position, unseen objects, several relations.
 
-    python reproduce/emoji_results.py --model sd:emoji                # hours on two cores; goes on where it was stopped
+    python reproduce/emoji_results.py --model sd:emoji                # 40 minutes on two cores (flux:emoji: 10)
     python reproduce/emoji_results.py --model sd:emoji --only seen    # one group of rows
-    python reproduce/emoji_results.py --tables                        # rewrite the tables of docs/results.md
+    python reproduce/emoji_results.py --tables                        # only the tables, from the numbers that are kept
 
-Pictures go to out/results (not committed), numbers to docs/results/MODEL.json. Benchmark prompts are used here and
-nowhere else: rates and thresholds are tuned on geneval-position-val.
+A script that was stopped goes on where it was. Images go to out/results (not committed), numbers to
+docs/results/MODEL.json. Settings were never tuned on these benchmarks, but on geneval-position-val.
 """
 
 from __future__ import annotations
@@ -35,7 +35,17 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation, named ``group/what``; ``base`` is the unsteered row on the same noise."""
+    """One evaluation.
+
+    Attributes:
+        group: Rows of one group have the same prompts and noise.
+        what: "base" (unsteered), "steered", or "authors" (steered with the profile ``official``).
+        benchmark: The prompts.
+        images: Of each prompt.
+        limit: Number of prompts; None for all.
+        objective: The loss; "none" for unsteered.
+        profile: The profile of steering settings.
+    """
 
     group: str
     what: str
@@ -51,27 +61,29 @@ class Row:
 
 
 def rows() -> list[Row]:
-    found = []
+    """Return all rows, in the order of the table."""
+    listed = []
     for group, benchmark, images, limit in [
         ("seen", "geneval-position", 4, None),
         ("unseen", "unseen", 1, 200),
         *((f"multi-{form}", f"multi-relation-{form}", 1, 50) for form in FORMS),
         *((f"multi-unseen-{form}", f"multi-relation-unseen-{form}", 1, 50) for form in FORMS),
     ]:
-        found += [
+        listed += [
             Row(group, "base", benchmark, images, limit, objective="none"),
             Row(group, "steered", benchmark, images, limit),
         ]
-    # The authors' loop costs eight times as much and more: fewer images, the unsteered and ours cut to the same.
-    found += [
+    # The authors' schedule takes more than eight times as long: fewer images, also for the rows it is compared with.
+    listed += [
         Row("official", "base", "geneval-position", 1, 32, objective="none"),
         Row("official", "steered", "geneval-position", 1, 32),
         Row("official", "authors", "geneval-position", 1, 32, profile="official"),
     ]
-    return found
+    return listed
 
 
 def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict[str, Any]:
+    """Make or complete a row; return its numbers."""
     folder = ROOT / "out" / "results" / model.replace(":", "-") / row.name
     began = time.monotonic()
 
@@ -105,7 +117,7 @@ def run(model: str, row: Row, seed: int, device: str, dtype: str | None) -> dict
 
 
 def show(folder: Path, model: str) -> None:
-    """64 uncurated steered pictures, green where right: the first of every prompt, then the second, ..."""
+    """Save a sheet of 64 steered images, first one of every prompt, then the next ones; green frames mean correct."""
     from PIL import Image
 
     listed = sorted(storage.read_jsonl(folder / "results.jsonl"), key=lambda r: (r["sample"], r["index"]))[:64]
@@ -115,11 +127,11 @@ def show(folder: Path, model: str) -> None:
 
 
 def tables() -> None:
-    """Put every model's numbers between the markers of docs/results.md."""
+    """Write the numbers of all models between the markers of docs/results.md."""
     lines = []
     for path in sorted((DOCS / "results").glob("*.json")):
         stored = storage.read_json(path)
-        if "rows" not in stored:  # of bench_full_size.py
+        if "rows" not in stored:  # written by bench_full_size.py
             continue
         machines = {result["machine"] for result in stored["rows"].values()}
         lines += [
@@ -159,13 +171,13 @@ def tables() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
-    parser.add_argument("--only", help="rows whose name begins so")
-    parser.add_argument("--images", type=int, help="at most so many a prompt; a later run completes them")
-    parser.add_argument("--limit", type=int, help="at most so many prompts; a later run completes them")
+    parser.add_argument("--only", help="only rows whose name starts with this")
+    parser.add_argument("--images", type=int, help="at most this many images of a prompt; a later run adds the rest")
+    parser.add_argument("--limit", type=int, help="at most this many prompts; a later run adds the rest")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
-    parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
     options = parser.parse_args()
     if not options.tables:
         path = DOCS / "results" / f"{options.model.replace(':', '-')}.json"
@@ -178,11 +190,11 @@ def main() -> None:
                 limit = min(filter(None, (row.limit, options.limit)), default=None)
                 row = replace(row, images=images, limit=limit)
                 result = run(options.model, row, options.seed, options.device, options.dtype)
-                # Read again: another process may do other rows.
+                # Read again: another process may be making other rows.
                 stored = storage.read_json(path) if path.exists() else {"model": options.model, "rows": {}}
                 before = stored["rows"].get(row.name, {"images": 0})["images"]
                 if result["images"] < before:
-                    raise SystemExit(f"{path} has {row.name} of {before} images: ask for no fewer, or take it out")
+                    raise SystemExit(f"{path} has {before} images of {row.name}: make no fewer, or delete that entry")
                 stored["rows"][row.name] = result | {"machine": machine}
                 storage.write_json(path, stored)
     tables()

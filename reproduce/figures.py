@@ -1,14 +1,15 @@
-"""The pictures of the docs, made anew: docs/figures/*.png.
+"""The figures of the docs: docs/figures/*.png.
 
-    python reproduce/figures.py                       # all of them, a few minutes
+    python reproduce/figures.py                       # all of them, a few minutes on two cores
     python reproduce/figures.py --only orientations
 
-``orientations``: one pair of objects under four relations, the same noise (paper, Fig. 1a). ``methods``: every row a
-prompt from noise of its own, every column a method (handcrafted losses at their published schedule, on FLUX with the
-step size that was searched). ``steps``: attention over the denoising steps, base and steered (Fig. 5). ``failures``:
-what went wrong in steered pictures of emoji_results.py, the first ones of each kind (Fig. 13). ``limitations``: prompts
-of a kind that steering does not master (Fig. 7). Nothing is chosen by its looks: the seeds are the first ones, prompts
-stand here.
+``orientations``: pairs of objects under four relations, all from the same noise (paper, Fig. 1a). ``methods``: a prompt
+per row, a method per column, each row from one noise; handcrafted losses at their published schedule, on FLUX with the
+step size that was searched. ``steps``: attention over the denoising steps, unsteered and steered (Fig. 5).
+``failures``: failed images among the steered ones of emoji_results.py, the first ones of each kind (Fig. 13).
+``limitations``: prompts of kinds that steering does not handle (Fig. 7).
+
+No image was selected by hand: the seeds are the first ones, and all prompts are in this file.
 """
 
 from __future__ import annotations
@@ -55,26 +56,34 @@ ACROSS = 5
 KINDS = ("missing", "wrong side", "ambiguous", "fused")
 
 
-def shown(model: Model, eye: Scorer, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Panel]:
-    """A picture of each prompt, steered if the model is, framed by the verdict where two names are placed.
+def panels(model: Model, scorer: Scorer, prompts: Sequence[str], seed: int, spread: bool = False) -> list[Panel]:
+    """Generate one image of each prompt, steered if the model is; its frame tells whether it is correct.
 
-    All from the noise of ``seed``, or each from the next one's.
+    Args:
+        model: The model.
+        scorer: Decides what is correct. An image of a prompt without a relation of two different objects has no frame.
+        prompts: The prompts.
+        seed: Of the noise.
+        spread: Gives each prompt the noise of another seed, counted from ``seed``; else all have the same noise.
+
+    Returns:
+        The images with their frames.
     """
     generators = [torch.Generator().manual_seed(seed + spread * n) for n in range(len(prompts))]
     call = model.steered or model.pipe
-    pictures = call(list(prompts), generator=generators, **model.sampling).images
+    images = call(list(prompts), generator=generators, **model.sampling).images
     cells = []
-    for picture, prompt in zip(pictures, prompts, strict=True):
-        asked = BenchmarkPrompt(0, prompt, parse(prompt), {})
-        verdict = None
-        if any(relation.subject != relation.object for relation in asked.relations):
-            verdict = eye.score(asked, eye.detect([picture], [asked])[0])["correct"]
-        cells.append(Panel(picture, verdict))
+    for image, text in zip(images, prompts, strict=True):
+        prompt = BenchmarkPrompt(0, text, parse(text), {})
+        correct = None
+        if any(relation.subject != relation.object for relation in prompt.relations):
+            correct = scorer.score(prompt, scorer.detect([image], [prompt])[0])["correct"]
+        cells.append(Panel(image, correct))
     return cells
 
 
 def both(options: argparse.Namespace) -> dict[str, Model]:
-    """The model left alone and steered, by what their rows are called."""
+    """Open the model unsteered and steered."""
     objectives = {"unsteered": "none", "steered": "learned"}
     return {
         label: open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype))
@@ -82,34 +91,37 @@ def both(options: argparse.Namespace) -> dict[str, Model]:
     }
 
 
-def orientations(options: argparse.Namespace, eye: Scorer) -> Image.Image:
+def orientations(options: argparse.Namespace, scorer: Scorer) -> Image.Image:
+    """Draw the figure ``orientations``."""
     models = both(options)
     rows = []
     for a, b in PAIRS:
         prompts = [relation_prompt(a, relation, b) for relation in BASIC]
         for label, model in models.items():
-            rows.append((f"{a}, {b}: {label}", shown(model, eye, prompts, options.seed)))
+            rows.append((f"{a}, {b}: {label}", panels(model, scorer, prompts, options.seed)))
     return image_grid(BASIC, rows)
 
 
-def methods(options: argparse.Namespace, eye: Scorer) -> Image.Image:
+def methods(options: argparse.Namespace, scorer: Scorer) -> Image.Image:
+    """Draw the figure ``methods``."""
     columns = {}
     for name in METHODS:
         try:
-            chosen = searched(options.model, options.dtype, Row(name))
-            if chosen is None:
+            settings = searched(options.model, options.dtype, Row(name))
+            if settings is None:
                 print(f"methods: {name} left out, its step size was not searched in this --dtype", flush=True)
                 continue
-            model = open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype, settings=chosen))
+            model = open_model(ModelConfig(model=options.model, objective=name, dtype=options.dtype, settings=settings))
         except UnsupportedError as error:
             print(f"methods: {error}", flush=True)
             continue
-        columns["unsteered" if name == "none" else name] = shown(model, eye, PROMPTS, options.seed, spread=True)
+        columns["unsteered" if name == "none" else name] = panels(model, scorer, PROMPTS, options.seed, spread=True)
     rows = [(prompt, [column[n] for column in columns.values()]) for n, prompt in enumerate(PROMPTS)]
     return image_grid(list(columns), rows)
 
 
-def steps(options: argparse.Namespace, eye: Scorer) -> Image.Image:
+def steps(options: argparse.Namespace, scorer: Scorer) -> Image.Image:
+    """Draw the figure ``steps``."""
     out = options.out / "steps"
     config = GenerateConfig(
         model=options.model, prompts=PROMPTS[:1], seed=options.seed, dtype=options.dtype, out=str(out)
@@ -118,17 +130,18 @@ def steps(options: argparse.Namespace, eye: Scorer) -> Image.Image:
     return Image.open(out / "maps.png")
 
 
-def failures(options: argparse.Namespace, eye: Scorer) -> Image.Image | None:
+def failures(options: argparse.Namespace, scorer: Scorer) -> Image.Image | None:
+    """Draw the figure ``failures``; None without results to take it from, or without failures in them."""
     folder = ROOT / "out" / "results" / options.model.replace(":", "-") / "seen-steered"
     if not (folder / "results.jsonl").is_file():
-        print("failures: run emoji_results.py --only seen first", flush=True)
+        print("failures: left out, run emoji_results.py --only seen first", flush=True)
         return None
     rows = []
     listed = storage.read_jsonl(folder / "results.jsonl")
     blank = Panel(Image.new("RGB", (128, 128), "white"))
     for kind in KINDS:
         wrong = [row for row in listed if row["reason"].startswith(kind)]
-        first = list({row["index"]: row for row in reversed(wrong)}.values())[::-1][:ACROSS]  # one of a prompt
+        first = list({row["index"]: row for row in reversed(wrong)}.values())[::-1][:ACROSS]  # one for each prompt
         cells = [
             Panel(Image.open(image_path(folder, row["index"], row["sample"])), False, row["prompt"].split(" of ", 1)[1])
             for row in first
@@ -138,12 +151,13 @@ def failures(options: argparse.Namespace, eye: Scorer) -> Image.Image | None:
     return image_grid([""] * ACROSS, rows) if rows else None
 
 
-def limitations(options: argparse.Namespace, eye: Scorer) -> Image.Image:
+def limitations(options: argparse.Namespace, scorer: Scorer) -> Image.Image:
+    """Draw the figure ``limitations``."""
     models = both(options)
     rows = []
     for what, prompt in LIMITS.items():
         for label, model in models.items():
-            rows.append((f"{what}: {label}", shown(model, eye, [prompt] * ACROSS, options.seed, spread=True)))
+            rows.append((f"{what}: {label}", panels(model, scorer, [prompt] * ACROSS, options.seed, spread=True)))
     return image_grid([""] * ACROSS, rows)
 
 
@@ -165,11 +179,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/figures"))
     options = parser.parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    eye = load_scorer("emoji")
+    scorer = load_scorer("emoji")
     for name in options.only or FIGURE:
-        page = FIGURE[name](options, eye)
-        if page is not None:
-            page.save(FIGURES / f"{options.model.replace(':', '-')}-{name}.png")
+        figure = FIGURE[name](options, scorer)
+        if figure is not None:
+            figure.save(FIGURES / f"{options.model.replace(':', '-')}-{name}.png")
             print(name, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the scripts that train LoRAs of the emoji base share: one short loop, and the file that pipelines load."""
+"""Training of LoRAs of ``sd:emoji``: a short loop, and the file that pipelines load; used by other scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def adapted(pipe: Any, rank: int) -> None:
-    """Freeze ``pipe.unet`` and put fresh adapters on all of its attention."""
+    """Freeze ``pipe.unet`` and add new adapters to all of its attention layers."""
     pipe.unet.requires_grad_(False)
     pipe.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
 
@@ -34,10 +34,16 @@ def fit(
     rate: float,
     seed: int,
 ) -> None:
-    """Train the adapters of ``pipe.unet`` on the CPU and save them to ``folder``.
+    """Train the adapters of ``pipe.unet`` on the CPU, and save them.
 
-    ``draw(rng, count)`` gives clean latents (count, ...) and their captions. The rate falls to nothing over the last
-    quarter.
+    Args:
+        pipe: The pipeline, after ``adapted``.
+        draw: Draws as many clean latents (batch, ...) as its second argument says, and their captions.
+        folder: Where the weights go.
+        steps: Of training.
+        batch: Images a step.
+        rate: Learning rate. It falls to zero over the last quarter of the steps.
+        seed: Of noise, times and ``draw``.
     """
     optimizer = torch.optim.AdamW([p for p in pipe.unet.parameters() if p.requires_grad], lr=rate, weight_decay=0.01)
     rng, began = np.random.default_rng([seed, 1]), time.monotonic()

@@ -1,14 +1,17 @@
-"""An RRNet-like baseline: a small graph network bends the end-of-text embedding towards the relation.
+"""An RRNet-like baseline for docs/tables.md: a small graph network shifts the end-of-text embedding for a relation.
 
-    python reproduce/rrnet_like.py --steps 150 --limit 25       # trains four networks on sd:emoji, then measures
+    python reproduce/rrnet_like.py --steps 150 --limit 25       # about half an hour on two cores
 
-*Source of the idea:* RRNet (relation rectification), arXiv 2403.20249. Kept: one network a relation over the nodes A,
-B, the relation word, "a photo of A" and the sentence; two graph-attention layers, one attention an edge type; the loss
-10 x error on the sentence's own picture - 2 x error on the swapped one; noisy times more often; the offset is added to
-the first end-of-text column, times a weight chosen on validation prompts. *Differs:* rendered scenes of many seen pairs
-in place of a few reference pictures, sizes cut to this model's; a word is the mean of its pieces, since names share
-their first ones here; no updates on the objects' own pictures and no noise on the nodes. It is ours, not theirs.
-Sampled unsteered. Its row stands in docs/tables.md beside those of paper_tables.py.
+Trains four networks on ``sd:emoji``, then measures the unsteered model with them, on the prompts, noise and dtype of
+the rows of paper_tables.py.
+
+Source: RRNet (relation rectification), arXiv 2403.20249. Kept are: a network per relation, over the nodes A, B, the
+relation word, "a photo of A" and the sentence; two graph-attention layers with an attention per edge type; the loss, 10
+times the error on an image of the sentence minus 2 times the error on one with the objects swapped; noisy times drawn
+more often; and the offset, added to the first end-of-text token, times a weight selected on validation prompts.
+Different are: rendered scenes of many seen pairs instead of a few reference images; sizes cut to this model's; a word
+is the mean of its tokens, since many names share their first token here; no updates on images of the objects alone, and
+no noise on the nodes. This is our implementation, not the authors'.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from learn_to_steer.geometry import BASIC
 from learn_to_steer.prompts import Relation, indefinite_article, parse, relation_prompt
 from learn_to_steer_emoji.scenes import Constraint, Scene, place, render
 from learn_to_steer_emoji.sprites import object_names
-from paper_tables import asked, weights
+from paper_tables import selection, weights
 from table_page import keep
 from table_rows import POSITION, Row
 
@@ -48,7 +51,7 @@ WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 class Attention(nn.Module):
-    """One graph-attention layer: nodes (batch, 5, width) in, (batch, 5, heads, out) out; a sum over edge types."""
+    """A graph-attention layer from nodes (batch, 5, width) to (batch, 5, heads, out), summed over edge types."""
 
     def __init__(self, width: int, out: int, heads: int) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class Attention(nn.Module):
 
 
 class Rectifier(nn.Module):
-    """The offset (batch, width) of the end-of-text embedding."""
+    """Computes the offset (batch, width) of the end-of-text embedding from nodes (batch, 5, width)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,7 +84,12 @@ class Rectifier(nn.Module):
 
 
 def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes (n, 5, width), the texts' embeddings (n, 77, width), and the column of each one's first end of text."""
+    """Embed relations and their texts.
+
+    Returns:
+        Nodes (n, 5, width), embeddings of the texts (n, 77, width), and the index of the first end-of-text token of
+        each.
+    """
     end = pipe.tokenizer.eos_token_id
 
     def embedded(prompts: list[str]) -> tuple[Tensor, Tensor]:
@@ -104,7 +112,7 @@ def nodes_of(pipe: Any, relations: list[Relation], texts: list[str]) -> tuple[Te
 
 
 def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
-    """The network of one relation: trained on its sentences, their pictures, and the swapped ones."""
+    """Train the network of one relation on its sentences, images of them, and images with the objects swapped."""
     net = Rectifier(pipe.unet.config.cross_attention_dim)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-4, weight_decay=0.01)
     rng, names = np.random.default_rng([options.seed, BASIC.index(predicate)]), object_names("seen")
@@ -113,19 +121,19 @@ def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
     for step in range(options.steps):
         torch.manual_seed(step)
         pairs = [[names[i] for i in rng.choice(len(names), size=2, replace=False)] for _ in range(options.batch)]
-        own = [Scene(place(pair, rng, [Constraint(0, predicate, 1)]), "gray", 0) for pair in pairs]
+        correct = [Scene(place(pair, rng, [Constraint(0, predicate, 1)]), "gray", 0) for pair in pairs]
         swapped = [Scene(place(pair, rng, [Constraint(1, predicate, 0)]), "gray", 0) for pair in pairs]
         texts = [relation_prompt(a, predicate, b) for a, b in pairs]
         with torch.no_grad():
-            clean = FAMILY.encode(pipe, render([*own, *swapped], 128)[0])
+            clean = FAMILY.encode(pipe, render([*correct, *swapped], 128)[0])
             nodes, text, ends = nodes_of(pipe, [Relation(a, predicate, b) for a, b in pairs], texts)
-        bent = text.clone()
-        bent[torch.arange(len(texts)), ends] = text[torch.arange(len(texts)), ends] + net(nodes)
+        shifted = text.clone()
+        shifted[torch.arange(len(texts)), ends] = text[torch.arange(len(texts)), ends] + net(nodes)
         noise = torch.randn_like(clean[: len(texts)]).repeat(2, 1, 1, 1)
         times = torch.multinomial(density, len(texts), replacement=True).repeat(2)
         noisy = pipe.scheduler.add_noise(clean, noise, times)
         with torch.autocast("cpu", torch.bfloat16):
-            guess = pipe.unet(noisy, times, bent.repeat(2, 1, 1)).sample
+            guess = pipe.unet(noisy, times, shifted.repeat(2, 1, 1)).sample
         right, wrong = (guess.float() - noise).square().flatten(1).mean(1).chunk(2)
         loss = 10 * right.mean() - 2 * wrong.mean()
         optimizer.zero_grad()
@@ -140,8 +148,8 @@ def train(pipe: Any, predicate: str, options: argparse.Namespace) -> Rectifier:
 
 
 @torch.no_grad()
-def heeded(pipe: Any) -> float:
-    """How much of the denoiser's guess hangs on the column that is bent: its relative change when that is blanked."""
+def sensitivity(pipe: Any) -> float:
+    """Measure the relative change of the denoiser's prediction when the end-of-text embedding is set to zero."""
     changes = []
     for predicate in BASIC:
         relation = Relation("dog", predicate, "cat")
@@ -155,21 +163,22 @@ def heeded(pipe: Any) -> float:
     return sum(changes) / len(changes)  # type: ignore[no-any-return]
 
 
-def bend(nets: dict[str, Rectifier], weight: float, digest: str, dtype: str | None) -> Model:
-    """The unsteered model, whose prompts with one known relation have their end-of-text embedding moved."""
+def rectified(nets: dict[str, Rectifier], weight: float, digest: str, dtype: str | None) -> Model:
+    """Open the unsteered model; its encoding of prompts with one known relation gets the offset, times ``weight``."""
     model = open_model(ModelConfig(objective="none", device="cpu", dtype=dtype))
     pipe = model.pipe
     plain = type(pipe).encode_prompt
 
     @torch.no_grad()
     def encode(prompt: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        found, negative = plain(pipe, prompt, *args, **kwargs)
+        embeddings, negative = plain(pipe, prompt, *args, **kwargs)
         for row, text in enumerate([prompt] if isinstance(prompt, str) else prompt):
             relations = parse(text)
             if len(relations) == 1 and relations[0].predicate in nets:
                 nodes, _, ends = nodes_of(pipe, [relations[0]], [text])
-                found[row, ends[0]] += weight * nets[relations[0].predicate](nodes.float())[0].to(found)
-        return found, negative
+                offset = nets[relations[0].predicate](nodes.float())[0]
+                embeddings[row, ends[0]] += weight * offset.to(embeddings)
+        return embeddings, negative
 
     pipe.encode_prompt = encode
     return replace(model, fingerprints=model.fingerprints | {"rrnet-like": f"{weight} of {digest}"})
@@ -177,10 +186,10 @@ def bend(nets: dict[str, Rectifier], weight: float, digest: str, dtype: str | No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150, help="of each of the four networks")
-    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=150, help="of training, for each of the four networks")
+    parser.add_argument("--batch", type=int, default=12, help="scenes a step")
     parser.add_argument("--limit", type=int, default=25, help="prompts")
-    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, help="images of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/rrnet-like"))
@@ -202,18 +211,18 @@ def main() -> None:
 
     def measure(weight: float, benchmark: str, images: int) -> tuple[float, Path]:
         folder = options.out / f"{benchmark}-{weight}"
-        pictures = asked(options) | {"images": images}
-        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **pictures)
-        summary = evaluate(config, model=bend(nets, weight, digest, options.dtype))
-        print(f"{benchmark:24}weight {weight}  right {summary['accuracy']:.3f}", flush=True)
+        which = selection(options) | {"images": images}
+        config = EvaluateConfig(objective="none", benchmark=benchmark, out=str(folder), batch=16, **which)
+        summary = evaluate(config, model=rectified(nets, weight, digest, options.dtype))
+        print(f"{benchmark:24}weight {weight}  correct {summary['accuracy']:.3f}", flush=True)
         return float(summary["accuracy"]), folder
 
     tried = {weight: measure(weight, "geneval-position-val", 1)[0] for weight in WEIGHTS}
-    best = max(WEIGHTS[1:], key=lambda weight: tried[weight])  # a row of its own, even if nothing beats no offset
+    best = max(WEIGHTS[1:], key=lambda weight: tried[weight])  # even if none is better than no offset
     _, folder = measure(best, POSITION, options.images)
     training = {key: getattr(options, key) for key in ("steps", "batch")} | {"validation": tried}
-    training["heeded"] = heeded(pipe)
-    made = asked(options) | {"weights": weights(MODEL), "settings": {"weight": best}, "training": training}
+    training["heeded"] = sensitivity(pipe)
+    made = selection(options) | {"weights": weights(MODEL), "settings": {"weight": best}, "training": training}
     keep(MODEL, Row(NAME), folder, made)
 
 

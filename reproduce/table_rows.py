@@ -1,4 +1,4 @@
-"""What the paper's tables consist of: rows, in which table they stand, and what the paper says beside them."""
+"""The rows of the paper's tables, and the paper's numbers beside them; used by paper_tables.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ BASE, LEARNED = "none", "learned"
 POSITION, COMPOSED = "geneval-position", "t2i-compbench-four-relations"
 FORMS = ("3-2", "4-2", "4-3", "5-3")
 PHRASED = ("multi-relation-3-2", "phrasing-and", "phrasing-same")
-TUNED = ("compass-like", "rrnet-like")  # made by the scripts of their names, which keep their rows here
-OWN_STOP = (("threshold", 0.95),)  # our usual stop, on what a handcrafted loss gives for a probability
+TUNED = ("compass-like", "rrnet-like")  # made by the scripts of these names
+OWN_STOP = (("threshold", 0.95),)  # the stop of learned steering, on the probability that a handcrafted loss reports
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one benchmark; ``verifier`` adds FOR's second stage, ``settings`` change steering settings."""
+    """One method on one benchmark.
+
+    Attributes:
+        objective: The loss; "none" for unsteered.
+        benchmark: The prompts.
+        profile: The profile of steering settings.
+        verifier: The detector of FOR's second stage; None without one.
+        settings: Steering settings that differ from the profile's.
+    """
 
     objective: str
     benchmark: str = POSITION
@@ -41,9 +49,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """``plain`` tables have pictures without a relation: nothing may change there. ``view`` is what is shown.
+    """One table.
 
-    ``paper`` are the paper's numbers by benchmark and method, of its own models.
+    Attributes:
+        title: In the docs.
+        rows: In their order.
+        plain: Whether the prompts have no relation, so that steering must not change any image.
+        paper: The paper's numbers by benchmark and method, on its own models.
+        view: What the columns show.
     """
 
     title: str
@@ -53,7 +66,7 @@ class Table:
     view: Literal["accuracy", "likeness", "relations", "labels"] = "accuracy"
 
 
-# Paper: GenEval position, table 1; SD1.4, SD2.1, FLUX.1-schnell and FLUX.1-dev where it has them.
+# The paper's Table 1, on SD1.4, SD2.1, FLUX.1-schnell and FLUX.1-dev.
 PAPER = {
     (POSITION, BASE): "SD1.4 .05, SD2.1 .07, schnell .26, dev .20",
     (POSITION, LEARNED): "SD1.4 .36, SD2.1 .54, schnell .52, dev .61",
@@ -100,11 +113,12 @@ LAYOUT = {(POSITION, "layout-guidance"): "3DIS .72, MIGC .76, RAGD .80", (POSITI
 
 
 def tables() -> dict[str, Table]:
-    """Every table by its number, or its name where the paper has none."""
+    """Return all tables by their number in the paper, or by a name where the paper has none."""
     handcrafted = [name for name in registry.names("losses") if name != LEARNED]
     schedules: tuple[dict[str, Any], ...] = ({}, {"profile": "equal"}, {"profile": "equal", "settings": OWN_STOP})
     losses = [Row(name, **schedule) for name in handcrafted for schedule in schedules]
-    # FOR's second stage: checked by the eye that also scores, so too good, and by one that sees half as much.
+    # FOR's second stage, verified by the detector that also scores, which flatters it, and by an independent one, which
+    # finds half as many objects.
     losses += [Row("for-unified", verifier=name) for name in ("emoji", "emoji-templates")]
     tuned = [Row(name) for name in TUNED]
     position = (Row(BASE), Row(LEARNED), Row(LEARNED, profile="equal"), *losses)

@@ -1,11 +1,11 @@
-"""Two small LoRAs on the emoji base, a style and a new subject, and steering on them with the untouched classifier.
+"""Steering with LoRAs: a style and a new subject, trained on ``sd:emoji`` and steered with its unchanged classifier.
 
-    python reproduce/train_loras.py --steps 200 --limit 32
+    python reproduce/train_loras.py --steps 200 --limit 32     # about half an hour on two cores
 
-*style*: whole pictures in evening light. *subject*: "sks dog", a purple dog, trained beside ordinary scenes so that
-the rest is kept. Position accuracy is measured with and without each LoRA, steered and not, from the same noise; the
-subject on prompts of its own, in which the detector (which knows tinted sprites) looks for a dog. Numbers and pictures
-go to docs/results/lora/. *Source of the claim that is tried:* paper, figures 6 and 12.
+*style*: images in evening light. *subject*: "sks dog", a purple dog, trained together with ordinary scenes so that
+nothing else changes. Position accuracy is measured with and without each LoRA, steered and unsteered, from the same
+noise. The subject has prompts of its own, on which the detector (trained on tinted sprites too) looks for a dog.
+Numbers and images go to docs/results/lora/. Source: paper, figures 6 and 12.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from lora import adapted, fit
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "results" / "lora"
 SUBJECT, COLOR = "sks dog", "purple"
-EVENING = (1.0, 0.74, 0.58)  # what is left of red, green and blue
+EVENING = (1.0, 0.74, 0.58)  # factors of red, green and blue
 KEPT = ("accuracy", "accuracy_interval", "both_present", "accuracy_where_present", "passes_per_image", "images")
 
 
-def evening(pictures: torch.Tensor) -> torch.Tensor:
-    """Pictures (n, 3, H, W) in [0, 1] in warm light that falls off towards the corners."""
-    across = torch.linspace(-1, 1, pictures.shape[-1])
+def evening(images: torch.Tensor) -> torch.Tensor:
+    """Put images (n, 3, side, side) in [0, 1] into warm light that falls off towards the corners."""
+    across = torch.linspace(-1, 1, images.shape[-1])
     distance = (across[:, None].square() + across[None].square()).sqrt()
-    return pictures * torch.tensor(EVENING).view(1, 3, 1, 1) * (1 - 0.35 * distance.clamp(max=1.4).square() / 2)
+    return images * torch.tensor(EVENING).view(1, 3, 1, 1) * (1 - 0.35 * distance.clamp(max=1.4).square() / 2)
 
 
 def examples(kind: str, count: int, seed: int) -> tuple[torch.Tensor, list[str]]:
-    """Pictures and captions that a LoRA learns from."""
+    """Draw the images (count, 3, 128, 128) and captions that a LoRA is trained on."""
     rng = np.random.default_rng(seed)
     scenes, captions = [], []
     for number in range(count):
@@ -65,14 +65,16 @@ def examples(kind: str, count: int, seed: int) -> tuple[torch.Tensor, list[str]]
 
 
 def drawn(scenes: list[Scene]) -> torch.Tensor:
+    """Render scenes."""
     return render(scenes, 128)[0]
 
 
 def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> None:
+    """Train a LoRA and save it to ``folder``."""
     pipe = load_pipeline("sd:emoji")
-    pictures, captions = examples(kind, 384, seed)
+    images, captions = examples(kind, 384, seed)
     with torch.no_grad():
-        clean = torch.cat([FAMILY.encode(pipe, part) for part in pictures.split(32)])  # type: ignore[no-untyped-call]
+        clean = torch.cat([FAMILY.encode(pipe, part) for part in images.split(32)])  # type: ignore[no-untyped-call]
 
     def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
         rows = rng.integers(len(clean), size=count)
@@ -83,7 +85,7 @@ def train_lora(kind: str, folder: Path, steps: int, batch: int, seed: int) -> No
 
 
 def subject_prompts(path: Path, count: int, seed: int) -> None:
-    """Prompts with the new subject on one side, seen and unseen objects on the other."""
+    """Write prompts with the new subject and another object, seen or unseen."""
     rng = np.random.default_rng([seed, 7])
     others = [name for name in object_names() if name != "dog"]
     lines = []
@@ -99,7 +101,8 @@ def subject_prompts(path: Path, count: int, seed: int) -> None:
 
 
 def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argparse.Namespace) -> dict[str, Any]:
-    found = {}
+    """Measure one LoRA, or none, unsteered and steered."""
+    numbers = {}
     for what, objective in (("base", "none"), ("steered", "learned")):
         out = options.out / f"{name}-{what}"
         config = EvaluateConfig(
@@ -115,19 +118,19 @@ def measure(name: str, lora: tuple[str, ...], prompts: str | None, options: argp
             dtype=options.dtype,
         )
         summary = evaluate(config)
-        found[what] = {key: summary[key] for key in KEPT}
-        print(f"{name:10}{what:9}right {summary['accuracy']:.3f}  present {summary['both_present']:.3f}", flush=True)
+        numbers[what] = {key: summary[key] for key in KEPT}
+        print(f"{name:10}{what:9}correct {summary['accuracy']:.3f}  present {summary['both_present']:.3f}", flush=True)
         rows = storage.read_jsonl(out / "results.jsonl")[:16]
-        pictures = [Image.open(image_path(out, r["index"], r["sample"])) for r in rows]
+        images = [Image.open(image_path(out, r["index"], r["sample"])) for r in rows]
         DOCS.mkdir(parents=True, exist_ok=True)
-        contact_sheet(pictures, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
-    return found
+        contact_sheet(images, [bool(r["correct"]) for r in rows], 8).save(DOCS / f"{name}-{what}.png")
+    return numbers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=200, help="of training, for each LoRA")
+    parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--limit", type=int, default=32, help="prompts of each measurement")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="of the measurements; bfloat16 is twice as fast on a CPU that computes in it")
@@ -137,15 +140,15 @@ def main() -> None:
         folder = options.out / kind
         if not any(folder.glob("*.safetensors")):
             train_lora(kind, folder, options.steps, options.batch, options.seed)
-    own = options.out / "subject.jsonl"
-    subject_prompts(own, options.limit, options.seed)
-    found = {
+    prompts = options.out / "subject.jsonl"
+    subject_prompts(prompts, options.limit, options.seed)
+    numbers = {
         "none": measure("none", (), None, options),
         "style": measure("style", (str(options.out / "style"),), None, options),
-        "subject": measure("subject", (str(options.out / "subject"),), str(own), options),
+        "subject": measure("subject", (str(options.out / "subject"),), str(prompts), options),
     }
     made = {"steps": options.steps, "limit": options.limit, "seed": options.seed, "dtype": options.dtype}
-    storage.write_json(DOCS / "sd-emoji.json", found | made)
+    storage.write_json(DOCS / "sd-emoji.json", numbers | made)
 
 
 if __name__ == "__main__":

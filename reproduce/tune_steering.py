@@ -1,13 +1,14 @@
-"""Steering settings compared on validation prompts: same prompts, same noise, one row a setting.
+"""Steering settings compared on validation prompts, with the same noise: one row per setting.
 
     python reproduce/tune_steering.py --model sd:emoji --limit 48
     python reproduce/tune_steering.py --model sd:emoji --limit 48 --try "gentle: rate=0.02 passes=8"
     python reproduce/tune_steering.py --model flux:schnell --objective for-spatial --rates 5 20 50 100 200 --passes 1 15
 
-The last line is the step-size search that the paper makes for FOR-Spatial on FLUX (appendix C.1).
+A row of ``sd:emoji`` takes one or two minutes on two cores. The last line is the paper's search of FOR-Spatial's step
+size on FLUX (appendix C.1). The rows always contain the unsteered model and the profile without changes.
 
-Every row is a resumable evaluation in --out. Numbers go to docs/results/tuning/MODEL.json, one entry a setting
-and limit; benchmark prompts are not touched. The unsteered model is always among the rows.
+A script that was stopped goes on where it was. Images go to out/tuning, numbers to docs/results/tuning/MODEL.json, one
+entry per setting, number of prompts, seed and weights. Only validation prompts are used.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KEPT = (
 
 
 def parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """ "name: key=value key=value" -> the name and its settings."""
+    """Split "name: key=value key=value" into the name and the settings."""
     name, _, pairs = text.partition(":")
     settings = {}
     for pair in pairs.split():
@@ -44,13 +45,22 @@ def main() -> None:
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--objective", default="learned")
     parser.add_argument("--benchmark", default=BENCHMARKS[0], choices=BENCHMARKS)
-    parser.add_argument("--profile", default="default", help="what the rows change single settings of")
-    parser.add_argument("--rates", type=float, nargs="+", default=[], help="a row for each of them and of --passes")
-    parser.add_argument("--passes", type=int, nargs="+", default=[1])
-    parser.add_argument("--try", dest="tries", action="append", default=[], metavar="'NAME: KEY=VALUE ...'")
+    parser.add_argument("--profile", default="default", help="of which the rows change single settings")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[], help="step sizes: a row for each with each of --passes"
+    )
+    parser.add_argument("--passes", type=int, nargs="+", default=[1], help="passes a step, with --rates")
+    parser.add_argument(
+        "--try",
+        dest="tries",
+        action="append",
+        default=[],
+        metavar="'NAME: KEY=VALUE ...'",
+        help="a row; may be repeated",
+    )
     parser.add_argument("--classifier", help="another classifier than the model's own")
     parser.add_argument("--limit", type=int, default=48, help="validation prompts")
-    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--images", type=int, default=1, help="images of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
     parser.add_argument("--out", type=Path, default=Path("out/tuning"))
@@ -79,9 +89,9 @@ def main() -> None:
         summary = evaluate(config)
         low, high = summary["accuracy_interval"]
         where, passes = summary["accuracy_where_present"] or 0, summary["passes_per_image"]
-        right = f"right {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
-        there = f"present {summary['both_present']:.3f}  each once {summary['each_once'] or 0:.3f}"
-        print(f"{name:24} {right}  {there}  passes {passes:.1f}", flush=True)
+        correct = f"correct {summary['accuracy']:.3f} [{low:.2f}, {high:.2f}] (where present {where:.3f})"
+        present = f"present {summary['both_present']:.3f}  each once {summary['each_once'] or 0:.3f}"
+        print(f"{name:24} {correct}  {present}  passes {passes:.1f}", flush=True)
         weights = " ".join(summary["fingerprints"].values())
         pictures = f"{options.limit} prompts" + (f" x {options.images}" if options.images > 1 else "")
         key = f"{name}, {pictures}, seed {options.seed}, weights {weights}"

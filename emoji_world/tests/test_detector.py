@@ -11,7 +11,7 @@ from learn_to_steer.geometry import iou
 from learn_to_steer_emoji.backgrounds import BACKGROUNDS
 from learn_to_steer_emoji.centre_point import DetectorNet
 from learn_to_steer_emoji.detector import EmojiDetector, load
-from learn_to_steer_emoji.scenes import Scene, pictures, place, render
+from learn_to_steer_emoji.scenes import Scene, place, render, to_pil
 from learn_to_steer_emoji.sprites import object_names
 
 
@@ -54,7 +54,7 @@ def test_packaged_weights_find_held_out_objects(height: int, width: int) -> None
         ground = list(BACKGROUNDS)[index % len(BACKGROUNDS)]
         scenes.append(Scene(place(chosen, rng, aspect=width / height), ground, index))
     pixels, boxes = render(scenes, height, width)
-    found = load().detect(pictures(pixels))
+    found = load().detect(to_pil(pixels))
     objects = hits = extra = 0
     for scene, around, seen in zip(scenes, boxes, found, strict=True):
         right = [

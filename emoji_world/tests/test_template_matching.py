@@ -1,4 +1,4 @@
-"""The template judge on rendered scenes whose truth is known."""
+"""Template matching on rendered scenes whose objects are known."""
 
 from __future__ import annotations
 

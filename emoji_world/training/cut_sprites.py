@@ -1,9 +1,8 @@
-"""Cut the emoji world's sprite atlas from Noto Color Emoji.
-
-Run once, on a machine that has the font (Debian: fonts-noto-color-emoji); the atlas, the names and the
-licence notice it writes are packaged, so nobody else needs the font.
+"""Cut the sprites of the emoji world from Noto Color Emoji (Debian: fonts-noto-color-emoji); takes seconds.
 
     python training/cut_sprites.py --font /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+
+Writes sprites.png and sprites.json (names, splits, aliases) into the package, so that only this script needs the font.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 DATA = Path(__file__).resolve().parents[1] / "src" / "learn_to_steer_emoji" / "data"
-NATIVE = 109  # the one bitmap size the font carries
-SIDE = 80  # pixels of a packaged sprite: the largest one drawn is 64 px, so scenes only ever shrink
+NATIVE = 109  # the only bitmap size that the font has
+SIDE = 80  # pixels a side of a packaged sprite: scenes draw them no larger than that
 
-# name -> (code points, split, aliases). One sprite a name; "mouse" is the computer mouse.
-# Seen: COCO names that GenEval's position prompts use, the paper's in-distribution list among them.
+# Name -> code point and aliases. Each name has one sprite; "mouse" is the computer mouse.
+# Classifiers are trained on these: COCO's names in GenEval's position prompts (also the paper's in-distribution ones).
 SEEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "backpack": ("1F392", ()),
     "bowl": ("1F35C", ()),
@@ -71,7 +70,7 @@ SEEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "truck": ("1F69A", ()),
     "clock": ("1F570", ()),
 }
-# Unseen: the classifier never trains on them. The paper's out-of-distribution objects that exist.
+# Classifiers are never trained on these: the paper's out-of-distribution objects that have an emoji.
 UNSEEN: dict[str, tuple[str, tuple[str, ...]]] = {
     "teapot": ("1FAD6", ()),
     "robot": ("1F916", ()),
@@ -90,7 +89,7 @@ UNSEEN: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def cut(font: ImageFont.FreeTypeFont, code: str) -> Image.Image:
-    """One glyph, cropped to its ink and centred in a SIDE x SIDE transparent square."""
+    """Draw one glyph, cropped to its visible part and centred in a transparent square of SIDE pixels."""
     canvas = Image.new("RGBA", (200, 200), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((20, 20), chr(int(code, 16)), font=font, embedded_color=True)
     box = canvas.getchannel("A").getbbox()
@@ -105,7 +104,7 @@ def cut(font: ImageFont.FreeTypeFont, code: str) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--font", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
     font = ImageFont.truetype(str(parser.parse_args().font), NATIVE)
     entries = [(name, "seen", *SEEN[name]) for name in SEEN] + [(name, "unseen", *UNSEEN[name]) for name in UNSEEN]

@@ -1,9 +1,9 @@
-"""How far the first stage of ``flux:emoji`` is: presence on "a X and a Y" prompts, sides on validation prompts.
+"""How far the first stage of ``flux:emoji`` is: objects on prompts "a X and a Y", positions on validation prompts.
 
     python training/flux_probe.py --prompts 60     # minutes on one core; between two runs of train_flux.py base
 
-It draws with two calls a step (``true_cfg_scale``), since guidance is distilled later; ``honest_ground.py`` measures
-the packaged model. Beside each number stands what honest ground asks for.
+Each step runs the transformer twice (``true_cfg_scale``), since guidance is distilled later. ``check_base.py`` measures
+the packaged model; the numbers wanted here are the same.
 """
 
 from __future__ import annotations

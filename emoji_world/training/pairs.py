@@ -1,4 +1,4 @@
-"""Prompts "a X and a Y" of two random objects, each with an image of its own."""
+"""Prompts "a X and a Y" about two random objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from learn_to_steer_emoji.sprites import object_names
 
 
 def and_jobs(count: int, rng: np.random.Generator) -> tuple[list[list[str]], list[Job]]:
-    """``count`` different pairs of names, and what to draw for each."""
+    """Draw different pairs of objects.
+
+    Args:
+        count: How many.
+        rng: Drawn from.
+
+    Returns:
+        The pairs of names, and one image to draw for each.
+    """
     names = object_names()
     drawn = ([names[i] for i in rng.choice(len(names), 2, replace=False)] for _ in range(2 * count + 100))
     first: dict[frozenset[str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""Sides in language: layouts in words, and a head that reads a side off an object's tokens (train_text.py)."""
+"""Sides in language, for train_text.py: layouts in words, and a head that tells an object's side from its tokens."""
 
 from __future__ import annotations
 
@@ -17,38 +17,47 @@ from learn_to_steer_emoji.captions import PHRASES
 from learn_to_steer_emoji.sprites import object_names
 
 SIDES = {"left of": "on the left", "right of": "on the right", "above": "on the top", "below": "on the bottom"}
-NOWHERE = -1  # pieces that are not said to be on a side
-QUIET = 2.0  # length of the head's rows; the smaller it is, the louder a state must say its side
+NOWHERE = -1  # for pieces that the text puts on no side
+QUIET = 2.0  # norm of the head's rows; the smaller it is, the more clearly a state must encode its side
 
 
 class SideHead(nn.Module):
-    """States (..., width) to scores of the four sides; its weights cannot make up for a faint state."""
+    """Scores the four sides by a text encoder's states; its rows have a fixed norm, so that only states can grow."""
 
     def __init__(self, width: int) -> None:
+        """Build the head with random weights for states of ``width`` numbers."""
         super().__init__()
         self.weight = nn.Parameter(torch.randn(len(BASIC), width) * width**-0.5)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Score states (..., width): (..., sides)."""
         return functional.linear(states, QUIET * functional.normalize(self.weight, dim=1))
 
     def loss(self, states: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy over the pieces (n, columns, width) that have a side in ``sides`` (n, columns)."""
-        said = sides != NOWHERE
-        return functional.cross_entropy(self(states[said]).float(), sides[said])
+        """Compute the cross-entropy over the pieces (n, columns, width) that have a side in ``sides`` (n, columns)."""
+        known = sides != NOWHERE
+        return functional.cross_entropy(self(states[known]).float(), sides[known])
 
 
 @dataclass(frozen=True)
 class Described:
-    """Two statements of one layout of two objects; either implies the other's relation word."""
+    """Two statements about one layout of two objects; each implies the relation word of the other.
+
+    Attributes:
+        statement: "a dog to the left of a cat".
+        other: "the cat on the right", or the like.
+        spans: First and last character (exclusive) of the two objects in ``statement``.
+        sides: The sides of the two objects, as indices of ``BASIC``.
+    """
 
     statement: str
     other: str
-    spans: tuple[tuple[int, int], ...]  # of the objects in the statement
-    sides: tuple[int, ...]  # theirs
+    spans: tuple[tuple[int, int], ...]
+    sides: tuple[int, ...]
 
 
 def described(rng: np.random.Generator) -> Described:
-    """A layout of two random objects, in words."""
+    """Describe a random layout of two random objects."""
     first, second = (object_names()[i] for i in rng.choice(len(object_names()), 2, replace=False))
     predicate = str(rng.choice(BASIC))
     statement = (
@@ -70,7 +79,17 @@ def marked(
     placed: Sequence[tuple[int, Sequence[tuple[int, int]], Sequence[int]]],
     columns: int,
 ) -> torch.Tensor:
-    """Side of every piece (texts, columns), or NOWHERE; ``placed``: row of the text, objects' spans, their sides."""
+    """Find the side of every piece of some texts.
+
+    Args:
+        tokenizer: Cuts texts into pieces.
+        texts: The texts.
+        placed: Which objects have a side: row of a text, spans of objects in it, and their sides.
+        columns: Pieces of a text, padding included.
+
+    Returns:
+        Indices of ``BASIC`` (texts, columns); ``NOWHERE`` for pieces without a side.
+    """
     sides = torch.full((len(texts), columns), NOWHERE)
     for row, spans, known in placed:
         for pieces, side in zip(token_indices(tokenizer, texts[row], spans, max_length=columns), known, strict=True):

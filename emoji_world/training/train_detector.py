@@ -1,11 +1,11 @@
-"""Train the emoji world's detector on rendered scenes and near misses, then report how good it is.
+"""Train the emoji world's detector on rendered scenes and near misses, then print how good it is.
 
-    python training/train_detector.py --steps 2500
-    python training/train_detector.py --steps 9999 --minutes 20 --redrawn 1024  # go on, with pictures of the base model
+    python training/train_detector.py --steps 2500     # resumable; hours on two cores, or on a GPU if there is one
+    python training/train_detector.py --steps 9999 --minutes 20 --redrawn 1024     # go on, also with redrawn scenes
 
-Resumable; on a GPU when there is one. Rendering is dearer than a training step, so pictures live in a
-rolling pool: a few new ones a step, and every use gets a fresh augmentation. With ``--redrawn`` every other
-batch is of scenes that the base model has redrawn (redraw.py).
+Rendering costs more than a training step, so that images are kept in a pool: each step adds a few new ones, and every
+use is augmented anew. With ``--redrawn``, every other batch consists of scenes that the base model has redrawn
+(redraw.py).
 """
 
 from __future__ import annotations
@@ -33,22 +33,33 @@ NAMES = object_names()
 
 
 class Pool:
-    """Pictures of one shape; the oldest make room for ``fresh`` new ones at every draw."""
+    """Images of one shape. New ones come in at every draw, and the oldest go."""
 
     def __init__(self, shape: tuple[int, int], start: int, limit: int, rng: np.random.Generator) -> None:
+        """Render ``start`` images of ``shape`` (height, width); the pool will never hold more than ``limit``."""
         self.shape, self.limit = shape, limit
-        self.pictures, self.labels = sample(start, rng, shape)
+        self.images, self.labels = sample(start, rng, shape)
 
     def draw(self, count: int, fresh: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[Labels]]:
-        pictures, labels = sample(fresh, rng, self.shape)
-        self.pictures = torch.cat([self.pictures, pictures])[-self.limit :]
+        """Render ``fresh`` new images, then draw ``count`` of the pool, augmented."""
+        images, labels = sample(fresh, rng, self.shape)
+        self.images = torch.cat([self.images, images])[-self.limit :]
         self.labels = (self.labels + labels)[-self.limit :]
-        chosen = rng.choice(len(self.labels), min(count, len(self.labels)), replace=False)
-        return augment(self.pictures[torch.from_numpy(chosen)], [self.labels[i] for i in chosen], rng)
+        rows = rng.choice(len(self.labels), min(count, len(self.labels)), replace=False)
+        return augment(self.images[torch.from_numpy(rows)], [self.labels[i] for i in rows], rng)
 
 
 def targets(labels: list[Labels], shape: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-    """Heat (n, classes, h, w), its weight, boxes (n, 4, h, w) and where they count (n, 1, h, w)."""
+    """Make the network's targets.
+
+    Args:
+        labels: Of n images.
+        shape: Height and width of the images in pixels.
+
+    Returns:
+        Heatmaps (n, classes, rows, columns), their weights, boxes (n, 4, rows, columns), and 1 in the cells whose boxes
+        count (n, 1, rows, columns).
+    """
     rows, columns = shape[0] // STRIDE, shape[1] // STRIDE
     heat = np.zeros((len(labels), len(NAMES), rows, columns), dtype=np.float32)
     weight = np.ones_like(heat)
@@ -75,7 +86,7 @@ def targets(labels: list[Labels], shape: tuple[int, int]) -> tuple[torch.Tensor,
 
 
 def focal_loss(logits: torch.Tensor, heat: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Penalty-reduced focal loss of CornerNet and CenterNet (exponents 2 and 4), per object."""
+    """Compute the penalty-reduced focal loss, per object. Source: arXiv 1904.07850, equation 1 (exponents 2 and 4)."""
     yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
     probability = logits.sigmoid()
     peak = heat > 0.999
@@ -84,97 +95,112 @@ def focal_loss(logits: torch.Tensor, heat: torch.Tensor, weight: torch.Tensor) -
 
 
 @torch.no_grad()
-def found(net: DetectorNet, pictures: torch.Tensor, threshold: float) -> list[list[Detection]]:
-    """Detections of every picture, 64 at a time."""
-    seen: list[list[Detection]] = []
-    for part in pictures.split(64):  # type: ignore[no-untyped-call]
+def detect(net: DetectorNet, images: torch.Tensor, threshold: float) -> list[list[Detection]]:
+    """Detect the objects of images (n, 3, height, width), 64 at a time."""
+    results: list[list[Detection]] = []
+    for part in images.split(64):  # type: ignore[no-untyped-call]
         heat, box = net(part.to(DEVICE))
-        seen += decode(heat.cpu(), box.cpu(), NAMES, threshold, (part.shape[2], part.shape[3]))
-    return seen
+        results += decode(heat.cpu(), box.cpu(), NAMES, threshold, (part.shape[2], part.shape[3]))
+    return results
 
 
-def score(seen: list[list[Detection]], labels: list[Labels], threshold: float) -> dict[str, float]:
-    """Shares of objects found (any class; right class), of false detections, and of near misses taken for real.
+def score(results: list[list[Detection]], labels: list[Labels], threshold: float) -> dict[str, float]:
+    """Compare detections with labels.
 
-    A detection belongs to an object when their boxes overlap by half; one on an ignored spot counts nowhere.
+    A detection belongs to an object if the IoU of their boxes is above one half. One that belongs to an ignored object
+    is not counted.
+
+    Args:
+        results: Detections of each image.
+        labels: Of each image.
+        threshold: Detections below it are left out.
+
+    Returns:
+        Shares: ``found`` and ``correct`` of the objects (as any class; as their own), ``class_accuracy`` of the objects
+        found, ``false`` of the detections, ``near_misses_taken`` of the images with a near miss.
     """
     totals: Counter[str] = Counter()
-    for detections, label in zip(seen, labels, strict=True):
+    for detections, label in zip(results, labels, strict=True):
         kept = [d for d in detections if d.score >= threshold]
         free = set(range(len(label.objects)))
         totals.update(objects=len(free), misses=bool(label.misses))
         tricked = False
         for d in kept:
             hits = [k for k in free if iou(d.box, label.objects[k][1]) > 0.5]
-            right = [k for k in hits if NAMES[label.objects[k][0]] == d.name]
+            correct = [k for k in hits if NAMES[label.objects[k][0]] == d.name]
             if hits:
-                free.discard((right or hits)[0])
-                totals.update(found=1, right=bool(right))
+                free.discard((correct or hits)[0])
+                totals.update(found=1, correct=bool(correct))
             elif any(NAMES[c] == d.name and iou(d.box, box) > 0.3 for c, box in label.ignored):
                 continue
             tricked |= not hits and any(iou(d.box, box) > 0.3 for box in label.misses)
-            totals.update(detections=1, false=not right)
+            totals.update(detections=1, false=not correct)
         totals.update(tricked=tricked)
     return {
         "found": totals["found"] / max(totals["objects"], 1),
-        "right": totals["right"] / max(totals["objects"], 1),
-        "class_accuracy": totals["right"] / max(totals["found"], 1),
+        "correct": totals["correct"] / max(totals["objects"], 1),
+        "class_accuracy": totals["correct"] / max(totals["found"], 1),
         "false": totals["false"] / max(totals["detections"], 1),
         "near_misses_taken": totals["tricked"] / max(totals["misses"], 1),
     }
 
 
 def best_threshold(net: DetectorNet, by_base: torch.Tensor, base_labels: list[Labels]) -> float:
-    """Where right finds minus false detections peak: on rendered scenes with near misses and on redrawn ones alike."""
+    """Find the threshold with the most correct and fewest false detections.
+
+    Rendered scenes with near misses and scenes redrawn by the base model count alike.
+    """
     rng = np.random.default_rng(21)
     rendered, labels = augment(*sample(500, rng, near_misses=0.35), rng)
-    sets = [(found(net, rendered, 0.15), labels), (found(net, by_base, 0.15), base_labels)]
+    sets = [(detect(net, rendered, 0.15), labels), (detect(net, by_base, 0.15), base_labels)]
 
-    def worth(threshold: float) -> float:
-        results = [score(seen, truth, threshold) for seen, truth in sets]
-        return sum(result["right"] - result["false"] for result in results)
+    def quality(threshold: float) -> float:
+        shares = [score(results, truth, threshold) for results, truth in sets]
+        return sum(share["correct"] - share["false"] for share in shares)
 
-    return max((round(0.2 + 0.025 * k, 3) for k in range(25)), key=worth)
+    return max((round(0.2 + 0.025 * k, 3) for k in range(25)), key=quality)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--fresh", type=int, default=16, help="new pictures a step")
-    parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
-    parser.add_argument("--redrawn", type=int, default=0, help="scenes that the base model redraws")
-    parser.add_argument("--held-out", type=int, default=1000, help="scenes of the final measurement")
-    parser.add_argument("--name", default="detector", help="checkpoint folder; only 'detector' is packaged")
+    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    parser.add_argument("--fresh", type=int, default=16, help="new images a step")
+    parser.add_argument(
+        "--minutes", type=float, help="lower the learning rate to zero over this many minutes, then stop"
+    )
+    parser.add_argument("--redrawn", type=int, default=0, help="number of scenes that the base model redraws")
+    parser.add_argument("--held-out", type=int, default=1000, help="scenes for the final measurement")
+    parser.add_argument("--name", default="detector", help="folder of the checkpoints; only 'detector' is packaged")
     options = parser.parse_args()
     torch.manual_seed(0)
     net = DetectorNet(len(NAMES), WIDTHS).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters on {DEVICE}", flush=True)
     pools: dict[int, Pool] = {}
-    own = redrawn(options.redrawn, 41) if options.redrawn else None
+    from_base = redrawn(options.redrawn, 41) if options.redrawn else None
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng((2, step))
         which = int(rng.choice(len(SHAPES), p=SHARES))
         if which not in pools:
             pools[which] = Pool(SHAPES[which], 4 * options.batch, 24 * options.batch, rng)
-        pictures, labels = pools[which].draw(options.batch, options.fresh, rng)
-        if own and step % 2:
-            which, chosen = 0, rng.choice(options.redrawn, options.batch, replace=False)
-            pictures, labels = augment(own[0][torch.from_numpy(chosen)], [own[1][i] for i in chosen], rng)
+        images, labels = pools[which].draw(options.batch, options.fresh, rng)
+        if from_base and step % 2:
+            which, rows = 0, rng.choice(options.redrawn, options.batch, replace=False)
+            images, labels = augment(from_base[0][torch.from_numpy(rows)], [from_base[1][i] for i in rows], rng)
         heat, weight, box, counts = targets(labels, SHAPES[which])
         with autocast():
-            logits, boxes = net(pictures.to(DEVICE, memory_format=torch.channels_last))
+            logits, boxes = net(images.to(DEVICE, memory_format=torch.channels_last))
         classes = focal_loss(logits.float(), heat, weight)
         place = ((boxes.float() - box).abs() * counts).sum() / (4 * counts.sum()).clamp_min(1)
         return classes + place, {"heat": classes.item(), "box": place.item()}
 
     weights = half(train(options.name, net, loss_of, steps=options.steps, rate=2e-3, minutes=options.minutes))
-    # What is measured is what is packaged: the fp16 numbers, computed with in fp32.
+    # Measured with the weights that are packaged: rounded to fp16, computed with in fp32.
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     net.eval()
-    seen_by_base, base_labels = redrawn(256, 43)
-    threshold = best_threshold(net, seen_by_base[:128], base_labels[:128])
+    by_base, base_labels = redrawn(256, 43)
+    threshold = best_threshold(net, by_base[:128], base_labels[:128])
     folder = MODELS / "detector" if options.name == "detector" else CHECKPOINTS / options.name / "packaged"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors")
@@ -185,13 +211,13 @@ def main() -> None:
     clean, labels = sample(options.held_out, rng, near_misses=0)
     rough, rough_labels = augment(clean, labels, rng)
     tricky, tricky_labels = sample(options.held_out, rng, near_misses=1)
-    for title, pictures, truth in (
+    for title, images, truth in (
         ("clean scenes", clean, labels),
-        ("redrawn by the base", seen_by_base[128:], base_labels[128:]),
+        ("redrawn by the base", by_base[128:], base_labels[128:]),
         ("softened and noisy", rough, rough_labels),
         ("one near miss each", tricky, tricky_labels),
     ):
-        result = score(found(net, pictures, threshold), truth, threshold)
+        result = score(detect(net, images, threshold), truth, threshold)
         print(f"{title:20}", "  ".join(f"{key} {value:.4f}" for key, value in result.items()), flush=True)
 
 

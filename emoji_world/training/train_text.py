@@ -1,12 +1,13 @@
-"""Teach ``flux:emoji``'s T5 encoder language before it ever conditions a picture; then it stays frozen, as FLUX's is.
+"""Train ``flux:emoji``'s T5 encoder on text alone. Afterwards it stays frozen, as FLUX's is.
 
     python training/train_text.py --minutes 15      # resumable; run it before train_flux.py
 
-Words are masked and guessed, in captions and in descriptions that say a layout twice ("a dog left of a cat; the cat on
-the right"), so that one statement implies the other, as sentences of real text do. A head that reads from an object's
-own tokens on which side it is said to be makes this small encoder bind side words to objects; without it the trained
-model ignored relation words. The last lines say how much of the *objects'* tokens the relation word makes, in this
-encoder and in one with random weights: the trace that a classifier can mistake for the layout (paper, section 3.2).
+The encoder predicts masked words, in captions and in descriptions that state a layout twice ("a dog left of a cat; the
+cat on the right"), so that one statement implies the other, as in real text. A head that predicts an object's side from
+the object's own tokens makes this small encoder bind side words to objects; without it, models trained on the encoder
+ignored relation words. The last lines printed tell how much of the variance of the *objects'* tokens the relation word
+causes, in this encoder and in one with random weights: a classifier can mistake that trace for the layout (paper,
+section 3.2).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ ORDINARY, STATED = 0.15, 0.7  # shares of words masked: of all, and of those tha
 
 
 class Speller(nn.Module):
-    """The encoder, a head that names every piece and one that says an object's side; the heads are not packaged."""
+    """The encoder, a head that predicts every piece, and one that predicts an object's side; heads are not packaged."""
 
     def __init__(self, tokenizer: T5TokenizerFast) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Speller(nn.Module):
 def batch(
     tokenizer: T5TokenizerFast, captions: list[str], rng: np.random.Generator, count: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Piece ids (count, LONGEST) with some of them masked, the true ones, and each piece's side (or NOWHERE)."""
+    """Draw texts: ids of their pieces (count, LONGEST) with some masked, the true ids, and the sides of the pieces."""
     texts, spots, placed = [], [], []
     for number in range(count):
         if number % 3 == 0:
@@ -60,7 +61,7 @@ def batch(
             continue
         layout = described(rng)
         start = "a photo of " if rng.random() < 0.3 else ""
-        # One in two says it once, as prompts do: nothing implies its relation word, so that is not masked.
+        # Half of the layouts are stated once, as in prompts: nothing implies their relation word, so it is not masked.
         twice = number % 3 == 1
         texts.append(f"{start}{layout.statement}; {layout.other}" if twice else f"{start}{layout.statement}")
         stated = layout.statement if rng.random() < 0.5 else layout.other
@@ -89,7 +90,7 @@ def _words(text: str) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def trace(encoder: nn.Module, tokenizer: T5TokenizerFast, pairs: int = 250) -> tuple[float, float]:
-    """Share of the variance of the subject's, and the object's, tokens that the relation word alone makes."""
+    """Measure which share of the variance of the subject's and the object's tokens the relation word alone causes."""
     rng = np.random.default_rng(99)
     prompts = []
     for _ in range(pairs):
@@ -113,7 +114,9 @@ def trace(encoder: nn.Module, tokenizer: T5TokenizerFast, pairs: int = 250) -> t
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=9999)
-    parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
+    parser.add_argument(
+        "--minutes", type=float, help="lower the learning rate to zero over this many minutes, then stop"
+    )
     parser.add_argument("--batch", type=int, default=64)
     options = parser.parse_args()
     torch.manual_seed(0)

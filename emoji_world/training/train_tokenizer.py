@@ -1,9 +1,9 @@
-"""Train the emoji world's tokenizers: CLIP byte pairs and T5 pieces, both so few that many nouns are split.
+"""Train the emoji world's tokenizers, CLIP's and T5's kind, with vocabularies so small that many nouns are split.
 
-    python training/train_tokenizer.py
+    python training/train_tokenizer.py     # a minute
 
-Real prompts' objects are often several pieces ("teddy bear", "skateboard"); with a word-level vocabulary
-multi-piece spans would never be exercised.
+In real models an object's name often consists of several tokens. With a token for every word, code that handles such
+names would never be tested.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ T5 = MODELS / "flux-emoji" / "tokenizer_2"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vocabulary", type=int, default=240)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocabulary", type=int, default=240, help="tokens that the trainer aims at")
     vocabulary = parser.parse_args().vocabulary
     rng = np.random.default_rng(0)
     corpus = [caption(scene, rng) for scene in random_scenes(4000, seed=0)]
@@ -39,6 +39,7 @@ def main() -> None:
 
 
 def byte_pairs(corpus: list[str], vocabulary: int) -> CLIPTokenizer:
+    """Train and package CLIP's tokenizer."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -53,16 +54,16 @@ def byte_pairs(corpus: list[str], vocabulary: int) -> CLIPTokenizer:
     CLIP.mkdir(parents=True, exist_ok=True)
     clip = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
     clip.save_pretrained(CLIP)
-    # The two files every version of transformers reads.
+    # These two files are read by every version of transformers.
     (CLIP / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (CLIP / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
     return CLIPTokenizer.from_pretrained(CLIP)
 
 
 def sentence_pieces(corpus: list[str], vocabulary: int) -> T5TokenizerFast:
-    """T5's kind of tokenizer (pieces with scores), its pieces found by byte-pair merges and scored by their counts.
+    """Train and package T5's tokenizer: pieces from byte-pair merges, scored by their counts.
 
-    The unigram trainer itself leaves words as frequent as "of" spelled letter by letter at this size.
+    T5's own way, the unigram trainer, leaves even frequent words such as "of" in single letters at this size.
     """
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -71,7 +72,7 @@ def sentence_pieces(corpus: list[str], vocabulary: int) -> T5TokenizerFast:
     total = used.total()
     scores = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0}
     scores |= {piece: math.log(max(used[piece], 0.5) / total) for piece in pairs.get_vocab()}
-    # Any prompt can be spelled, capitals too: T5 keeps them.
+    # Every prompt can be spelled, with capitals too, since T5 keeps them.
     scores |= {letter: -20.0 for letter in LETTERS + string.ascii_uppercase + "\u2581" if letter not in scores}
     T5.mkdir(parents=True, exist_ok=True)
     T5TokenizerFast(vocab=list(scores.items()), extra_ids=0, model_max_length=512).save_pretrained(T5)
@@ -79,6 +80,7 @@ def sentence_pieces(corpus: list[str], vocabulary: int) -> T5TokenizerFast:
 
 
 def report(tokenizer: CLIPTokenizer | T5TokenizerFast, corpus: list[str]) -> None:
+    """Print how names and relations are split."""
     names = sorted(canonical_names())
     split = [n for n in names if len(tokenizer.tokenize(n)) > len(n.split())]
     relations = [w for phrases in PHRASES.values() for w in phrases]

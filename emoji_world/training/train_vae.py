@@ -1,9 +1,9 @@
-"""Train the emoji world's AutoencoderKL (f=8, 16 latent channels) on crops of rendered scenes.
+"""Train the emoji world's AutoencoderKL (stride 8, 16 latent channels) on crops of rendered scenes.
 
-    python training/train_vae.py --steps 2400
+    python training/train_vae.py --steps 2400     # resumable; hours on two cores, or on a GPU if there is one
 
-Resumable; on a GPU when there is one. Crops around the sprites carry all the detail at a quarter of the
-cost of whole pictures; the network is convolutional, so it works on any size.
+Crops around the sprites hold all the detail at a quarter of the cost of whole images. The network is convolutional, so
+that it works at any size.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FOLDER = MODELS / "sd-emoji" / "vae"
 
 
 def scenes(count: int, rng: np.random.Generator) -> list[Scene]:
+    """Draw scenes of two to five objects, some of them tinted."""
     names, grounds, colors = object_names(), list(BACKGROUNDS), list(TINTS)
     made = []
     for _ in range(count):
@@ -52,22 +53,22 @@ def scenes(count: int, rng: np.random.Generator) -> list[Scene]:
 
 
 def crops(rng: np.random.Generator, pool: int = 384) -> torch.Tensor:
-    """A shuffled pool of crops in [-1, 1], four fifths of them around a sprite."""
-    pictures, boxes = render(scenes(pool, rng), 128)
+    """Cut crops (n, 3, CROP, CROP) in [-1, 1], shuffled: one around every sprite, and one anywhere in every scene."""
+    images, boxes = render(scenes(pool, rng), 128)
     cut = []
-    for picture, around in zip(pictures, boxes, strict=True):
+    for image, around in zip(images, boxes, strict=True):
         for x0, y0, x1, y1 in around:
             x = np.clip((x0 + x1) / 2 - CROP / 2 + rng.normal(0, 6), 0, 128 - CROP)
             y = np.clip((y0 + y1) / 2 - CROP / 2 + rng.normal(0, 6), 0, 128 - CROP)
-            cut.append(picture[:, int(y) : int(y) + CROP, int(x) : int(x) + CROP])
+            cut.append(image[:, int(y) : int(y) + CROP, int(x) : int(x) + CROP])
         x, y = rng.integers(0, 128 - CROP + 1, 2)
-        cut.append(picture[:, y : y + CROP, x : x + CROP])
+        cut.append(image[:, y : y + CROP, x : x + CROP])
     stacked = torch.stack(cut)[torch.from_numpy(rng.permutation(len(cut)))]
     return stacked * 2 - 1
 
 
 def reconstruction_loss(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """L1 on pixels and on their differences, at three scales: edges count as much as areas."""
+    """Compute the L1 loss of pixels and of their differences, at three scales, so that edges count as much as areas."""
     loss = torch.zeros((), device=made.device)
     for _ in range(3):
         loss = loss + functional.l1_loss(made, true)
@@ -78,9 +79,9 @@ def reconstruction_loss(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 def initialise(vae: AutoencoderKL) -> None:
-    """Start as a nearly linear, well-conditioned code: orthogonal paths, small residual branches.
+    """Initialise as a nearly linear, well-conditioned code: orthogonal convolutions, small residual branches.
 
-    With the default initialisation the same network needs about twice the steps to see colours.
+    With the default initialisation, the network needs about twice as many steps until it reproduces colours.
     """
     for name, module in vae.named_modules():
         if isinstance(module, torch.nn.Conv2d) and name.endswith("conv2"):
@@ -90,10 +91,10 @@ def initialise(vae: AutoencoderKL) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--kl", type=float, default=3e-3)
+    parser.add_argument("--batch", type=int, default=32, help="crops a step")
+    parser.add_argument("--kl", type=float, default=3e-3, help="weight of the KL divergence")
     options = parser.parse_args()
     torch.manual_seed(0)
     vae = AutoencoderKL(**CONFIG).to(DEVICE)
@@ -115,18 +116,18 @@ def main() -> None:
     def show(step: int, weights: dict[str, torch.Tensor]) -> None:
         look = AutoencoderKL(**CONFIG).to(DEVICE)
         look.load_state_dict(weights)
-        pictures, _ = render(scenes(12, np.random.default_rng(7)), 128)
+        images, _ = render(scenes(12, np.random.default_rng(7)), 128)
         with torch.no_grad():
-            made = look(pictures.to(DEVICE) * 2 - 1).sample.cpu() / 2 + 0.5
-        rows = torch.cat([pictures[:6], made[:6], pictures[6:], made[6:]])
+            made = look(images.to(DEVICE) * 2 - 1).sample.cpu() / 2 + 0.5
+        rows = torch.cat([images[:6], made[:6], images[6:], made[6:]])
         sheet = rows.reshape(4, 6, 3, 128, 128).permute(0, 3, 1, 4, 2).reshape(512, 768, 3)
         Image.fromarray((sheet.clamp(0, 1) * 255).byte().numpy()).save(CHECKPOINTS / "vae" / f"sheet-{step}.png")
 
     weights = train("vae", vae, loss_of, steps=options.steps, rate=2e-3, on_save=show)
     vae.load_state_dict(weights)
-    pictures, _ = render(scenes(512, np.random.default_rng(11)), 128)
+    images, _ = render(scenes(512, np.random.default_rng(11)), 128)
     with torch.no_grad():
-        latents = torch.cat([vae.encode(p.to(DEVICE) * 2 - 1).latent_dist.mode().cpu() for p in pictures.split(64)])  # type: ignore[no-untyped-call]
+        latents = torch.cat([vae.encode(p.to(DEVICE) * 2 - 1).latent_dist.mode().cpu() for p in images.split(64)])  # type: ignore[no-untyped-call]
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.load_state_dict(half(weights))
     package(vae, FOLDER)

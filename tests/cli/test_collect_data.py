@@ -13,7 +13,7 @@ from PIL import Image
         (["--source", "gqa"], "--data"),
         (["--source", "folder", "--data", "nothing.jsonl"], "nothing.jsonl does not exist"),
         (["--data", "mine.jsonl"], "read no data"),
-        (["--exclude-benchmarks"], "real pictures"),
+        (["--exclude-benchmarks"], "real images"),
     ],
 )
 def test_bad_data_is_refused_before_a_model_is_loaded(run, tmp_path, monkeypatch, options, word):

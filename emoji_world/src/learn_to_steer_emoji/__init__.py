@@ -1,6 +1,9 @@
-"""The emoji world: small trained text-to-image models, and everything to train, steer and judge them offline.
+"""The emoji world: small trained text-to-image models, and what is needed to train, steer and evaluate them offline.
 
-It plugs into ``learn_to_steer`` through entry points alone, as any other package can: models (``variants``), sources of
-labelled pictures (``source``), detectors (``detector``, ``template_detector``), benchmarks (``unseen_benchmark``,
-``unseen_multi_relation``) and an embedder (``embedder``). The renderer is ``scenes``, on the sprites of ``sprites``.
+The package registers its plug-ins with ``learn_to_steer`` through entry points, as any package can: models
+(``variants``), sources of labelled images (``source``), detectors (``detector``, ``template_detector``), benchmarks
+(``unseen_benchmark``, ``unseen_multi_relation``) and an embedder (``embedder``).
+
+Scenes are drawn at random by ``world`` (``tidy`` puts them on a grid), rendered by ``scenes`` from ``sprites`` and
+``backgrounds``, and described by ``captions``.
 """

@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Background:
-    """A recipe: colour above and below a horizon, how soft the horizon is, and a texture.
+    """How one kind of background is drawn: two colours that meet at a horizon, and a texture.
 
-    ``horizon`` is the range (fraction of the height) in which the border lies; a soft border makes a
-    gradient. ``stripes`` is the strength of horizontal planks, ``grain`` of smooth noise.
+    Attributes:
+        phrase: How captions name it, as "on the beach".
+        top: RGB in [0, 1] above the horizon.
+        bottom: RGB in [0, 1] below the horizon.
+        horizon: Range in which the horizon lies, as fractions of the height from the top.
+        softness: Height of the blend between the two colours, as a fraction of the image's height.
+        stripes: How much darker horizontal stripes are than the rest, as on wooden planks.
+        grain: Strength of smooth noise.
     """
 
     phrase: str
@@ -40,35 +48,46 @@ BACKGROUNDS: dict[str, Background] = {
 }
 
 
-def draw(names: list[str], seeds: list[int], height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Render backgrounds, float32 RGB in [0, 1], shape (n, 3, height, width).
+def draw(
+    names: list[str], seeds: list[int], height: int, width: int, device: torch.device
+) -> Float[Tensor, "batch 3 height width"]:
+    """Render backgrounds.
 
-    All randomness (hue shift, horizon, grain) comes from ``seeds``, drawn on the CPU, so a picture is the
-    same on every device.
+    All randomness (colour shift, horizon, planks, grain) is drawn on the CPU: an image is the same on every device.
+
+    Args:
+        names: Keys of ``BACKGROUNDS``, one per image.
+        seeds: One per image.
+        height: In pixels.
+        width: In pixels.
+        device: Where the images are made.
+
+    Returns:
+        RGB in [0, 1].
     """
-    recipes = [BACKGROUNDS[name] for name in names]
-    rolls = torch.stack([torch.rand(6 + 64, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    rolls = rolls.to(device)
+    backgrounds = [BACKGROUNDS[name] for name in names]
+    randoms = torch.stack([torch.rand(6 + 64, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    randoms = randoms.to(device)
     n = len(names)
 
     def table(values: list[float] | list[RGB]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
-    shift = (rolls[:, :3] - 0.5) * 0.10
-    top = table([r.top for r in recipes]) + shift
-    bottom = table([r.bottom for r in recipes]) + shift
-    low, high = table([r.horizon[0] for r in recipes]), table([r.horizon[1] for r in recipes])
-    horizon = low + (high - low) * rolls[:, 3]
-    softness = table([r.softness for r in recipes])
+    shift = (randoms[:, :3] - 0.5) * 0.10
+    top = table([b.top for b in backgrounds]) + shift
+    bottom = table([b.bottom for b in backgrounds]) + shift
+    low, high = table([b.horizon[0] for b in backgrounds]), table([b.horizon[1] for b in backgrounds])
+    horizon = low + (high - low) * randoms[:, 3]
+    softness = table([b.softness for b in backgrounds])
     y = (torch.arange(height, device=device) + 0.5) / height
     blend = ((y[None] - horizon[:, None]) / softness[:, None] + 0.5).clamp(0, 1)
-    picture = top[:, :, None] + (bottom - top)[:, :, None] * blend[:, None]
-    planks = torch.tensor([r.stripes for r in recipes], device=device)[:, None] * (
-        torch.sin((y[None] * (5 + 3 * rolls[:, 4:5]) + rolls[:, 5:6]) * 6.2832) > 0.6
+    image = top[:, :, None] + (bottom - top)[:, :, None] * blend[:, None]
+    planks = torch.tensor([b.stripes for b in backgrounds], device=device)[:, None] * (
+        torch.sin((y[None] * (5 + 3 * randoms[:, 4:5]) + randoms[:, 5:6]) * 6.2832) > 0.6
     )
-    picture = (picture - planks[:, None])[..., None].expand(n, 3, height, width)
+    image = (image - planks[:, None])[..., None].expand(n, 3, height, width)
     grain = torch.nn.functional.interpolate(
-        rolls[:, 6:].reshape(n, 1, 8, 8) - 0.5, (height, width), mode="bicubic", align_corners=False
+        randoms[:, 6:].reshape(n, 1, 8, 8) - 0.5, (height, width), mode="bicubic", align_corners=False
     )
-    strength = table([r.grain for r in recipes]).reshape(n, 1, 1, 1)
-    return (picture + 2 * strength * grain).clamp(0, 1)
+    strength = table([b.grain for b in backgrounds]).reshape(n, 1, 1, 1)
+    return (image + 2 * strength * grain).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The detector ``emoji``: the packaged centre-point network, which finds sprites in pictures."""
+"""The detector ``emoji``: a packaged centre-point network that finds emoji sprites in images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.detectors import Query
@@ -21,15 +23,24 @@ BATCH = 64
 
 
 class EmojiDetector:
-    """Finds emoji sprites in pictures of any size.
+    """Finds emoji sprites.
 
-    It was trained on pictures 96 to 128 pixels high with sprites of 23 to 67 pixels. Shrink larger pictures first.
+    The network was trained on images 96 to 128 pixels high, with sprites of 23 to 67 pixels. Larger images have to be
+    shrunk first.
     """
 
     name = "emoji"
     tells_colors = False
 
     def __init__(self, net: DetectorNet, names: tuple[str, ...], threshold: float, weights: str = "") -> None:
+        """Wrap a network.
+
+        Args:
+            net: The network, in evaluation mode.
+            names: Of its classes, in their order.
+            threshold: The least score of a detection, in [0, 1].
+            weights: A digest of the weights, which becomes part of ``identity``.
+        """
         self.net = net
         self.names = names
         self.threshold = threshold
@@ -37,60 +48,61 @@ class EmojiDetector:
         self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "threshold": threshold}
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find the sprites.
 
         Args:
-            pictures: Pictures of any sizes; those of one size share a batch.
-            asked: Not needed: the detector reports all it knows.
+            images: Images of any sizes; those of one size share a batch.
+            queries: Have no effect: the detector reports all that it knows.
 
         Returns:
-            Detections of each picture, best first, boxes in its pixels.
+            The detections of each image, highest score first, boxes in pixels.
         """
-        found: list[list[Detection]] = [[] for _ in pictures]
+        found: list[list[Detection]] = [[] for _ in images]
         sizes: dict[tuple[int, int], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            sizes.setdefault((picture.height, picture.width), []).append(index)
+        for index, image in enumerate(images):
+            sizes.setdefault((image.height, image.width), []).append(index)
         for size, members in sizes.items():
             for start in range(0, len(members), BATCH):
                 batch = members[start : start + BATCH]
-                heat, box = self.net(self.pixels([pictures[index] for index in batch]))
+                heat, box = self.net(self.pixels([images[index] for index in batch]))
                 for index, seen in zip(batch, decode(heat, box, self.names, self.threshold, size), strict=True):
                     found[index] = seen
         return found
 
-    def pixels(self, pictures: Sequence[Image]) -> torch.Tensor:
-        """Pictures of one size as the network takes them.
+    def pixels(self, images: Sequence[Image]) -> Float[Tensor, "batch 3 height width"]:
+        """Convert images to the network's input.
 
         Args:
-            pictures: Pictures of one size.
+            images: Images of one size.
 
         Returns:
-            RGB in [0, 1] (n, 3, H, W), the right and lower edge repeated up to a multiple of the stride.
+            RGB in [0, 1]. Height and width are padded to a multiple of the stride by repeating the lower and the right
+            edge.
         """
-        pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+        pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
         scaled = pixels.to(next(self.net.parameters()).device).permute(0, 3, 1, 2).float() / 255
         right, below = -scaled.shape[3] % STRIDE, -scaled.shape[2] % STRIDE
         return functional.pad(scaled, (0, right, 0, below), mode="replicate")
 
 
 def vocabulary() -> dict[str, str]:
-    """Every word the detector understands, aliases included -> the class it reports."""
+    """Return a dict from every word that the detector answers to, aliases included, to the class it reports."""
     return canonical_names()
 
 
 def load(device: str = "cpu", source: str | None = None) -> EmojiDetector:
-    """Load the network.
+    """Load the detector.
 
     Args:
-        device: Where it runs.
-        source: A folder that ``train_detector.py`` wrote; None is the packaged one.
+        device: Where the network runs.
+        source: A folder that ``training/train_detector.py`` wrote; None for the packaged weights.
 
     Returns:
-        The detector with its weights.
+        The detector.
 
     Raises:
-        DataError: The folder holds no weights, or those of something else.
+        DataError: The folder holds no weights, or weights of another network.
     """
     folder = detector_folder(source)
     return EmojiDetector(*load_net(folder, device), weights=sha256(folder / "model.safetensors")[:12])

@@ -1,8 +1,8 @@
-"""The sprites: names of all objects, which of them classifiers are trained on (seen) and which not, and their pixels.
+"""The sprites: the names of all objects, whether classifiers are trained on them (seen) or not (unseen), their pixels.
 
 They are cut from Noto Color Emoji (SIL Open Font License 1.1, notice in ``data/LICENSE-OFL.txt``) by
-``training/cut_sprites.py``. An alias names the same sprite as a name: "mouse" is the computer mouse, so GenEval's
-"computer mouse" is an alias of it.
+``training/cut_sprites.py``. An alias is another word for the same sprite: "mouse" is a computer mouse here, so
+GenEval's "computer mouse" is an alias of it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from torch import Tensor
 
-# Colour words a sprite can be tinted with, and the RGB (0-1) that its brightness is multiplied by.
+# Colour words that a sprite can be tinted with, and the RGB in [0, 1] that its brightness is multiplied by.
 TINTS: dict[str, tuple[float, float, float]] = {
     "red": (0.95, 0.15, 0.12),
     "blue": (0.16, 0.32, 0.95),
@@ -32,9 +33,9 @@ class SpriteName:
     """One kind of object.
 
     Attributes:
-        name: What it is called.
+        name: The word that detectors report.
         split: "seen" if classifiers are trained on it, else "unseen".
-        aliases: What else it is called.
+        aliases: Other words for it, which prompts and captions may use.
     """
 
     name: str
@@ -44,39 +45,39 @@ class SpriteName:
 
 @cache
 def sprite_names() -> tuple[SpriteName, ...]:
-    """All objects; their order numbers the classes of the detectors."""
+    """Return all kinds of objects, in the order of the detectors' class numbers."""
     entries = json.loads(files(__package__).joinpath("data", "sprites.json").read_text())["sprites"]
     return tuple(SpriteName(e["name"], e["split"], tuple(e["aliases"])) for e in entries)
 
 
 def object_names(split: str | None = None) -> tuple[str, ...]:
-    """Names without aliases.
+    """Return the names of objects, without aliases.
 
     Args:
-        split: "seen" or "unseen"; None is both.
+        split: "seen" or "unseen"; None for both.
 
     Returns:
-        Names in the order of the classes.
+        The names in the order of the class numbers.
     """
     return tuple(s.name for s in sprite_names() if split is None or s.split == split)
 
 
 @cache
 def canonical_names() -> dict[str, str]:
-    """Every name and alias -> the name of its sprite."""
+    """Return a dict from every name and alias to the name of its sprite."""
     return {word: s.name for s in sprite_names() for word in (s.name, *s.aliases)}
 
 
 @cache
 def class_indices() -> dict[str, int]:
-    """Name without aliases -> class number."""
+    """Return a dict from every name (aliases left out) to its class number."""
     return {s.name: i for i, s in enumerate(sprite_names())}
 
 
 @cache
-def atlas() -> Tensor:
-    """The pixels of all sprites: premultiplied RGBA, float32 in [0, 1], shape (classes, 4, side, side)."""
-    # Imported here, so that the names are there without torch.
+def atlas() -> Float[Tensor, "classes 4 side side"]:
+    """Return the pixels of all sprites: RGBA in [0, 1], with RGB multiplied by alpha."""
+    # Imported here, so that the names can be had without importing torch.
     import numpy as np
     import torch
     from PIL import Image

@@ -1,7 +1,7 @@
-"""The detector ``emoji-templates``: template matching, nothing learned, about a second for a picture.
+"""The detector ``emoji-templates``: template matching. Nothing is learned, and an image takes about a second.
 
-It finds fewer of the objects that a model draws than the detector ``emoji`` does (docs/results.md has their agreement).
-It shares nothing with that one, so that one of them can check pictures while the other scores them.
+It finds fewer of the objects that a model draws than the detector ``emoji`` (docs/results.md says how many). The two
+share no method and no weights, so that one can verify images while the other scores them.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from learn_to_steer_emoji.sprites import canonical_names
 
 
 class TemplateDetector:
-    """Matches the packaged sprites themselves, on the CPU."""
+    """Finds emoji sprites by template matching with the packaged sprites, on the CPU."""
 
     name = "emoji-templates"
     tells_colors = False
     counting: float | None = None
     identity: Mapping[str, Any] = {"name": name, "threshold": template_matching.THRESHOLD}
 
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find the sprites.
 
         Args:
-            pictures: Pictures of any sizes.
-            asked: Not needed: the detector reports all it knows.
+            images: Images of any sizes.
+            queries: Have no effect: the detector reports all that it knows.
 
         Returns:
-            Detections of each picture, best first; scores are explained variance.
+            The detections of each image, highest score first. A score is the share of the variance that is explained.
         """
-        return [template_matching.find(picture) for picture in pictures]
+        return [template_matching.find(image) for image in images]
 
 
 def vocabulary() -> dict[str, str]:
-    """Every word the detector understands, aliases included -> the class it reports."""
+    """Return a dict from every word that the detector answers to, aliases included, to the class it reports."""
     return canonical_names()
 
 
@@ -50,7 +50,7 @@ def load(device: str = "cpu", source: str | None = None) -> Detector:
 
     Args:
         device: Ignored: it runs on the CPU.
-        source: Must be None, for there are no weights.
+        source: Must be None: there are no weights.
 
     Returns:
         The detector.
@@ -59,5 +59,5 @@ def load(device: str = "cpu", source: str | None = None) -> Detector:
         DataError: A ``source`` is given.
     """
     if source is not None:
-        raise DataError(f"the detector emoji-templates has no weights to load from {source}; leave them out")
+        raise DataError(f"the detector emoji-templates has no weights; leave out {source!r}")
     return TemplateDetector()

@@ -1,10 +1,12 @@
-"""A second opinion on what is in an emoji picture: template matching, nothing learned.
+"""Template matching: which sprites an image shows, with nothing learned.
 
-A pose of a sprite explains a window of the picture as well as the least-squares fit of *sprite on a flat
-colour* beats a flat colour alone (explained variance, 1 = perfect). Stage one computes that for every
-sprite, turn, flip and size at every place of a coarse copy of the picture, as convolutions; stage two
-refines the best poses in the sprite's own frame. Colours are compared as they are, so a sprite tinted in
-another colour is mostly not recognised.
+A pose is a sprite with a position, a size, an angle and maybe mirrored. Its score in an image is the variance that it
+explains: a window of the image is fitted by the sprite on a flat colour, and by a flat colour alone, both by least
+squares; the score is one minus the ratio of the two squared residuals (1 is a perfect fit).
+
+Stage one scores every sprite, angle, flip and size at every position of a coarse copy of the image, by convolutions.
+Stage two refines the best poses, in the sprite's own frame. Colours are compared as they are, so that most sprites
+tinted in another colour are not found.
 """
 
 from __future__ import annotations
@@ -17,50 +19,58 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import Box, Detection
 from learn_to_steer_emoji.sprites import atlas, object_names
 
-COARSE = 40  # pixels: height of the picture in stage one
-FINE = 96  # pixels: height of the picture in stage two
-FRAME = 28  # pixels: side of a sprite's window in stage two
-RIM = 5  # pixels of the frame: width of the square that the ink is grown by
-MARGIN = 1.15  # side of a window over side of its sprite
-SIZES = tuple(0.23 * 1.15**k for k in range(7))  # sides as shares of the picture's height: 0.23 to 0.53
-TURNS = tuple(product((-18.0, 0.0, 18.0), (1.0, -1.0)))  # degrees, and whether mirrored
-CANDIDATES = 64
-THRESHOLD = 0.475  # explained variance from which a sprite counts as present
-SAME_SPOT = 0.5  # share of two sprites' mean side: closer centres are one object
+COARSE = 40  # height of the image in stage one, in pixels
+FINE = 96  # height of the image in stage two, in pixels
+FRAME = 28  # side of a sprite's window in stage two, in pixels
+RIM = 5  # side of the square by which a sprite's opaque area is dilated in stage two, in pixels of the window
+MARGIN = 1.15  # side of a window over the side of its sprite
+SIZES = tuple(0.23 * 1.15**k for k in range(7))  # of sprites in stage one, as shares of the image's height
+TURNS = tuple(product((-18.0, 0.0, 18.0), (1.0, -1.0)))  # in stage one: angle in degrees, and -1 if mirrored
+CANDIDATES = 64  # poses that stage one leaves
+THRESHOLD = 0.475  # the least score at which a sprite counts as present
+SAME_SPOT = 0.5  # of two sprites' mean side: closer centres are one object
 
 
 class _Poses(NamedTuple):
-    """Candidate sprites, each field (n,): class, centre and side (shares of the height), degrees, flip +1 or -1."""
+    """Sprites in place, one number of each field for each of them."""
 
-    kind: torch.Tensor
-    x: torch.Tensor
-    y: torch.Tensor
-    size: torch.Tensor
-    angle: torch.Tensor
-    flip: torch.Tensor
+    kind: Tensor  # class number
+    x: Tensor  # of the centre; lengths are shares of the image's height
+    y: Tensor
+    size: Tensor  # side of the sprite
+    angle: Tensor  # degrees
+    flip: Tensor  # -1 if mirrored, else 1
 
-    def take(self, index: torch.Tensor) -> _Poses:
+    def take(self, index: Tensor) -> _Poses:
         return _Poses(*(field[index] for field in self))
 
 
 @torch.no_grad()
-def find(picture: Image.Image, threshold: float = THRESHOLD) -> list[Detection]:
-    """Sprites in ``picture``, best first: canonical names, explained variance as score, boxes of ink in pixels.
+def find(image: Image.Image, threshold: float = THRESHOLD) -> list[Detection]:
+    """Find the sprites in an image.
 
-    Sprites whose side is about 0.2 to 0.6 of the picture's height are looked for, turned by up to 30 degrees.
+    Args:
+        image: The image. Sprites are found if their side is about 0.2 to 0.6 of its height and they are rotated by at
+            most about 30 degrees.
+        threshold: The least score of a detection.
+
+    Returns:
+        The detections, best first: names without aliases, explained variance as scores, and boxes around the visible
+        part of the sprites, in pixels.
     """
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()[None] / 255
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()[None] / 255
     poses = _candidates(_resized(pixels, COARSE))
     fine = _resized(pixels, FINE)
     poses, scores = _refined(fine, poses, shift=0.02, grow=0.07, turn=7.0)
     best = scores.argsort(descending=True)[: CANDIDATES // 2]
     poses, scores = _refined(fine, poses.take(best), shift=0.008, grow=0.03, turn=3.0)
-    found: list[Detection] = []
+    detections: list[Detection] = []
     taken: list[tuple[float, float, float]] = []
     for index in scores.argsort(descending=True).tolist():
         score = float(scores[index])
@@ -70,18 +80,18 @@ def find(picture: Image.Image, threshold: float = THRESHOLD) -> list[Detection]:
         if all(math.hypot(x - u, y - v) >= SAME_SPOT * (size + s) / 2 for u, v, s in taken):
             taken.append((x, y, size))
             name = object_names()[int(poses.kind[index])]
-            found.append(Detection(name, score, _ink_box(poses, index, picture.height, picture.width)))
-    return found
+            detections.append(Detection(name, score, _visible_box(poses, index, image.height, image.width)))
+    return detections
 
 
-def _resized(pixels: torch.Tensor, height: int) -> torch.Tensor:
+def _resized(pixels: Tensor, height: int) -> Tensor:
     width = max(round(pixels.shape[3] * height / pixels.shape[2]), 1)
     return functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
 
 
 @lru_cache(maxsize=64)
-def _templates(side: int, angle: float, flip: float) -> torch.Tensor:
-    """Every sprite in a window of ``side`` pixels: premultiplied RGB and 1 - alpha, (classes, 4, side, side)."""
+def _templates(side: int, angle: float, flip: float) -> Tensor:
+    """Draw every sprite in a window: RGB multiplied by alpha, and 1 - alpha, (classes, 4, side, side)."""
     sheet = atlas()
     inner = side / MARGIN
     if inner < sheet.shape[-1]:
@@ -94,37 +104,48 @@ def _templates(side: int, angle: float, flip: float) -> torch.Tensor:
 
 
 def _explained(
-    squares: torch.Tensor,
-    sums: torch.Tensor,
-    crossed: torch.Tensor,
-    behind: torch.Tensor,
-    templates: torch.Tensor,
-    area: torch.Tensor | float,
-) -> torch.Tensor:
-    """Explained variance of windows I by sprites T, each on its best flat background b.
+    squares: Tensor,
+    sums: Tensor,
+    crossed: Tensor,
+    behind: Tensor,
+    templates: Tensor,
+    area: Tensor | float,
+) -> Tensor:
+    """Compute how much of the variance of windows I the sprites T explain, each on its best flat background b.
 
-    The residual of I ~ T + (1 - alpha) b is quadratic in b, so sums over the window are enough: of I squared,
-    of I per channel (third axis from the right), of I T, and of (1 - alpha) I per channel. All broadcast over
-    (..., class, [channel,] rows, columns); ``templates`` is (class, 4, side, side), ``area`` the window's pixels.
+    The squared residual of I - T - (1 - alpha) b is quadratic in b, so that sums over the window are enough.
+
+    The shapes below are those after broadcasting.
+
+    Args:
+        squares: Sum of I squared over pixels and channels (..., classes, rows, columns).
+        sums: Sum of I over pixels (..., classes, channels, rows, columns).
+        crossed: Sum of I T over pixels and channels (..., classes, rows, columns).
+        behind: Sum of (1 - alpha) I over pixels (..., classes, channels, rows, columns).
+        templates: RGB times alpha and 1 - alpha of the sprites (classes, 4, side, side).
+        area: Number of pixels in a window.
+
+    Returns:
+        The explained variance (..., classes, rows, columns).
     """
-    colour, spare = templates[:, :3], templates[:, 3:]
+    colour, transparency = templates[:, :3], templates[:, 3:]
     own = colour.square().sum((1, 2, 3))[:, None, None]
-    shadow = (colour * spare).sum((2, 3))[:, :, None, None]
-    free = spare.square().sum((1, 2, 3)).clamp_min(1.0)[:, None, None]
+    shadow = (colour * transparency).sum((2, 3))[:, :, None, None]
+    free = transparency.square().sum((1, 2, 3)).clamp_min(1.0)[:, None, None]
     flat = squares - sums.square().sum(-3) / area
     residual = squares - 2 * crossed + own - (behind - shadow).square().sum(-3) / free
-    # A window with hardly any variance of its own is not explained by anything.
+    # In a window that is nearly flat, no sprite may reach a high score.
     return 1 - residual / flat.clamp_min(0.005 * area)
 
 
-def _candidates(picture: torch.Tensor) -> _Poses:
-    """The best places of every sprite in a coarse picture (1, 3, h, w), one a class and spot."""
+def _candidates(image: Tensor) -> _Poses:
+    """Stage one: the best poses in a coarse image (1, 3, height, width), one for each class and place."""
     pad = math.ceil(0.1 * COARSE)
-    padded = functional.pad(picture, (pad, pad, pad, pad), mode="replicate")
-    rows: list[torch.Tensor] = []
+    padded = functional.pad(image, (pad, pad, pad, pad), mode="replicate")
+    rows: list[Tensor] = []
     turns = torch.tensor(TURNS)
-    for wanted in SIZES:
-        side = round(wanted * COARSE * MARGIN)
+    for share in SIZES:
+        side = round(share * COARSE * MARGIN)
         if side > min(padded.shape[2:]):
             continue
         area = side * side
@@ -157,10 +178,8 @@ def _candidates(picture: torch.Tensor) -> _Poses:
     return _Poses(columns[1].long(), *columns[2:])
 
 
-def _refined(
-    picture: torch.Tensor, poses: _Poses, shift: float, grow: float, turn: float
-) -> tuple[_Poses, torch.Tensor]:
-    """Each pose's best neighbour and its score, out of the 81 that differ by one step in place, size or angle."""
+def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: float) -> tuple[_Poses, Tensor]:
+    """Stage two: the best of each pose and its 80 neighbours (one step in x, y, size and angle), and its score."""
     steps = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=4)))
     tried = _Poses(
         poses.kind[:, None].expand(-1, len(steps)),
@@ -170,26 +189,26 @@ def _refined(
         poses.angle[:, None] + turn * steps[:, 3],
         poses.flip[:, None].expand(-1, len(steps)),
     )
-    value, best = _scores(picture, tried).max(1)
+    value, best = _scores(image, tried).max(1)
     return _Poses(*(field.gather(1, best[:, None])[:, 0] for field in tried)), value
 
 
-def _scores(picture: torch.Tensor, poses: _Poses) -> torch.Tensor:
-    """Explained variance of poses (n, variants), measured in the upright frame of the sprite, one sprite a row."""
+def _scores(image: Tensor, poses: _Poses) -> Tensor:
+    """Score poses (rows, variants), all of one sprite in a row, in windows turned so that the sprite is upright."""
     radians = torch.deg2rad(poses.angle)
     half = poses.size * MARGIN / 2
     cos, sin = radians.cos() * half, radians.sin() * half
-    # Shares of the height -> grid_sample's -1..1; the window's own -1..1 is turned, flipped and scaled into it.
-    across = 2 * picture.shape[2] / picture.shape[3]
+    # From coordinates in the window (-1 to 1) to those that grid_sample wants in the image (-1 to 1).
+    across = 2 * image.shape[2] / image.shape[3]
     to_x = torch.stack([poses.flip * cos * across, -sin * across, poses.x * across - 1], -1)
     to_y = torch.stack([poses.flip * sin * 2, cos * 2, poses.y * 2 - 1], -1)
     theta = torch.stack([to_x, to_y], -2).flatten(0, 1)
     grid = functional.affine_grid(theta, [len(theta), 3, FRAME, FRAME], align_corners=False)
-    # One picture, many windows: stacked along the height of a single sample.
-    seen = functional.grid_sample(picture, grid.reshape(1, -1, FRAME, 2), padding_mode="border", align_corners=False)
-    windows = seen.view(3, *poses.x.shape, FRAME * FRAME)  # channel, row, variant, pixel
+    # The image is sampled once: its windows are stacked along the height.
+    stacked = functional.grid_sample(image, grid.reshape(1, -1, FRAME, 2), padding_mode="border", align_corners=False)
+    windows = stacked.view(3, *poses.x.shape, FRAME * FRAME)  # channel, row, variant, pixel
     templates = _templates(FRAME, 0.0, 1.0)[poses.kind[:, 0]]
-    # Only ink and a rim around it count, so that a neighbour in the window's corner does not.
+    # Only the sprite and a rim around it count, so that a neighbour in the window's corner does not.
     window = functional.max_pool2d(1 - templates[:, 3:], RIM, stride=1, padding=RIM // 2) > 0.1
     templates = torch.cat([templates[:, :3], templates[:, 3:] * window], 1)
     mask, flat = window.float().flatten(1), templates.flatten(2)
@@ -201,10 +220,10 @@ def _scores(picture: torch.Tensor, poses: _Poses) -> torch.Tensor:
     return _explained(*sums_of, templates, mask.sum(1)[:, None, None])[..., 0]
 
 
-def _ink_box(poses: _Poses, index: int, height: int, width: int) -> Box:
-    """Pixel box around the sprite's visible alpha at one pose, cut at the picture's border."""
-    spare = _templates(FRAME, 0.0, 1.0)[poses.kind[index], 3]
-    v, u = ((spare < 0.5).nonzero().T + 0.5) / FRAME * 2 - 1
+def _visible_box(poses: _Poses, index: int, height: int, width: int) -> Box:
+    """Box in pixels around the part of a sprite whose alpha is above one half, cut off at the image's border."""
+    transparency = _templates(FRAME, 0.0, 1.0)[poses.kind[index], 3]
+    v, u = ((transparency < 0.5).nonzero().T + 0.5) / FRAME * 2 - 1
     half = float(poses.size[index]) * MARGIN / 2
     angle = math.radians(float(poses.angle[index]))
     u = u * float(poses.flip[index])

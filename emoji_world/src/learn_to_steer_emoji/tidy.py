@@ -32,7 +32,7 @@ def tidied(objects: Sequence[Placed], cells: int) -> tuple[Placed, ...]:
 
 
 def apart(objects: Sequence[Placed]) -> bool:
-    """Whether no two sprites' squares overlap."""
+    """Return whether no two sprites' squares overlap."""
     return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) / 2 - 1e-6 for a, b in combinations(objects, 2))
 
 

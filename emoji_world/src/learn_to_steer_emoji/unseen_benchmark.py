@@ -1,4 +1,4 @@
-"""The benchmark ``unseen``: one relation between two objects that the classifiers have never been trained on."""
+"""The benchmark ``unseen``: one relation between two objects on which no packaged classifier was trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED = 17
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 different prompts "a photo of a A r a B" over the sprites' unseen objects, 50 for each relation.
+    """Make 200 different prompts "a photo of a A r a B" about unseen objects, 50 for each relation.
 
     Args:
         name: ``unseen``.

@@ -1,6 +1,6 @@
-"""The benchmarks ``multi-relation-unseen-*``: several relations between objects that the classifiers have never seen.
+"""The benchmarks ``multi-relation-unseen-*``: several relations between objects on which no classifier was trained.
 
-They are the paper's out-of-distribution objects as far as there is a sprite of them. *Source:* paper, Appendix C.5.
+The objects are those of the paper's out-of-distribution objects that have a sprite. Source: paper, Appendix C.5.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEED = 4
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 different prompts; within a prompt neither an object nor a relation comes twice.
+    """Make 200 different prompts. No prompt repeats an object or a relation.
 
     Args:
         name: One of ``NAMES``.

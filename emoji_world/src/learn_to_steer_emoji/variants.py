@@ -1,4 +1,4 @@
-"""The trained models and how they are sampled and steered."""
+"""The packaged models, and how each is sampled and steered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VARIANTS = (
         steps=25,
         guidance=4.0,
         classifier=f"{_DATA}/sd-emoji-classifier",
-        # On validation prompts a higher threshold places no more objects correctly, but draws some of them twice.
+        # On validation prompts a higher threshold corrects no more positions and duplicates some objects.
         tuned_settings={"threshold": 0.8},
         **_COMMON,
     ),
@@ -42,7 +42,7 @@ VARIANTS = (
         guidance=0.0,
         classifier=f"{_DATA}/flux-emoji-schnell-classifier",
         levels=FEW_STEP_LEVELS,
-        # On validation prompts two passes are too few for a single step, and thirty lose objects.
+        # Only one step is steered. On validation prompts two iterations are too few there, and thirty lose objects.
         tuned_settings={"passes": 10},
         steering=FIRST_STEP,
         shared_components={

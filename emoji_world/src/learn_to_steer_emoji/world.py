@@ -28,7 +28,16 @@ class WorldConfig:
 
 
 def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, names: Sequence[str] = ()) -> Scene:
-    """One scene of objects drawn from ``names`` (default: all), without any relation in mind."""
+    """Draw one scene, whatever relations come out.
+
+    Args:
+        rng: Drawn from.
+        config: How scenes are drawn; None for the defaults.
+        names: The objects to choose from; all if empty.
+
+    Returns:
+        The scene.
+    """
     config = config or WorldConfig()
     names = names or object_names()
     count = int(rng.choice(len(config.objects), p=config.objects)) + 1
@@ -46,6 +55,16 @@ def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, na
 
 
 def random_scenes(count: int, seed: int, config: WorldConfig | None = None, names: Sequence[str] = ()) -> list[Scene]:
-    """``count`` scenes that depend on ``seed`` alone."""
+    """Draw scenes that depend on the arguments alone.
+
+    Args:
+        count: How many.
+        seed: Of the random numbers.
+        config: How scenes are drawn; None for the defaults.
+        names: The objects to choose from; all if empty.
+
+    Returns:
+        The scenes.
+    """
     rng = np.random.default_rng(seed)
     return [random_scene(rng, config, names) for _ in range(count)]

@@ -1,9 +1,12 @@
-"""Is a base model honest ground? Objects on "a X and a Y" prompts, relations on position prompts, unsteered.
+"""Check that an unsteered model is a fair base: it draws objects well and ignores relations, as real models do.
 
-    python training/honest_ground.py --model sd:emoji --pairs 120 --limit 50 --out out/ground
+    python training/check_base.py --model sd:emoji --pairs 120 --limit 50 --out out/base
 
-Writes ground.json and sheet.png (64 uncurated pictures; green: both objects found). Wanted: both present on
-"and" prompts >= 90 %, position right 10-35 %, right side of the prompted axis where both present 52-70 %.
+Measured are: both objects present on prompts "a X and a Y" (wanted: at least 90 %); position correct on validation
+prompts (wanted: 10 to 35 %); and, where both objects are present there, the share that lies on the prompted side of
+the axis (wanted: 52 to 70 %). Takes about ten minutes on two cores.
+
+Writes base.json, and sheet.png with 64 images that nobody selected; a green frame means that both objects were found.
 """
 
 from __future__ import annotations
@@ -23,26 +26,26 @@ from pairs import and_jobs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sd:emoji")
     parser.add_argument("--pairs", type=int, default=120, help='prompts "a X and a Y", one image each')
     parser.add_argument("--limit", type=int, default=50, help="validation position prompts")
     parser.add_argument("--images", type=int, default=2, help="images of each position prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="bfloat16 is twice as fast on a CPU that computes in it")
-    parser.add_argument("--out", type=Path, default=Path("out/ground"))
+    parser.add_argument("--out", type=Path, default=Path("out/base"))
     options = parser.parse_args()
 
     pairs, jobs = and_jobs(options.pairs, np.random.default_rng(options.seed))
     model = open_model(ModelConfig(model=options.model, objective="none", dtype=options.dtype))
-    pictures = []
+    images = []
     for start in range(0, len(jobs), 20):
-        pictures += [p.image for p in draw(model, jobs[start : start + 20], options.seed, steer=False)]
-        print(f"{len(pictures)} of {len(jobs)} pictures", flush=True)
-    found = [{d.name for d in detections} for detections in load().detect(pictures)]
-    present = [set(pair) <= seen for pair, seen in zip(pairs, found, strict=True)]
+        images += [drawn.image for drawn in draw(model, jobs[start : start + 20], options.seed, steer=False)]
+        print(f"{len(images)} of {len(jobs)} images", flush=True)
+    detected = [{d.name for d in detections} for detections in load().detect(images)]
+    present = [set(pair) <= names for pair, names in zip(pairs, detected, strict=True)]
     options.out.mkdir(parents=True, exist_ok=True)
-    contact_sheet(pictures[:64], present[:64], 8).save(options.out / "sheet.png")
+    contact_sheet(images[:64], present[:64], 8).save(options.out / "sheet.png")
 
     position = evaluate(
         EvaluateConfig(
@@ -57,7 +60,7 @@ def main() -> None:
             batch=20,
         )
     )
-    ground = {
+    results = {
         "and_both_present": sum(present) / len(present),
         "and_both_present_interval": clustered_interval(present, range(len(present))),
         "position": {
@@ -67,8 +70,8 @@ def main() -> None:
         "position_images": position["images"],
         "seed": options.seed,
     }
-    storage.write_json(options.out / "ground.json", ground)
-    print(ground)
+    storage.write_json(options.out / "base.json", results)
+    print(results)
 
 
 if __name__ == "__main__":
