@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from loop import DEVICE, MODELS, package
+from loop import DEVICE, FAST_BF16, MODELS, fast_copy, package
 from pool import CLASSES
 
 FOLDER = MODELS / "flux-emoji"
@@ -133,14 +132,14 @@ class Texts:
 
 
 def trained(network: nn.Module) -> Any:
-    """A bf16 copy of ``network`` to compute with, while it trains or as a teacher.
+    """A copy of ``network`` to compute with, while it trains or as a teacher; in bf16 where that is fast.
 
-    On a CPU with plain attention, since the fused one's backward is slow, and with compiled blocks, which halve a step
-    (whole transformers do not compile there with torch 2.13).
+    On a CPU in bf16 with plain attention, since the fused one's backward is slow, and with compiled blocks, which halve
+    a step (whole transformers do not compile there with torch 2.13).
     """
-    fast: Any = copy.deepcopy(network).bfloat16()
+    fast: Any = fast_copy(network)
     inner = getattr(fast, "transformer", fast)
-    if DEVICE.type == "cpu":
+    if FAST_BF16 and DEVICE.type == "cpu":
         inner.set_attention_backend("_native_math")
     if DEVICE.type != "cpu" or shutil.which("g++"):
         inner.compile_repeated_blocks()

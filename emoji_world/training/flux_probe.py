@@ -22,8 +22,8 @@ from learn_to_steer.evaluation import ModelConfig, open_model
 from learn_to_steer.evaluation.generation import Job, draw
 from learn_to_steer.evaluation.scoring import load_scorer
 from learn_to_steer.report import contact_sheet
+from loop import newest
 from pairs import and_jobs
-from train_flux import newest
 
 
 def main() -> None:

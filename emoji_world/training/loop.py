@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,12 +24,22 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # processes of one thread are twice as fast as one of two where other tenants take turns on the cores: threads
 # meet hundreds of times a step, processes once.
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+# Without instructions for bf16, a CPU multiplies matrices in it a hundred times more slowly than in fp32.
+FAST_BF16 = DEVICE.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+TELL = 20.0  # seconds between two lines of progress
 torch.set_flush_denormal(True)  # denormal gradients slow a CPU step down tenfold
 
 
 def autocast() -> torch.autocast:
-    """bf16 where it is fast: CUDA, and CPUs through oneDNN."""
-    return torch.autocast(DEVICE.type, torch.bfloat16)
+    """bf16 where it is fast: on CUDA, and on CPUs that have instructions for it."""
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_BF16)
+
+
+def fast_copy(module: AnyModule) -> AnyModule:
+    """A copy of ``module`` to compute with: in bf16 where that is fast."""
+    copied = copy.deepcopy(module)
+    return copied.bfloat16() if FAST_BF16 else copied
 
 
 class Ema:
@@ -47,15 +58,48 @@ class Ema:
                 self.shadow[key].copy_(value)
 
 
-def decayed(step: int, steps: int, warmup: int = 100, tail: float = 0.35) -> float:
+def decayed(step: int, steps: int, warmup: int, tail: float) -> float:
     """Learning-rate factor: linear warm-up, flat, linear decay to 2 % over the last ``tail`` of the steps."""
-    return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (tail * steps)))
+    return min(1.0, (step + 1) / max(warmup, 1), max(0.02, (steps - step) / (tail * steps)))
+
+
+def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    """Nearly the closest matrix whose singular values are all 1: five Newton-Schulz steps (Jordan et al., 2024)."""
+    kind = torch.bfloat16 if FAST_BF16 else matrix.dtype
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).to(kind)
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon with rates that match AdamW's; unlike that one in fp32 on CPUs where bf16 is slow."""
+
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                momentum, state = group["momentum"], self.state[matrix]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix)
+                mean = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                size = 0.2 * max(matrix.shape) ** 0.5  # gives the change the size that AdamW's has
+                matrix.sub_(orthogonalized(matrix.grad.lerp(mean, momentum)), alpha=group["lr"] * size)
 
 
 class Optimizer:
     """AdamW; with ``muon``, Muon for the hidden matrices (convolutions as rows of outputs) and AdamW for what is left.
 
-    Muon (torch.optim.Muon) learns more from each sample, and samples are what two cores are short of.
+    Muon learns more from each sample, and samples are what two cores are short of.
     """
 
     def __init__(self, module: nn.Module, rate: float, weight_decay: float, muon: bool, edges: tuple[str, ...]) -> None:
@@ -72,9 +116,7 @@ class Optimizer:
         if muon:
             # Each process works on its share and sends the result round: Muon is a fifth of a step on a CPU.
             mine = [matrix for _, matrix in self.flat[RANK::WORLD]]
-            self.parts.append(
-                torch.optim.Muon(mine, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            self.parts.append(Muon(mine, rate, weight_decay))
 
     def step(self, rate: float) -> None:
         for parameter, matrix in self.flat:
@@ -114,6 +156,14 @@ def elapsed(began: float) -> float:
     return float(seconds)
 
 
+def everywhere(condition: bool) -> bool:
+    """Whether ``condition`` holds in every process."""
+    holds = torch.tensor(float(condition))
+    if WORLD > 1:
+        distributed.all_reduce(holds, distributed.ReduceOp.MIN)
+    return bool(holds)
+
+
 def scatter(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
     """Copy the parts of ``flat`` into ``tensors``."""
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):  # type: ignore[no-untyped-call]
@@ -136,15 +186,39 @@ def train(
     muon: bool = False,
     tail: float = 0.35,
     minutes: float | None = None,
+    cool: float | None = None,
+    save_minutes: float | None = None,
+    warmup: int = 100,
     edges: tuple[str, ...] = ("embedding", "conv_in", "conv_out", "what"),
 ) -> dict[str, torch.Tensor]:
-    """Train ``module`` on ``loss_of(step)``; resumes from ``CHECKPOINTS / name``; returns the EMA weights.
+    """Train until ``steps`` steps are done or ``minutes`` are over; go on from the newest checkpoint.
 
-    A checkpoint is written to a temporary name and renamed, so killing the script loses at most
-    ``save_every`` steps. ``twin`` is a bf16 copy of ``module`` that ``loss_of`` computes with (a fifth faster on
-    a CPU than autocast); weights go to it and gradients come from it every step. With ``muon``, parameters whose
-    name holds one of ``edges`` keep AdamW: embeddings, and what maps into or out of the network. With ``minutes``
-    the rate falls to nothing over that time from now on, however many steps fit into it, and training ends.
+    A checkpoint gets its name only once it is whole: killing the script loses no more than what came after the last.
+
+    Args:
+        name: Of the folder of checkpoints, and in the lines of progress.
+        module: What is trained.
+        loss_of: Computes the loss of a step, and numbers to tell beside it.
+        steps: Where training ends, counted from the very first.
+        rate: The highest learning rate.
+        weight_decay: Of all parameters.
+        ema_decay: Of the averaged weights.
+        clip: The largest norm of the gradient.
+        save_every: Steps between checkpoints.
+        on_save: Gets the step and the averaged weights of a checkpoint.
+        twin: The ``fast_copy`` of ``module``, if ``loss_of`` computes with it (in bf16 a fifth faster on a CPU than
+            autocast): weights go to it and gradients come from it every step.
+        muon: Trains matrices with Muon, and with AdamW only the others and those whose name holds one of ``edges``.
+        tail: Share of the steps over which the rate falls, without ``minutes``.
+        minutes: The rate falls to nothing over so many minutes from now on, however many steps they are.
+        cool: With ``minutes``: the rate falls in the last so many of them alone, so that training can be resumed at its
+            full rate as often as needed and cooled down once.
+        save_minutes: Minutes between checkpoints, in place of ``save_every``.
+        warmup: Steps over which the rate rises, unless the moments of the optimizer come from a checkpoint.
+        edges: Embeddings, and what maps into or out of the network.
+
+    Returns:
+        The averaged weights.
     """
     if WORLD > 1:
         distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
@@ -158,8 +232,9 @@ def train(
         module.load_state_dict({k[6:]: v for k, v in stored.items() if k.startswith("model.")})
         ema.shadow = {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
         moments = folder / f"{start}.{RANK}-of-{WORLD}.pt"
-        if moments.exists():  # else it was made by other processes: moments are soon rebuilt
+        if everywhere(moments.exists()):  # else it was made by other processes: moments are soon rebuilt
             optimizer.load_state_dict(torch.load(moments, weights_only=True))
+            warmup = 0
         print(f"{name}: resumed at step {start} of {steps} (process {RANK} of {WORLD})", flush=True)
 
     def save(step: int) -> None:
@@ -180,10 +255,11 @@ def train(
         if on_save is not None:
             on_save(step, ema.shadow)
 
-    began = time.monotonic()
+    began, told, saved = time.monotonic(), -TELL, 0.0
     running: dict[str, float] = {}
     for step in range(start, steps):
-        over = elapsed(began) / (60 * minutes) if minutes else 0.0
+        spent = elapsed(began)
+        over = spent / (60 * minutes) if minutes else 0.0
         if over >= 1:
             save(step)
             break
@@ -202,20 +278,37 @@ def train(
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
         nn.utils.clip_grad_norm_(module.parameters(), clip)
-        falling = min(1.0, (step + 1 - start) / 100, max(0.02, 1 - over))
-        optimizer.step(rate * (falling if minutes else decayed(step, steps, tail=tail)))
+        left = (1 - over) * (minutes / cool if minutes and cool else 1.0)
+        falling = min(1.0, (step + 1 - start) / max(warmup, 1), max(0.02, left))
+        optimizer.step(rate * (falling if minutes else decayed(step, steps, warmup, tail)))
         ema.update(module, step)
         for key, value in {"loss": loss.item(), **parts}.items():
             running[key] = value if key not in running else 0.95 * running[key] + 0.05 * value
-        if (step + 1) % 25 == 0 and RANK == 0:
-            spent = time.monotonic() - began
-            left = 60 * minutes - spent if minutes else spent / (step + 1 - start) * (steps - step - 1)
+        if RANK == 0 and spent - told >= TELL:
+            told = spent
+            pace = (time.monotonic() - began) / (step + 1 - start)
+            left = 60 * minutes - spent if minutes else pace * (steps - step - 1)
             shown = "  ".join(f"{k} {v:.4f}" for k, v in running.items())
-            pace = spent / (step + 1 - start)
             print(f"{name} {step + 1}/{steps}  {shown}  {pace:.2f} s/step  {left / 60:.0f} min left", flush=True)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
+        due = spent - saved >= 60 * save_minutes if save_minutes else (step + 1) % save_every == 0
+        if due or step + 1 == steps:
+            saved = spent
             save(step + 1)
     return ema.shadow
+
+
+def written(name: str) -> bool:
+    """Whether there is a checkpoint of what was trained as ``name``."""
+    return (CHECKPOINTS / name / "state.json").exists()
+
+
+def newest(name: str) -> dict[str, torch.Tensor]:
+    """EMA weights of the newest checkpoint of what was trained as ``name``."""
+    folder = CHECKPOINTS / name
+    if not written(name):
+        raise SystemExit(f"there is no checkpoint of {name} in {folder}: train it first")
+    stored = load_file(folder / f"{json.loads((folder / 'state.json').read_text())['step']}.safetensors")
+    return {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
 
 
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

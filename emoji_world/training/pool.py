@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from learn_to_steer_emoji.captions import CaptionStyle, caption
 from learn_to_steer_emoji.scenes import Scene, render
 from learn_to_steer_emoji.sprites import class_indices
 from learn_to_steer_emoji.world import WorldConfig, random_scenes
-from loop import CHECKPOINTS, DEVICE, RANK, autocast
+from loop import CHECKPOINTS, DEVICE, RANK, WORLD, autocast
 
-CHUNK = 4096
+CHUNK = 512
+STEPS = 75  # until a further chunk joins
 CLASSES = 1 + len(class_indices())  # 0 is background
 # What the sample sheets show while a base model trains.
 PROMPTS = (
@@ -41,29 +43,37 @@ PROMPTS = (
 
 
 class Pool:
-    """Chunks of 4,096 scenes of a ``world`` that join as training goes on, up to ``chunks``; captions in ``style``."""
+    """Chunks of scenes that join as training goes on; every process has chunks of its own."""
 
     def __init__(
         self, vae: AutoencoderKL, chunks: int, world: WorldConfig | None = None, style: CaptionStyle | None = None
     ) -> None:
+        """Start empty.
+
+        Args:
+            vae: Makes the latents.
+            chunks: How many chunks a process has in the end.
+            world: How scenes are drawn.
+            style: How captions are written.
+        """
         self.vae, self.chunks, self.world, self.style = vae, chunks, world or WorldConfig(), style
-        tidy = "" if self.world.cells is None else f"-{self.world.cells}"
-        self.folder = CHECKPOINTS / f"latents{tidy}"
+        told_apart = hashlib.sha256(f"{CHUNK} {self.world}".encode()).hexdigest()[:8]
+        self.folder = CHECKPOINTS / f"latents-{told_apart}"
         self._latents: list[torch.Tensor] = []
         self._cells: list[torch.Tensor] = []
         self.scenes: list[Scene] = []
 
     def grow(self, step: int | None = None) -> None:
-        """One more chunk every 600 steps; all of them at once without a ``step``."""
-        wanted = self.chunks if step is None else min(self.chunks, 1 + step // 600)
+        """Draw the scenes of ``step``: one more chunk every STEPS steps; all of them at once without a ``step``."""
+        wanted = self.chunks if step is None else min(self.chunks, 1 + step // STEPS)
         while len(self._latents) < wanted:
             began = time.monotonic()
-            latents, scenes = self._chunk(len(self._latents))
+            latents, scenes = self._chunk(len(self._latents) * WORLD + RANK)
             self._latents.append(latents)
             self._cells.append(cells_of(scenes))
             self.scenes.extend(scenes)
             if RANK == 0:
-                print(f"pool of {len(self.scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
+                print(f"pool of {WORLD * len(self.scenes)} scenes ({time.monotonic() - began:.0f} s)", flush=True)
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
         """Clean latents (count, 16, 16, 16), captions (one in ten empty), and the class of every latent cell."""

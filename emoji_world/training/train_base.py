@@ -11,20 +11,22 @@ join the pool as training goes on; captions are drawn anew every time a scene is
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from loop import CHECKPOINTS, DEVICE, MODELS, RANK, WORLD, autocast, package, train
+from learn_to_steer_emoji.captions import RICH
+from learn_to_steer_emoji.world import FINE
+from loop import CHECKPOINTS, DEVICE, FAST_BF16, MODELS, RANK, WORLD, autocast, fast_copy, half, newest, package, train
 from pool import CLASSES, PROMPTS, Pool, class_weights, save_sheet
 
 FOLDER = MODELS / "sd-emoji"
@@ -99,9 +101,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=48, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--chunks", type=int, default=80, help="of 512 scenes a process")
     parser.add_argument("--aid", type=float, default=0.1, help="weight of naming the objects")
     parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
+    parser.add_argument("--cool", type=float, help="with --minutes: the rate falls in the last so many of them alone")
+    parser.add_argument("--warmup", type=int, default=100, help="steps over which the rate rises")
+    parser.add_argument("--save-minutes", type=float, help="minutes between checkpoints; default: every 200 steps")
+    parser.add_argument("--name", default="base", help="folder of the checkpoints")
+    parser.add_argument("--weights", type=Path, help="go on from these instead of the packaged ones")
+    parser.add_argument("--fine", action="store_true", help="upright scenes in steps of a latent cell, rich captions")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the newest averaged weights, half precision")
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--export", action="store_true")
     options = parser.parse_args()
@@ -109,11 +118,14 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
     vae = AutoencoderKL.from_pretrained(FOLDER / "vae", torch_dtype=torch.float32).to(DEVICE).requires_grad_(False)
     base = Base(tokenizer).to(DEVICE)
-    base.unet.set_attn_processor(AttnProcessor())  # plain softmax: its backward is faster on a CPU
+    if FAST_BF16 and DEVICE.type == "cpu":
+        base.unet.set_attn_processor(AttnProcessor())  # plain softmax: in bf16 its backward is faster there
+    if options.write is not None:
+        save_file(half(newest(options.name)), options.write)
+        print(f"wrote {options.write}")
+        return
     if options.export:
-        step = json.loads((CHECKPOINTS / "base" / "state.json").read_text())["step"]
-        stored = load_file(CHECKPOINTS / "base" / f"{step}.safetensors")
-        base.load_state_dict({k[4:]: v for k, v in stored.items() if k.startswith("ema.")})
+        base.load_state_dict(newest(options.name))
         for part in ("unet", "text_encoder"):
             package(getattr(base, part), FOLDER / part)
         scheduler().save_pretrained(FOLDER / "scheduler")
@@ -130,9 +142,11 @@ def main() -> None:
         index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.35.0", **parts}
         index["requires_safety_checker"] = False
         (FOLDER / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
-        print(f"exported step {step} to the package")
+        print(f"exported {options.name} to the package")
         return
-    if (FOLDER / "unet").exists():
+    if options.weights is not None:
+        base.load_state_dict(load_file(options.weights))
+    elif (FOLDER / "unet").exists():
         # No checkpoint on this machine: go on from the packaged weights (a checkpoint replaces them).
         base.unet.load_state_dict(UNet2DConditionModel.from_pretrained(FOLDER / "unet").state_dict())
         base.text_encoder.load_state_dict(CLIPTextModel.from_pretrained(FOLDER / "text_encoder").state_dict())
@@ -143,8 +157,9 @@ def main() -> None:
     # min-SNR keeps the nearly clean steps from drowning the layout; the constant raises the noisy ones, where
     # objects and places are settled and plain noise prediction asks for nearly nothing.
     loss_weight = ((snr.clamp(max=5) + 0.3) / snr).clamp(max=10)
-    fast = copy.deepcopy(base).bfloat16()
-    pool, weights = Pool(vae, options.chunks), class_weights()
+    fast = fast_copy(base)
+    world, style = (FINE, RICH) if options.fine else (None, None)
+    pool, weights = Pool(vae, options.chunks, world, style), class_weights()
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         pool.grow(step)
@@ -158,7 +173,7 @@ def main() -> None:
         level = kept[times].view(-1, 1, 1, 1)
         noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
         text = fast.text_encoder(tokens.input_ids.to(DEVICE))[0]
-        guess = fast.unet(noisy.bfloat16(), times, text).sample
+        guess = fast.unet(noisy.to(fast.unet.dtype), times, text).sample
         named = fast.what(fast.features)
         aid = functional.cross_entropy(named.float(), standing, weights)
         errors = (guess.float() - noise).square().mean((1, 2, 3))
@@ -175,10 +190,10 @@ def main() -> None:
             made = pipeline(look, vae, tokenizer)(
                 list(PROMPTS), num_inference_steps=25, guidance_scale=4.0, generator=seeds, output_type="np"
             ).images
-        save_sheet(made, CHECKPOINTS / "base" / f"sheet-{step}.png")
+        save_sheet(made, CHECKPOINTS / options.name / f"sheet-{step}.png")
 
     train(
-        "base",
+        options.name,
         base,
         loss_of,
         steps=options.steps,
@@ -189,6 +204,9 @@ def main() -> None:
         muon=True,
         tail=0.25,
         minutes=options.minutes,
+        cool=options.cool,
+        save_minutes=options.save_minutes,
+        warmup=options.warmup,
     )
 
 

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -40,28 +39,15 @@ from flux_emoji import (
     trained,
     transformer,
 )
-from learn_to_steer_emoji.captions import CaptionStyle
+from learn_to_steer_emoji.captions import RICH, CaptionStyle
 from learn_to_steer_emoji.tidy import CELLS
-from learn_to_steer_emoji.world import WorldConfig
-from loop import CHECKPOINTS, DEVICE, RANK, WORLD, autocast, train
+from learn_to_steer_emoji.world import FINE, WorldConfig
+from loop import CHECKPOINTS, DEVICE, RANK, WORLD, autocast, newest, train, written
 from pool import PROMPTS, Pool, class_weights, save_sheet
 
 EDGES = ("embed", "shared", "what", "transformer.proj_out", "relative_attention_bias")
 GUIDANCE = 6.0  # with less of it, more pictures lack an object
 SEGMENTS, INSIDE = 4, 3  # the student's steps, and the teacher's in each of them
-
-
-def written(name: str) -> bool:
-    return (CHECKPOINTS / name / "state.json").exists()
-
-
-def newest(name: str) -> dict[str, torch.Tensor]:
-    """EMA weights of a stage's newest checkpoint."""
-    folder = CHECKPOINTS / name
-    if not written(name):
-        raise SystemExit(f"there is no checkpoint of {name} in {folder}: run that stage first")
-    stored = load_file(folder / f"{json.loads((folder / 'state.json').read_text())['step']}.safetensors")
-    return {k[4:]: v for k, v in stored.items() if k.startswith("ema.")}
 
 
 def spread(count: int) -> torch.Tensor:
@@ -84,8 +70,9 @@ class Stage:
         self.base.text_encoder_2.requires_grad_(False)  # as FLUX's: trained on language beforehand, then frozen
         # Tidy scenes on the grid of the tokens: free ones were still blots after 100,000 of them.
         true, at_random = options.relations
-        style = CaptionStyle(true_relation=true, random_relation=at_random)
-        self.pool = Pool(self.vae, options.chunks, WorldConfig(cells=CELLS), style)
+        world, style = (FINE, RICH) if options.fine else (WorldConfig(cells=CELLS), CaptionStyle())
+        style = replace(style, true_relation=true, random_relation=at_random)
+        self.pool = Pool(self.vae, options.chunks, world, style)
 
     def teacher(self) -> Any:
         self.pool.grow()  # no need to begin with few scenes
@@ -243,8 +230,8 @@ def unguided(guided: Any) -> Any:
 
 
 def loop_settings(options: argparse.Namespace) -> dict[str, Any]:
-    settings = {"steps": options.steps, "rate": options.rate, "minutes": options.minutes}
-    return {**settings, "muon": True, "edges": EDGES}
+    names = ("steps", "rate", "minutes", "cool", "warmup", "save_minutes")
+    return {**{name: getattr(options, name) for name in names}, "muon": True, "edges": EDGES}
 
 
 def write(_: argparse.Namespace) -> None:
@@ -269,7 +256,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="scenes a step and process")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--minutes", type=float, help="let the rate fall to nothing over this time, then stop")
-    parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--cool", type=float, help="with --minutes: the rate falls in the last so many of them alone")
+    parser.add_argument("--warmup", type=int, default=100, help="steps over which the rate rises")
+    parser.add_argument("--save-minutes", type=float, help="minutes between checkpoints; default: every 200 steps")
+    parser.add_argument("--fine", action="store_true", help="three sizes in steps of a latent cell, rich captions")
+    parser.add_argument("--chunks", type=int, default=80, help="of 512 scenes a process")
     parser.add_argument(
         "--relations",
         type=float,

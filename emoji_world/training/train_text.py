@@ -27,7 +27,7 @@ from learn_to_steer.prompts import indefinite_article, parse, token_indices
 from learn_to_steer_emoji.captions import PHRASES, caption
 from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.world import random_scenes
-from loop import DEVICE, train
+from loop import DEVICE, fast_copy, train
 from sides import SIDES, SideHead, described, marked
 
 MASK = 2  # <unk>, which no caption of the emoji world holds
@@ -124,7 +124,7 @@ def main() -> None:
     speller = Speller(tokenizer).to(DEVICE)
     untrained = trace(speller.encoder, tokenizer)
     start_packaged(FOLDER, {"text_encoder_2": speller.encoder})
-    fast = copy.deepcopy(speller).bfloat16()
+    fast = fast_copy(speller)
     scenes = random_scenes(20000, seed=1000)
     captions = [caption(scene, np.random.default_rng((8, n))) for n, scene in enumerate(scenes)]
 

@@ -11,20 +11,32 @@ import numpy as np
 from learn_to_steer_emoji.backgrounds import BACKGROUNDS
 from learn_to_steer_emoji.scenes import Scene, place
 from learn_to_steer_emoji.sprites import TINTS, object_names
-from learn_to_steer_emoji.tidy import arranged
+from learn_to_steer_emoji.tidy import WIDTHS, arranged
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """How scenes are drawn: shares of 1..5 objects, of scenes with several of a kind, of tinted scenes.
+    """How scenes are drawn. Shares lie between 0 and 1.
 
-    With ``cells``, layouts are tidy: see ``emoji.tidy``.
+    Attributes:
+        objects: Shares of scenes with 1 to 5 objects.
+        counted: Share of scenes with two to four objects of one kind.
+        tinted: Share of scenes in which one kind has a colour that is not its own.
+        cells: Makes layouts tidy, on a grid of so many cells a side: see ``learn_to_steer_emoji.tidy``.
+        widths: The sizes of sprites in tidy layouts, in cells.
+        colorful: Share of scenes in which every kind has a colour that is not its own, no two the same.
     """
 
     objects: tuple[float, ...] = (0.12, 0.50, 0.16, 0.12, 0.10)
     counted: float = 0.06
     tinted: float = 0.06
     cells: int | None = None
+    widths: tuple[int, ...] = WIDTHS
+    colorful: float = 0.0
+
+
+# Between tidy and free, for models whose latent cells are 8 of 128 pixels: upright, placed in steps of one such cell.
+FINE = WorldConfig(objects=(0.10, 0.56, 0.14, 0.11, 0.09), counted=0.08, cells=16, widths=(4, 5, 6), colorful=0.10)
 
 
 def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, names: Sequence[str] = ()) -> Scene:
@@ -46,10 +58,14 @@ def random_scene(rng: np.random.Generator, config: WorldConfig | None = None, na
         # Two to four of one kind, now and then beside another object.
         chosen = [chosen[0]] * int(rng.integers(2, 5)) + chosen[1 : 1 + int(rng.random() < 0.3)]
     drawn = partial(place, chosen, rng)
-    objects = drawn() if config.cells is None else arranged(drawn, config.cells)
+    objects = drawn() if config.cells is None else arranged(drawn, config.cells, widths=config.widths)
     if rng.random() < config.tinted:
         color = list(TINTS)[rng.integers(len(TINTS))]
         objects = tuple(replace(p, color=color) if p.name == chosen[0] else p for p in objects)
+    if config.colorful and rng.random() < config.colorful:  # no number is drawn for worlds without such scenes
+        kinds = dict.fromkeys(chosen)
+        colors = dict(zip(kinds, rng.permutation(list(TINTS))[: len(kinds)], strict=True))
+        objects = tuple(replace(p, color=str(colors[p.name])) for p in objects)
     grounds = list(BACKGROUNDS)
     return Scene(objects, grounds[rng.integers(len(grounds))], int(rng.integers(1 << 31)))
 
