@@ -27,7 +27,7 @@ from learn_to_steer import storage
 from learn_to_steer.collection import CollectConfig, collect
 from learn_to_steer.evaluation import EvaluateConfig, ModelConfig, ScoreConfig, evaluate, score
 from learn_to_steer.evaluation.model import open_pipeline
-from learn_to_steer.loading import named_variant
+from learn_to_steer.model_names import named_variant
 from learn_to_steer.training import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]

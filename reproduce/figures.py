@@ -23,7 +23,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
-from learn_to_steer.cli.pictures import make_pictures
+from learn_to_steer.cli.image_generation import generate_images
 from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation import Model, ModelConfig, Scorer, load_scorer, open_model
@@ -126,7 +126,7 @@ def steps(options: argparse.Namespace, scorer: Scorer) -> Image.Image:
     config = GenerateConfig(
         model=options.model, prompts=PROMPTS[:1], seed=options.seed, dtype=options.dtype, out=str(out)
     )
-    make_pictures(config, lambda done, of: None)
+    generate_images(config, lambda done, of: None)
     return Image.open(out / "maps.png")
 
 

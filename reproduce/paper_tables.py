@@ -37,7 +37,7 @@ from learn_to_steer.evaluation import (
     open_model,
     score,
 )
-from learn_to_steer.loading import named_variant, package_folder
+from learn_to_steer.model_names import named_variant, package_folder
 from learn_to_steer.prompts import parse
 from learn_to_steer.steering.config import resolve_config
 from learn_to_steer.storage import sha256

@@ -20,7 +20,7 @@ from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
-from learn_to_steer.loading import named_variant
+from learn_to_steer.model_names import named_variant
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "passes"
 KEPT = (

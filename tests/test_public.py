@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from learn_to_steer import Steerer, SteeringConfig, load_pipeline, loading
+from learn_to_steer import Steerer, SteeringConfig, load_pipeline, model_names
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.families import resolve
 from learn_to_steer.steering.inputs import with_sampling_defaults
@@ -75,7 +75,7 @@ def test_settings_are_those_of_the_command_line(pipe, tmp_path: Path) -> None:
 
 
 def test_a_classifier_alone_gets_the_settings_of_the_model_it_is_put_on(pipe, tiny_sd, random_classifier) -> None:
-    folder = loading.classifier_source(resolve("sd:emoji"))
+    folder = model_names.classifier_source(resolve("sd:emoji"))
     alone = Steerer.from_pretrained(folder)
     assert alone.on(pipe).config == Steerer.from_pretrained("sd:emoji").on(pipe).config
     assert alone.on(pipe).config.threshold == 0.8

@@ -7,8 +7,9 @@ from safetensors import safe_open
 from transformers import T5EncoderModel
 
 from learn_to_steer.evaluation import ModelConfig, open_model
-from learn_to_steer.loading import load_pipeline, package_folder
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.losses.base import NEVER
+from learn_to_steer.model_names import package_folder
 from learn_to_steer_emoji.detector import load
 
 OBJECTS = ("dog", "teddy bear", "turtle", "banana")

@@ -1,4 +1,4 @@
-"""Learn-to-Steer: frozen text-to-image models put things where the prompt says.
+"""Learn-to-Steer: steer text-to-image models so that objects are where the prompt says, without fine-tuning.
 
 ::
 
@@ -9,7 +9,18 @@
     out = steered("a dog to the right of a teddy bear")
     out.images[0].save("dog.png")
 
-Source: Yiflach, Atzmon, Chechik, WACV 2026, arXiv 2509.02295.
+A relation classifier learns from attention maps of labelled images. While an image is generated, the classifier reads
+the model's attention maps, and the gradient of its loss updates the latents::
+
+    labelled images ─ inversion ─▶ noisy latents ─▶ attention maps ─ training ─▶ classifier
+                                                                                  ▼
+    prompt ─ prompts ─▶ relations ─▶ [ denoising ⟲ steering: attention maps ─▶ loss ─▶ gradient ─▶ latents ] ─▶ image
+
+``inversion``, ``prompts``, ``attention``, ``training`` and ``steering`` are packages and modules of this package;
+``steering`` is the one to read first.
+
+Source: Yiflach, Atzmon, Chechik, "Data-Driven Loss Functions for Inference-Time Optimization in Text-to-Image
+Generation", WACV 2026, arXiv 2509.02295.
 """
 
 from __future__ import annotations
@@ -46,7 +57,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    # These import torch, which takes seconds: --help and parsing do without it.
+    # Imported when first used: these import torch, which takes seconds, and --help and parsing do not need it.
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

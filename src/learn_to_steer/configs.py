@@ -1,14 +1,14 @@
-"""What can be set: one frozen config for each thing that the package does, with every setting declared once.
+"""The settings of each task (generate, evaluate, score, collect, train) as frozen dataclasses, each declared once.
 
-A field whose type is annotated with ``Option`` or ``Argument`` is an option of the command line, too: its help text,
-limits and default are the ones written here (``cli.commands`` makes the options). ``None`` stands for the model's own
-value. This module imports neither torch nor diffusers, so that ``--help`` answers at once.
+A field annotated with typer's ``Option`` or ``Argument`` is also an option of the command line, with the help text,
+limits and default that are written here (``cli.commands`` makes the options). ``show_default`` says in words what None
+stands for. This module imports neither torch nor diffusers, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 from learn_to_steer.registry import DEFAULT_MODEL
 
-# The groups in which --help shows the options.
+# One function per group in which --help lists the options.
 _model = partial(Option, rich_help_panel="Model")
 _sampling = partial(Option, rich_help_panel="Sampling")
 _steering = partial(Option, rich_help_panel="Steering")
@@ -24,36 +24,48 @@ _benchmark = partial(Option, rich_help_panel="Benchmark")
 _images = partial(Option, rich_help_panel="Images")
 _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
-_OWN = "the model's own"
+_OWN = "the model's own"  # how --help words a default of None
 
 # Options that mean the same in several configs.
 Data = Annotated[
-    str | None, _benchmark(help="The file that a benchmark reads (docs/benchmarks.md), or 'download'.", metavar="FILE")
+    str | None,
+    _benchmark(
+        help="The prompts of a benchmark that reads them from a file (see: list benchmarks); 'download' fetches it.",
+        show_default="none",
+        metavar="FILE",
+    ),
 ]
 Detector = Annotated[
     str | None,
     _benchmark(
-        help="Detector that finds the objects (see: list detectors); add ':' and a folder or hub id for other weights.",
+        help="Detector that finds the objects (see: list detectors); ':SOURCE' is a folder or hub id with its weights.",
         metavar="NAME[:SOURCE]",
         show_default=_OWN,
     ),
 ]
 Against = Annotated[
     str | None,
-    _benchmark(help="Another evaluation or scoring: report the difference on the same prompts.", metavar="DIR"),
+    _benchmark(
+        help="Compare with these results: the --out of another evaluate or score with the same prompts.",
+        show_default="no comparison",
+        metavar="DIR",
+    ),
 ]
 Similarity = Annotated[
     str | None,
     _benchmark(
-        help="Also compare the images of the two: an embedder (see: list embedders), a DINO or CLIP folder or hub id.",
+        help="With --against: how similar the images of the two are, measured by an embedder (see: list embedders) or "
+        "by a DINO or CLIP model (folder or hub id).",
+        show_default="not measured",
         metavar="NAME",
     ),
 ]
+Seed = Annotated[int, _sampling(min=0, help="Random seed: same seed, prompt and image number, same initial noise.")]
 
 
 @dataclass(frozen=True)
-class Named:
-    """The name of an option where it is not the name of its field."""
+class OptionName:
+    """In a field's annotation: the option's name in --config files, where it is not the field's name."""
 
     name: str
 
@@ -63,36 +75,52 @@ class PlacementConfig:
     """Which model is loaded, and how its weights are held."""
 
     model: Annotated[
-        str, _model(help="A variant (see: list models), a local folder in diffusers' format, or a hub id.")
+        str,
+        _model(help="A name (see: list models), a local folder in diffusers' format, or a hub id.", metavar="MODEL"),
     ] = DEFAULT_MODEL
     revision: Annotated[
         str | None, _model(help="Branch, tag or commit of a hub id.", show_default="main", metavar="NAME")
     ] = None
     lora: Annotated[
-        tuple[str, ...], _model(help="Add a LoRA adapter (extra: lora); may be repeated.", metavar="PATH[:SCALE]")
+        tuple[str, ...],
+        _model(
+            help="Add a LoRA adapter, a file, folder or hub id (needs the extra 'lora'). May be repeated.",
+            show_default="none",
+            metavar="PATH[:SCALE]",
+        ),
     ] = ()
     device: Annotated[
-        str, _model(help="cpu, cuda, cuda:1, ...; 'auto' is the GPU if there is one.", metavar="NAME")
+        str, _model(help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one, else the CPU.", metavar="NAME")
     ] = "auto"
     dtype: Annotated[
         str | None,
         _model(
-            help="bfloat16, float16 or float32.", show_default="the model's own; float32 on the CPU", metavar="NAME"
+            help="Number format of the weights: bfloat16, float16 or float32.",
+            show_default="the model's own; float32 on the CPU",
+            metavar="NAME",
         ),
     ] = None
     offload: Annotated[
-        str | None, _model(help="'model': only the part that is running is on the GPU.", metavar="HOW")
+        str | None,
+        _model(
+            help="model: keep on the GPU only the component that is running. Saves GPU memory, takes longer.",
+            show_default="the whole model stays on the GPU",
+            metavar="HOW",
+        ),
     ] = None
-    quantize: Annotated[str | None, _model(help="'8bit' or '4bit' weights (extra: quant).", metavar="BITS")] = None
+    quantize: Annotated[
+        str | None,
+        _model(help="8bit or 4bit weights (needs the extra 'quant').", show_default="off", metavar="BITS"),
+    ] = None
 
 
 @dataclass(frozen=True)
 class PipelineConfig(PlacementConfig):
-    """A model with its scheduler."""
+    """A model and its scheduler."""
 
     scheduler: Annotated[
         str | None,
-        _sampling(help="Replace the scheduler (see: list schedulers).", show_default=_OWN, metavar="CLASS"),
+        _sampling(help="Scheduler of diffusers (see: list schedulers).", show_default=_OWN, metavar="CLASS"),
     ] = None
 
 
@@ -102,88 +130,108 @@ class ModelConfig(PipelineConfig):
 
     steps: Annotated[int | None, _sampling(min=1, help="Denoising steps.", show_default=_OWN)] = None
     guidance: Annotated[float | None, _sampling(help="Guidance scale.", show_default=_OWN)] = None
-    height: Annotated[int | None, _sampling(min=8, help="Pixels.", show_default=_OWN)] = None
-    width: Annotated[int | None, _sampling(min=8, help="Pixels.", show_default=_OWN)] = None
+    height: Annotated[int | None, _sampling(min=8, help="Height of an image, in pixels.", show_default=_OWN)] = None
+    width: Annotated[int | None, _sampling(min=8, help="Width of an image, in pixels.", show_default=_OWN)] = None
     objective: Annotated[
         str,
         _steering(
             "--loss",
             "--objective",
-            help="Loss that steers: 'learned', a published one (see: list losses), or 'none' for the plain model.",
+            help="The loss to steer by: learned (a relation classifier), a published one (see: list losses), or none "
+            "(images of the model without steering).",
             metavar="NAME",
         ),
     ] = "learned"
     classifier: Annotated[
         str | None,
-        _steering(help="Folder or hub id of a relation classifier.", show_default=_OWN, metavar="DIR"),
+        _steering(help="Folder or hub id of the learned loss's classifier.", show_default=_OWN, metavar="DIR"),
     ] = None
     profile: Annotated[
         str,
         _steering(
-            help="Schedule of steering: 'default' (a published loss: as published), 'equal' (ours for every loss, "
-            "never stopping early) or 'official' (the authors').",
+            help="Group of steering settings: default (a published loss is run as published), equal (all losses with "
+            "the same number of iterations, for comparisons) or official (as in the authors' code).",
             metavar="NAME",
         ),
     ] = "default"
     settings: Annotated[
         Mapping[str, Any],
-        Named("setting"),
-        _steering("--set", help="Change one steering setting; may be repeated.", metavar="NAME=VALUE"),
+        OptionName("setting"),
+        _steering(
+            "--set",
+            help="Change one steering setting, a field of SteeringConfig, e.g. threshold=0.9. May be repeated.",
+            show_default="as the profile says",
+            metavar="NAME=VALUE",
+        ),
     ] = field(default_factory=dict)
     checkpointing: Annotated[
         str,
         _steering(
-            help="Gradient checkpointing, less memory for more time: 'on', 'off', or 'auto' (when it is needed).",
+            help="Gradient checkpointing, which saves memory and takes longer: on, off, or auto (if memory is short).",
             metavar="WHEN",
         ),
     ] = "auto"
 
     @property
     def rows(self) -> int:
-        """Images of one pipeline call, which share the memory."""
+        """Number of images per pipeline call."""
         return 1
 
 
 @dataclass(frozen=True)
 class GenerateConfig(ModelConfig):
-    """A model, its prompts, and how many images of each."""
+    """Images of prompts."""
 
-    prompts: Annotated[tuple[str, ...], Named("prompt"), Argument(help="One or more prompts.", show_default=False)] = ()
-    images: Annotated[int, _sampling(min=1, help="Images of each prompt.")] = 1
-    seed: Annotated[int, _sampling(min=0, help="The noise depends on seed, prompt and image number only.")] = 0
+    prompts: Annotated[
+        tuple[str, ...], OptionName("prompt"), Argument(help="One or more prompts, each in quotes.", show_default=False)
+    ] = ()
+    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 1
+    seed: Seed = 0
     relations: Annotated[
         tuple[str, ...],
         _steering(
             "--relation",
-            help='Steer to this instead of what the prompt says, e.g. "dog | left of | cat"; may be repeated.',
+            help='Steer to this relation, e.g. "dog | left of | cat". May be repeated.',
+            show_default="the relations in the prompt",
             metavar="'A | PREDICATE | B'",
         ),
     ] = ()
-    strict: Annotated[bool, _steering("--strict", help="A prompt without a relation is an error.")] = False
+    strict: Annotated[bool, _steering("--strict", help="Stop with an error if a prompt has no relation.")] = False
     nlp: Annotated[
-        str | None, _steering(help="Let this spaCy model find the objects (extra: nlp).", metavar="MODEL")
+        str | None,
+        _steering(
+            help="Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp').",
+            show_default="the built-in grammar",
+            metavar="NAME",
+        ),
     ] = None
-    out: Annotated[str, _output(help="Folder of the images.", metavar="DIR")] = "out/generate"
+    out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/generate"
 
     @property
     def rows(self) -> int:
         return self.images
 
 
-# Settings that change neither an image nor its score, so that a folder may be completed with other ones. The file that
-# a benchmark reads is checked by its hash instead of its place.
+# Settings that change neither an image nor its score: a stopped evaluation may go on with other values of these. The
+# file in "data" is checked by its hash, not by its path.
 FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing", "against", "similarity")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(ModelConfig):
-    """A model on a benchmark, or on the prompts of a file."""
+    """A model measured on a benchmark, or on the prompts in a file."""
 
-    benchmark: Annotated[str | None, _benchmark(help="See: list benchmarks.", metavar="NAME")] = None
+    benchmark: Annotated[
+        str | None,
+        _benchmark(help="A benchmark (see: list benchmarks), or give --prompts.", show_default="none", metavar="NAME"),
+    ] = None
     prompts: Annotated[
         str | None,
         _benchmark(
-            help="Your own prompts instead: lines with 'prompt' and, if you like, 'relations'.", metavar="FILE.jsonl"
+            help="Your own prompts instead of a benchmark: a JSON object per line, with 'prompt' and, if you like, "
+            "'relations'.",
+            show_default="none",
+            metavar="FILE.jsonl",
         ),
     ] = None
     data: Data = None
@@ -191,7 +239,7 @@ class EvaluateConfig(ModelConfig):
         int | None,
         _benchmark(
             min=1,
-            help="Only so many prompts: a seeded subset, every task and relation in its share.",
+            help="Use only this many prompts: a random subset with the same shares of tasks and relations.",
             show_default="all",
         ),
     ] = None
@@ -199,116 +247,148 @@ class EvaluateConfig(ModelConfig):
     verifier: Annotated[
         str | None,
         _steering(
-            help="For the loss for-unified: a detector that checks each image. What it misses is drawn again, and the "
-            "better image is kept.",
+            help="For the loss for-unified: a detector that checks each image. If it misses an object, the image is "
+            "made again and the better one is kept.",
+            show_default="images are not checked",
             metavar="NAME[:SOURCE]",
         ),
     ] = None
-    images: Annotated[int, _sampling(min=1, help="Images of each prompt.")] = 4
-    seed: Annotated[int, _sampling(min=0, help="The noise depends on seed, prompt and image number only.")] = 0
-    batch: Annotated[int, _sampling(min=1, help="Images at a time.")] = 8
+    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 4
+    seed: Seed = 0
+    batch: Annotated[int, _sampling(min=1, help="Number of images made at a time.")] = 8
     against: Against = None
     similarity: Similarity = None
-    out: Annotated[str, _output(help="Folder of the results.", metavar="DIR")] = "out/evaluate"
+    out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/evaluate"
 
     @property
     def rows(self) -> int:
         return self.batch
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON has them."""
+        """Return all settings, as they are written to JSON."""
         return asdict(self) | {"lora": list(self.lora)}
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that an image or its score depends on."""
         values = asdict(self)
-        return {one.name: values[one.name] for one in fields(self) if one.name not in FREE}
+        return {name: value for name, value in values.items() if name not in FREE}
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Images that exist already, and what they should show."""
+    """Existing images, and the prompts that they are scored by."""
 
     pictures: Annotated[
         str,
         Argument(
-            help="A folder that evaluate left, GenEval's layout, T2I-CompBench's file names, or a JSON-lines manifest.",
+            help="Folder of images: the --out of evaluate, GenEval's layout, T2I-CompBench's file names, or with a "
+            "JSON-lines manifest (docs/benchmarks.md).",
             metavar="DIR",
         ),
     ]
     benchmark: Annotated[
-        str | None, _benchmark(help="See: list benchmarks.", metavar="NAME", show_default="the evaluation's own")
+        str | None,
+        _benchmark(help="A benchmark (see: list benchmarks).", show_default="the evaluated one", metavar="NAME"),
     ] = None
     prompts: Annotated[
-        str | None, _benchmark(help="Your own prompts instead, as for evaluate.", metavar="FILE.jsonl")
+        str | None,
+        _benchmark(
+            help="Your own prompts instead of a benchmark, as for evaluate.", show_default="none", metavar="FILE.jsonl"
+        ),
     ] = None
     data: Data = None
     detector: Detector = None
-    device: Annotated[str, _benchmark(help="Where the detector runs.", metavar="NAME")] = "cpu"
-    images: Annotated[int | None, _benchmark(min=1, help="Images of each prompt.", show_default="all")] = None
+    device: Annotated[
+        str, _benchmark(help="Device of the detector: cpu, cuda, cuda:1, ... or auto.", metavar="NAME")
+    ] = "cpu"
+    images: Annotated[int | None, _benchmark(min=1, help="Number of images per prompt.", show_default="all")] = None
     limit: Annotated[
-        int | None, _benchmark(min=1, help="Only so many prompts, the subset of evaluate.", show_default="all")
+        int | None,
+        _benchmark(
+            min=1, help="Use only this many prompts, the same ones as evaluate with this number.", show_default="all"
+        ),
     ] = None
-    seed: Annotated[int, _benchmark(min=0, help="Seed of that subset.")] = 0
+    seed: Annotated[int, _benchmark(min=0, help="Random seed of that subset.")] = 0
     against: Against = None
     similarity: Similarity = None
-    out: Annotated[str, _output(help="Folder of the results.", metavar="DIR")] = "out/score"
+    out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/score"
 
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """Labelled images and how their attention maps are collected; what is decided by the model is not here."""
+    """Labelled images and how their attention maps are collected, except for what depends on the model."""
 
     model: str
     source: Annotated[
         str | None,
-        _images(help="Where labelled images come from. See: list sources.", metavar="NAME", show_default=_OWN),
+        _images(
+            help="Source of labelled images (see: list sources).",
+            metavar="NAME",
+            show_default="the model's own, else that of the default model",
+        ),
     ] = None
     data: Annotated[
-        str | None, _images(help="The file that lists a source's images (docs/data.md).", metavar="FILE")
+        str | None,
+        _images(
+            help="File with the images and labels of a source that reads one (docs/data.md).",
+            show_default="none",
+            metavar="FILE",
+        ),
     ] = None
     exclude_benchmarks: Annotated[
-        bool, _images("--exclude-benchmarks", help="Leave out pairs of objects that benchmarks ask for.")
+        bool,
+        _images("--exclude-benchmarks", help="Leave out pairs of objects that occur in benchmarks."),
     ] = False
-    inversion: Annotated[str, _sampling(help="From image to noise. See: list inversions.")] = "noise"
-    limit: Annotated[int, _images(min=1, help="Number of images.")] = 1500
-    seed: Annotated[int, _images(min=0, help="Same seed, same images and noise.")] = 0
-    diagonals: Annotated[bool, _images("--diagonals", help="The four diagonals are relations too.")] = False
+    inversion: Annotated[
+        str, _sampling(help="How the noisy latents of an image are found (see: list inversions).", metavar="NAME")
+    ] = "noise"
+    limit: Annotated[int, _images(min=1, help="Number of images at most.")] = 1500
+    seed: Annotated[int, _images(min=0, help="Random seed of the choice of images and of the noise.")] = 0
+    diagonals: Annotated[bool, _images("--diagonals", help="Also label diagonal relations (above left of, ...).")] = (
+        False
+    )
     quality: Annotated[
-        float | None, _sampling(help="The worst inversion that is kept.", show_default="the inversion's own")
+        float | None,
+        _sampling(
+            help="Leave out images whose inversion is worse than this, in the unit of the inversion.",
+            show_default="the inversion's own limit",
+        ),
     ] = None
     reduce: Annotated[
         Literal["none", "layer-mean", "mean"],
-        _output(help="Keep every head's map ('none'), or means: 'layer-mean', 'mean'.", metavar="HOW"),
+        _output(
+            help="Average the maps: none (keep one per attention head), layer-mean (one per layer) or mean (one).",
+            metavar="HOW",
+        ),
     ] = "none"
     softmax: Annotated[
         Literal["text", "joint"],
         _output(
-            help="'text': the softmax is over text columns alone. 'joint': over the image's columns as well, where a "
-            "model attends to both.",
+            help="Softmax of the maps: text (over the text tokens only) or joint (over text and image tokens, as in "
+            "the model itself; only models like FLUX attend to both at once).",
             metavar="HOW",
         ),
     ] = "text"
-    batch: Annotated[int, _sampling(min=1, help="Images at a time. Changes the speed only.")] = 16
+    batch: Annotated[int, _sampling(min=1, help="Number of images processed at a time.")] = 16
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How the classifier is trained, as far as the command line says."""
+    """How a classifier is trained: the settings that the command line has."""
 
-    epochs: Annotated[int, _training(min=1, help="At most; it stops early when nothing improves.")] = 100
-    batch: Annotated[int, _training(min=1, help="Rows of a training step.")] = 64
+    epochs: Annotated[int, _training(min=1, help="Number of epochs at most.")] = 100
+    batch: Annotated[int, _training(min=1, help="Batch size.")] = 64
     rate: Annotated[float, _training(min=0.0, help="Learning rate.")] = 1e-4
-    patience: Annotated[int, _training(min=1, help="Epochs without improvement before it stops.")] = 10
-    seed: Annotated[int, _training(min=0, help="Seed of the first weights, the order and the dropout.")] = 0
+    patience: Annotated[int, _training(min=1, help="Stop after this many epochs without improvement.")] = 10
+    seed: Annotated[int, _training(min=0, help="Random seed.")] = 0
     prompts: Annotated[
         Literal["both", "true", "balanced"],
         _training(
-            help="'true' leaves out prompts with a wrong word (to measure leakage); 'balanced' weighs both kinds so "
-            "that the word says nothing about the relation.",
+            help="Which maps are used: true (of prompts with the true relation), both (also of prompts with a wrong "
+            "one) or balanced (both, weighted so that the prompt's word says nothing about the true relation).",
             metavar="both|true|balanced",
         ),
     ] = "both"
-    augment: Annotated[bool, _training(help="Swap objects and mirror maps, and their labels.")] = True
-    width: Annotated[int, _training(min=4, help="Width of the network (the paper's: 256).")] = 96
-    dropout: Annotated[float, _training(min=0.0, max=0.9, help="Dropout (the paper's: 0.3).")] = 0.1
+    augment: Annotated[bool, _training(help="Also train on swapped objects and mirrored maps.")] = True
+    width: Annotated[int, _training(min=4, help="Width of the network; 256 in the paper.")] = 96
+    dropout: Annotated[float, _training(min=0.0, max=0.9, help="Dropout rate; 0.3 in the paper.")] = 0.1

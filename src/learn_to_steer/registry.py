@@ -1,15 +1,15 @@
 """The registry of plug-ins: files in this package's own folders, and entry points of installed packages.
 
-A file is a plug-in of the kind that its folder holds: ``detectors/owlv2.py`` is the detector ``owlv2``. Files that
-start with an underscore, and ``base.py``, which says what a plug-in must offer, are none. Another package adds plug-ins
-with entry points::
+Each file in such a folder is a plug-in: ``detectors/owlv2.py`` is the detector ``owlv2``. Not plug-ins are files whose
+names start with an underscore, and ``base.py``, which says what a plug-in of that folder must offer. Other packages add
+plug-ins with entry points::
 
     [project.entry-points."learn_to_steer.losses"]
     my-loss = "my_package.my_loss"
 
-The name is the plug-in's name. The value is a module, or an object in one (``my_package.losses:MY_LOSS``), that offers
-what ``base.py`` says. Nothing is imported before it is used. Names are shown with hyphens; underscores and capitals are
-understood alike. See ``docs/plugins.md``.
+The key is the plug-in's name. The value is a module, or an object in one (``my_package.losses:MY_LOSS``), that offers
+what ``base.py`` says. A plug-in is imported when it is first used. Names are shown in lower case with hyphens;
+underscores and capitals are accepted. See ``docs/plugins.md``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Any, Generic, TypeVar
 
 from learn_to_steer.errors import PluginError, UnknownNameError
 
-# The model that the command line takes when none is named. It comes with a package of its own.
+# The model that the command line uses when none is given. It is part of a separate package.
 DEFAULT_MODEL = "sd:emoji"
 DEFAULT_MODEL_PACKAGE = "learn-to-steer-emoji"
-DEFAULT_MODEL_FOLDER = "./emoji_world"  # of a clone
+DEFAULT_MODEL_FOLDER = "./emoji_world"  # where that package is in a clone of the repository
 
 OWN = "learn-to-steer"
 NOT_PLUGINS = ("base",)
@@ -44,9 +44,9 @@ class Kind:
     """A kind of plug-in.
 
     Attributes:
-        singular: What one of them is called in messages.
-        group: The group of entry points in which other packages declare theirs.
-        offers: Attributes that a plug-in of another package must have.
+        singular: What one plug-in is called in messages.
+        group: The entry point group in which other packages register theirs.
+        offers: Names that a plug-in of another package must define.
     """
 
     singular: str
@@ -54,7 +54,8 @@ class Kind:
     offers: tuple[str, ...]
 
 
-# By the folder of this package that holds its own; variants stand in the files of their families, embedders nowhere.
+# By the folder of this package that holds its own plug-ins. There are no folders of variants, which are declared in the
+# files of their families, and of embedders, all of which come from other packages.
 KINDS = {
     "families": Kind("family", "learn_to_steer.families", ("FAMILY",)),
     "variants": Kind("model", "learn_to_steer.variants", ("VARIANTS",)),
@@ -69,7 +70,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Plugin:
-    """Where a plug-in is: ``module``, and in it the object ``attribute`` unless that is empty; ``owner`` carries it."""
+    """Where a plug-in is: ``module``, or its ``attribute`` unless empty. ``owner`` is the package that has it."""
 
     owner: str
     module: str
@@ -78,11 +79,11 @@ class _Plugin:
 
 @dataclass(frozen=True)
 class Declared(Generic[T]):
-    """What plug-ins declare under names of their own.
+    """What plug-ins declare under names of their own, such as the variants of the families.
 
     Attributes:
-        entries: By name.
-        clashes: Names that two plug-ins declare, none of which is in ``entries``: what to tell whoever asks for one.
+        entries: What is declared, by name, except for names that are declared more than once.
+        clashes: The error message for each of those names.
     """
 
     entries: Mapping[str, T]
@@ -90,7 +91,7 @@ class Declared(Generic[T]):
 
 
 def names(kind: str) -> list[str]:
-    """The names of all plug-ins of a kind, without importing any of them.
+    """Return the names of all plug-ins of a kind, without importing any of them.
 
     Args:
         kind: A key of ``KINDS``.
@@ -106,19 +107,19 @@ def load(kind: str, name: str) -> Any:
 
     Args:
         kind: A key of ``KINDS``.
-        name: The plug-in's name; underscores and capitals are understood.
+        name: The plug-in's name.
 
     Returns:
-        The module or object that offers what the ``base.py`` of its kind says.
+        The module or object.
 
     Raises:
-        UnknownNameError: There is none of that name; the message lists the choices and the nearest of them.
-        PluginError: Two packages have one of that name, or the package that has it is broken.
+        UnknownNameError: There is none of that name; the message names the nearest one and lists all.
+        PluginError: Two packages have one of that name, or it cannot be imported, or it lacks what it must offer.
     """
-    known = _plugins(kind)
-    if normal(name) not in known:
+    plugins = _plugins(kind)
+    if normal(name) not in plugins:
         raise unknown(KINDS[kind].singular, name, names(kind))
-    first, *others = known[normal(name)]
+    first, *others = plugins[normal(name)]
     if others:
         owners = " and ".join(plugin.owner for plugin in (first, *others))
         raise PluginError(_clash(KINDS[kind].singular, normal(name), owners))
@@ -127,93 +128,100 @@ def load(kind: str, name: str) -> Any:
 
 @cache
 def load_all(kind: str) -> Mapping[str, Any]:
-    """Import every plug-in of a kind. Those that are broken or clash are left out, each with a warning.
+    """Import every plug-in of a kind. One that is broken, or shares its name, is left out with a warning.
 
     Args:
         kind: A key of ``KINDS``.
 
     Returns:
-        Plug-ins by name, in the order of ``names``.
+        The plug-ins by name, sorted.
     """
-    found = {}
+    plugins = {}
     for name in names(kind):
         try:
-            found[name] = load(kind, name)
+            plugins[name] = load(kind, name)
         except PluginError as error:
             log.warning("%s", error)
-    return MappingProxyType(found)
+    return MappingProxyType(plugins)
 
 
 def declared(entries: Callable[[Any], Mapping[str, T]], *kinds: str) -> Declared[T]:
-    """What all plug-ins declare under names of their own, as one file of benchmarks declares several of them.
+    """Collect what plug-ins declare under names of their own: a file of benchmarks, for example, declares several.
 
     Args:
-        entries: What one plug-in declares, by name.
-        kinds: Keys of ``KINDS``: which plug-ins to ask.
+        entries: Returns what one plug-in declares, by name.
+        kinds: Keys of ``KINDS``: the kinds of plug-ins to collect from.
 
     Returns:
-        The entries of all plug-ins that could be imported.
+        The entries of all plug-ins that can be imported.
     """
-    found: dict[str, T] = {}
+    collected: dict[str, T] = {}
     owners: dict[str, list[str]] = {}
     for kind in kinds:
         for plugin, module in load_all(kind).items():
             for name, entry in entries(module).items():
-                found[name] = entry
+                collected[name] = entry
                 owners.setdefault(name, []).append(f"{plugin!r} of {_plugins(kind)[plugin][0].owner}")
     clashes = {
-        name: _clash(KINDS[kinds[0]].singular, name, " and ".join(several))
-        for name, several in owners.items()
-        if len(several) > 1
+        name: _clash(KINDS[kinds[0]].singular, name, " and ".join(declarers))
+        for name, declarers in owners.items()
+        if len(declarers) > 1
     }
-    return Declared({name: entry for name, entry in found.items() if name not in clashes}, clashes)
+    return Declared({name: entry for name, entry in collected.items() if name not in clashes}, clashes)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that ``name`` was probably meant to be, or None when nothing is close."""
+    """Return the choice most similar to ``name``, a misspelt one; None if none is similar."""
     by_normal = {normal(choice): choice for choice in choices}
     matches = get_close_matches(normal(name), by_normal, n=1, cutoff=0.5)
     return by_normal[matches[0]] if matches else None
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UnknownNameError:
-    """The error, to be raised by the caller, for a ``what`` (singular noun) that is not among ``choices``."""
+    """Return the error for a name that does not exist. The caller raises it.
+
+    Args:
+        what: What the name should be the name of, a singular noun.
+        name: The unknown name.
+        choices: The names that exist.
+    """
     choices = list(choices)
-    meant = nearest(name, choices)
-    hint = f"; did you mean {meant!r}?" if meant else ""
+    similar = nearest(name, choices)
+    hint = f"; did you mean {similar!r}?" if similar else ""
     return UnknownNameError(f"unknown {what} {name!r}{hint} (choices: {', '.join(choices) or 'none'})")
 
 
 def normal(name: str) -> str:
-    """``name`` as it is compared and shown: trimmed, lower case, hyphens for underscores."""
+    """Return ``name`` as names are compared and shown: trimmed, in lower case, with hyphens for underscores."""
     return name.strip().lower().replace("_", "-")
 
 
 @cache
 def _plugins(kind: str) -> dict[str, list[_Plugin]]:
-    """Name -> who offers it: this package's own plug-in first."""
+    """The plug-ins of each name, this package's own one first."""
     if kind not in KINDS:
         raise ValueError(f"there is no kind of plug-in {kind!r}; there are {', '.join(KINDS)}")
-    found: dict[str, list[_Plugin]] = {}
+    plugins: dict[str, list[_Plugin]] = {}
     folder = files("learn_to_steer").joinpath(kind)
     for file in folder.iterdir() if folder.is_dir() else ():
         stem = file.name.removesuffix(".py")
         if file.name.endswith(".py") and not stem.startswith("_") and stem not in NOT_PLUGINS:
-            found[normal(stem)] = [_Plugin(OWN, f"learn_to_steer.{kind}.{stem}")]
+            plugins[normal(stem)] = [_Plugin(OWN, f"learn_to_steer.{kind}.{stem}")]
     for point in sorted(entry_points(group=KINDS[kind].group), key=attrgetter("name", "value")):
-        found.setdefault(normal(point.name), []).append(_Plugin(_distribution(point), point.module, point.attr))
-    return found
+        plugins.setdefault(normal(point.name), []).append(_Plugin(_distribution(point), point.module, point.attr))
+    return plugins
 
 
 def _distribution(point: EntryPoint) -> str:
+    """Name and version of the package that registers an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 
 
 def _import(kind: Kind, name: str, plugin: _Plugin) -> Any:
     try:
-        found: Any = import_module(plugin.module)
+        loaded: Any = import_module(plugin.module)
         if plugin.attribute:
-            found = attrgetter(plugin.attribute)(found)
+            loaded = attrgetter(plugin.attribute)(loaded)
     except Exception as error:
         if plugin.owner == OWN:
             raise
@@ -222,13 +230,14 @@ def _import(kind: Kind, name: str, plugin: _Plugin) -> Any:
             f"the {kind.singular} {name!r} of the installed package {plugin.owner} cannot be imported ({reason}); "
             "update that package or uninstall it"
         ) from error
-    missing = [offer for offer in kind.offers if not hasattr(found, offer)]
-    if missing and plugin.owner != OWN:  # the objective ``learned`` is built from a classifier
+    missing = [offer for offer in kind.offers if not hasattr(loaded, offer)]
+    # Of this package's own plug-ins, the loss "learned" has no ``build``: it is made from a classifier.
+    if missing and plugin.owner != OWN:
         raise PluginError(
             f"the {kind.singular} {name!r} of the installed package {plugin.owner} lacks {', '.join(missing)}; "
             "update that package or uninstall it"
         )
-    return found
+    return loaded
 
 
 def _clash(singular: str, name: str, owners: str) -> str:

@@ -1,7 +1,7 @@
-"""Files that survive a killed process, complete or not there at all, and errors that name the file.
+"""Read and write files so that a killed process leaves no broken file, with errors that name the file.
 
-A file is written beside its destination under a temporary name, flushed to disk and renamed. JSON lines are appended
-one row at a time; a row that a kill cut in two is dropped by the next reader or writer.
+A file is written in its folder under a temporary name, flushed to disk and renamed. Rows of a JSON-lines file are
+appended one at a time; a row of which a killed process wrote only a part is dropped by the next reader or writer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ StrPath = str | os.PathLike[str]
 
 
 def write_atomic(path: StrPath, data: bytes | str) -> None:
-    """Write a file so that it holds either its old or its new content, never a part. Missing folders are made.
+    """Write a file so that it has its old or its new content, never a part of it. Missing folders are made.
 
     Args:
         path: The file.
@@ -58,7 +58,11 @@ def write_json(path: StrPath, value: Any) -> None:
 
 
 def read_json(path: StrPath) -> Any:
-    """Return the value of a JSON file. Raises DataError, which names the line and column where it is broken."""
+    """Return the value in a JSON file.
+
+    Raises:
+        DataError: The file cannot be read, or is not valid JSON; the message says where.
+    """
     try:
         return json.loads(_read_bytes(path))
     except json.JSONDecodeError as error:
@@ -68,14 +72,14 @@ def read_json(path: StrPath) -> Any:
 
 
 def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
-    """Add one object to a JSON-lines file and flush it to disk; an incomplete last line is removed first.
+    """Append one object to a JSON-lines file and flush it to disk. An incomplete last line is removed first.
 
     Args:
         path: The file.
         row: The object.
 
     Raises:
-        DataError: ``row`` cannot be JSON, or the file cannot be written.
+        DataError: JSON cannot hold the row (NaN included), or the file cannot be written.
     """
     path = Path(path)
     try:
@@ -94,15 +98,15 @@ def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]]:
-    """Return all rows (JSON objects) of a JSON-lines file; blank lines are skipped.
+    """Return the rows of a JSON-lines file, each a JSON object. Blank lines are skipped.
 
     Args:
         path: The file.
-        allow_torn: Whether a last line without its newline that does not parse is dropped: a killed writer left it.
-            False for files that people write.
+        allow_torn: Whether to drop a last line that has no newline and is not valid JSON, as a killed process leaves
+            it. False for files that people write.
 
     Raises:
-        DataError: The file is missing, or a line, whose number is named, is broken.
+        DataError: The file cannot be read, or a line is broken; the message names its number.
     """
     lines = _read_bytes(path).split(b"\n")
     if allow_torn and not _is_row(lines[-1]):
@@ -118,12 +122,12 @@ def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]
 
 
 def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and a header as one safetensors file, atomically.
+    """Write tensors and a header to a safetensors file, atomically.
 
     Args:
         path: The file.
         tensors: The tensors by name.
-        metadata: The header, strings only.
+        metadata: The header.
 
     Raises:
         DataError: The file cannot be written.
@@ -135,10 +139,10 @@ def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: M
 
 
 def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return tensors, on the CPU, and header of a safetensors file.
+    """Return the tensors of a safetensors file by name, on the CPU, and its header.
 
     Raises:
-        DataError: The file is missing, cut short, or no such file.
+        DataError: The file is missing, incomplete, or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -149,11 +153,15 @@ def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{path} is not a whole safetensors file ({reason}); make or download it again") from error
+        raise DataError(f"{path} is not a complete safetensors file ({reason}); make or download it again") from error
 
 
 def sha256(path: StrPath) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits. Raises DataError when it cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -162,24 +170,24 @@ def sha256(path: StrPath) -> str:
 
 
 def check_folder(path: StrPath) -> None:
-    """Check, before long work, that ``path`` can become a folder to write into. Makes nothing.
+    """Check that ``path`` is a folder to write into, or can become one, before work that takes long. Makes no folder.
 
     Raises:
-        DataError: It cannot; the message names the obstacle.
+        DataError: It is not; the message says why.
     """
     path = Path(path)
     try:
-        nearest = next(place for place in (path, *path.absolute().parents) if place.is_symlink() or place.exists())
+        nearest = next(part for part in (path, *path.absolute().parents) if part.is_symlink() or part.exists())
         if not nearest.is_dir():
             raise DataError(f"cannot write into {path}: {nearest} is not a folder; name one")
-    except (OSError, ValueError) as error:  # a folder above that may not be entered, a name that no disk takes
+    except (OSError, ValueError) as error:  # for example a folder without permission, or a name that is too long
         raise DataError(f"cannot write into {path}: {error}") from error
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise DataError(f"cannot write into {path}: {nearest} is not writable")
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether ``name`` is written as a hub id, "owner/name"; a folder may be, too."""
+    """Return whether ``name`` has the form of a hub id, "owner/name". A folder's path may have it, too."""
     return HUB_ID.fullmatch(name) is not None
 
 
@@ -196,7 +204,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # the error above says more, when the folder is a file
+        with suppress(OSError):  # if the folder is a file, the error above says more
             temporary.unlink()
 
 
@@ -215,7 +223,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _is_row(tail: bytes) -> bool:
-    """Whether text after the last newline is a whole row that only lacks its newline."""
+    """Whether the text after the last newline is a whole row without its newline."""
     try:
         _row(tail)
     except ValueError:
@@ -224,7 +232,7 @@ def _is_row(tail: bytes) -> bool:
 
 
 def _mend_tail(descriptor: int) -> None:
-    """Make an open JSON-lines file end in a newline: complete a whole last row, cut a torn one off."""
+    """Make an open JSON-lines file end in a newline: add it to a whole last row, cut off an incomplete one."""
     end = os.fstat(descriptor).st_size
     start, tail = end, b""
     while start > 0 and b"\n" not in tail:

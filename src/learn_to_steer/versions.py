@@ -1,4 +1,4 @@
-"""Which versions of which packages are in use, for records beside results."""
+"""Versions of installed packages, to be written beside results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def installed_version(package: str) -> str:
-    """Return the version of an installed distribution, or "not installed"."""
+    """Return the version of a package, or "not installed".
+
+    Args:
+        package: Its name on PyPI.
+    """
     try:
         return version(package)
     except PackageNotFoundError:
@@ -14,5 +18,5 @@ def installed_version(package: str) -> str:
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Return the versions of several distributions by name; see ``installed_version``."""
+    """Return the versions of several packages by name, as ``installed_version`` does."""
     return {package: installed_version(package) for package in packages}

@@ -66,7 +66,7 @@ def test_evaluate_prints_the_benchmarks_own_numbers(run, monkeypatch):
     }
     monkeypatch.setattr("learn_to_steer.evaluation.evaluate", lambda config, progress: summary)
     told = run("evaluate", "--benchmark", "geneval").out
-    assert "\nall objects present 1.000, of those right 0.500; each exactly once 0.250\n" in told
+    assert "\nall objects present 1.000, of those correct 0.500; each exactly once 0.250\n" in told
     assert "\nabove 1.000, below -\nwrong: missing 3, wrong side 1\n" in told
     assert "\noverall 0.250\ntasks counting 0.500, colors -\nvisor 4 -\n" in told
 
@@ -158,8 +158,8 @@ def test_collect_then_train(run, saved_sd, tmp_path):
     assert (out / "relation_classifier.safetensors").is_file()
 
 
-def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, monkeypatch):
-    from learn_to_steer.cli import pictures
+def test_images_are_scored_where_a_detector_knows_them(run, model, tmp_path, monkeypatch):
+    from learn_to_steer.cli import image_generation
     from learn_to_steer.evaluation import Scorer
     from learn_to_steer.geometry import Detection
 
@@ -169,22 +169,22 @@ def test_pictures_are_judged_where_a_detector_knows_them(run, model, tmp_path, m
         def detect(self, shown, asked=None):
             return [[Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))] for _ in shown]
 
-    opened = pictures.open_model
+    opened = image_generation.open_model
 
     def with_detector(config):
         found = opened(config)
         return replace(found, variant=replace(found.variant, detector="stub"))
 
-    monkeypatch.setattr(pictures, "open_model", with_detector)
-    monkeypatch.setattr(pictures, "load_scorer", lambda name: Scorer(LeftDog(), {"dog": "dog", "cat": "cat"}))
+    monkeypatch.setattr(image_generation, "open_model", with_detector)
+    monkeypatch.setattr(image_generation, "load_scorer", lambda name: Scorer(LeftDog(), {"dog": "dog", "cat": "cat"}))
     prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
     outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    right, wrong, unknown, last = outcome.out.splitlines()
-    assert right.startswith("a dog to the left of a cat: base right, steered right, ")
+    correct, wrong, unknown, last = outcome.out.splitlines()
+    assert correct.startswith("a dog to the left of a cat: base correct, steered correct, ")
     assert "base wrong (wrong side: dog below cat (is left of))" in wrong
-    assert unknown == "a dog below a cow: 1 passes"
-    assert last == f"Look at {tmp_path / 'out' / 'compare.png'}"
+    assert unknown == "a dog below a cow: 1 iterations"
+    assert last == f"See {tmp_path / 'out' / 'compare.png'}"
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     verdicts = [entry["images"][0]["steered_verdict"] for entry in report["prompts"]]
     assert [verdict and verdict["correct"] for verdict in verdicts] == [True, False, None]
@@ -240,12 +240,12 @@ def test_import_official_refuses_files_of_other_models(run, tmp_path):
     assert not (tmp_path / "out" / "relation_classifier.safetensors").exists()
 
 
-def test_doctor_tries_a_pass(run, saved_sd):
+def test_doctor_tries_an_iteration(run, saved_sd):
     told = run("doctor", "--model", saved_sd)
     assert told.code == 0
     lines = {line[:16].strip(): line[16:] for line in told.out.splitlines()}
     assert lines["torch"] == torch.__version__.split("+")[0] or lines["torch"] == torch.__version__
-    assert "7 layers, 14 maps" in told.out and "gradient is finite" in lines["one pass"]
+    assert "7 layers, 14 maps" in told.out and "gradient is finite" in lines["one iteration"]
 
 
 def test_doctor_names_the_remedy(run, saved_sd):

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from learn_to_steer import cli, configs
-from learn_to_steer.cli.drawing import GenerateOptions
+from learn_to_steer.cli.generating import GenerateOptions
 from learn_to_steer.cli.making import CollectOptions, TrainOptions
 from learn_to_steer.families import usual_source
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learn_to_steer import loading
+from learn_to_steer import loading, model_names
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Variant, flux, sd
-from learn_to_steer.loading import Placement, load_pipeline, package_folder
+from learn_to_steer.loading import Placement, load_pipeline
+from learn_to_steer.model_names import package_folder
 from learn_to_steer.sampling import loaded_variant
 
 
@@ -138,12 +139,12 @@ def test_loras_that_do_not_fit(saved_sd, tiny_sd, tmp_path):
 
 def test_what_the_hub_calls_a_model(saved_sd, tmp_path):
     shutil.copytree(saved_sd, tmp_path / "a=b" / "model")
-    assert loading.hub_source(str(tmp_path / "a=b" / "model")) == ""
+    assert model_names.hub_source(str(tmp_path / "a=b" / "model")) == ""
     assert (
-        loading.hub_source("flux:dev")
-        == loading.hub_source("black-forest-labs/FLUX.1-dev")
+        model_names.hub_source("flux:dev")
+        == model_names.hub_source("black-forest-labs/FLUX.1-dev")
         == "black-forest-labs/FLUX.1-dev"
     )
-    assert loading.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
+    assert model_names.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
     for elsewhere in ("flux:emoji", str(saved_sd), f"sd:1.4={saved_sd}"):
-        assert loading.hub_source(elsewhere) == ""
+        assert model_names.hub_source(elsewhere) == ""

@@ -196,6 +196,6 @@ def test_spans_outside_the_prompt_are_refused(clip: Any, bad: tuple[int, int]) -
         token_indices(clip, "dog of bear", [bad])
 
 
-def test_a_span_of_spaces_has_no_piece(clip: Any) -> None:
-    with pytest.raises(PromptError, match="no piece"):
+def test_a_span_of_spaces_has_no_token(clip: Any) -> None:
+    with pytest.raises(PromptError, match="no token"):
         token_indices(clip, "dog of", [(3, 4)])

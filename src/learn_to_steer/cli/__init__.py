@@ -1,7 +1,7 @@
-"""The command line. Each verb takes one frozen config and calls one function of the package.
+"""The command line. Each verb is a function that calls one function of the package and prints what came of it.
 
-The options are the fields of the configs (``learn_to_steer.configs``); ``commands`` makes them.
-torch is imported inside the verbs, so that ``--help`` answers at once. Bad input ends with exit code 2 and one
+The options of a verb are the fields of its config (``learn_to_steer.configs``); ``commands`` makes them. The verbs
+import torch when they run and not before, so that ``--help`` answers at once. Bad input ends with exit code 2 and one
 line on stderr; ``--debug`` adds the traceback.
 """
 
@@ -14,16 +14,17 @@ from collections.abc import Sequence
 
 import typer
 
-from learn_to_steer.cli import drawing, inspecting, making, measuring
+from learn_to_steer.cli import generating, inspecting, making, measuring
 from learn_to_steer.cli.commands import Verb, as_command
-from learn_to_steer.cli.console import package_version, set_up_logging
+from learn_to_steer.cli.console import set_up_logging
 from learn_to_steer.errors import SteerError
+from learn_to_steer.versions import installed_version
 
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 VERBS: dict[str, Verb] = {
-    "generate": drawing.generate,
+    "generate": generating.generate,
     "collect": making.collect,
     "train": making.train,
     "evaluate": measuring.evaluate,
@@ -49,17 +50,17 @@ for name, verb in VERBS.items():
 
 def _version(value: bool) -> None:
     if value:
-        print(f"learn-to-steer {package_version('learn-to-steer')}")
+        print(f"learn-to-steer {installed_version('learn-to-steer')}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: bool = typer.Option(
-        False, "--version", help="Show the version and stop.", callback=_version, is_eager=True
+        False, "--version", help="Show the version and exit.", callback=_version, is_eager=True
     ),
 ) -> None:
-    """Make text-to-image models put things where the prompt says.
+    """Steer text-to-image models so that objects are where the prompt says.
 
     Start with: [bold]learn-to-steer generate "a dog to the left of a teddy bear"[/bold]
     """
@@ -69,31 +70,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments, without the program's name. None: those of the process.
+        argv: The arguments without the name of the program. None: those of the process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 if stopped.
+        The exit code: 0 for success, 2 for bad input, 130 if the user stopped it.
     """
     set_up_logging()
     try:
         with warnings.catch_warnings():
-            # Deprecations of the libraries below are not the user's business; ours go through logging.
+            # Deprecation warnings of other libraries do not help the user. This package warns through logging.
             warnings.simplefilter("ignore")
             code = app(None if argv is None else list(argv), standalone_mode=False, prog_name="learn-to-steer")
         return int(code or 0)
     except SteerError as error:
-        log.debug("the error came from here", exc_info=error)
-        return _complain(str(error), 2)
+        log.debug("traceback of the error:", exc_info=error)
+        return _report_error(str(error), 2)
     except typer.Abort:
-        return _complain("stopped", 130)
+        return _report_error("stopped", 130)
     except Exception as error:
-        # typer carries its own copy of click or not, by version: its usage errors are told by their shape.
+        # Usage errors are a class of click, of which some versions of typer have a copy of their own.
         if not hasattr(error, "format_message"):
             raise
-        return _complain(error.format_message(), getattr(error, "exit_code", 2))
+        return _report_error(error.format_message(), getattr(error, "exit_code", 2))
 
 
-def _complain(message: str, code: int) -> int:
+def _report_error(message: str, code: int) -> int:
     if message:
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -1,7 +1,8 @@
-"""From declared settings to typer commands, and back; ``--config`` and ``--debug``, which every command has.
+"""Make typer commands of functions that take a config, so that no option is written twice.
 
-A command is a function that takes one config (``learn_to_steer.configs``) or plain typer parameters. Its options come
-from the config's fields, so that no option is written twice.
+``learn_to_steer.configs`` declares settings as fields of dataclasses. ``as_command`` turns a function of such a config
+into a command: it makes an option of each field and, when the command runs, a config of the options' values. Every
+command also gets ``--config`` and ``--debug``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from learn_to_steer.configs import Named
+from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
 from learn_to_steer.registry import unknown
 
@@ -27,91 +28,119 @@ Verb = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class _Declared:
-    """One field of a config that is an option."""
+class _OptionField:
+    """A field of a config that is an option.
+
+    Attributes:
+        field: The field's name.
+        name: The option's name.
+        annotation: The field's type.
+        info: The ``Option`` or ``Argument`` in its annotation.
+        default: The field's default; ``Parameter.empty`` if it has none.
+    """
 
     field: str
     name: str
-    kind: Any
+    annotation: Any
     info: OptionInfo | ArgumentInfo
     default: Any
 
+    @property
+    def _is_repeated(self) -> bool:
+        """Whether the option may be given more than once; typer needs a list then, whatever the field's type."""
+        return get_origin(self.annotation) in (tuple, Mapping)
+
     def parameter(self) -> Parameter:
-        """The same as a typer parameter. Typer knows lists, not tuples or mappings."""
-        kind, default, info = self.kind, self.default, self.info
-        if _is_many(kind):
-            kind, default = list[str] | None, None
-        elif get_origin(kind) is Literal:
-            kind = str
-        if isinstance(info, ArgumentInfo) and _is_many(self.kind):
+        """The parameter of a typer command that stands for the field."""
+        annotation, default, info = self.annotation, self.default, self.info
+        if self._is_repeated:
+            annotation, default = list[str] | None, None
+        elif get_origin(annotation) is Literal:
+            annotation = str
+        if isinstance(info, ArgumentInfo) and self._is_repeated:
             info = copy(info)
-            info.callback = _from_file
-        return Parameter(self.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+            info.callback = _argument_from_file
+        return Parameter(self.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info])
 
-    def value(self, given: Any) -> Any:
-        """What typer read, as the config has it."""
-        if get_origin(self.kind) is Literal and given not in get_args(self.kind):
-            raise unknown(self.name, given, get_args(self.kind))
-        if not _is_many(self.kind):
-            return given
-        return tuple(given or ()) if get_origin(self.kind) is tuple else read_settings(given)
-
-
-def _is_many(kind: Any) -> bool:
-    return get_origin(kind) in (tuple, Mapping)
+    def to_field(self, value: Any) -> Any:
+        """The field's value, from the one that typer read."""
+        if get_origin(self.annotation) is Literal and value not in get_args(self.annotation):
+            raise unknown(self.name, value, get_args(self.annotation))
+        if not self._is_repeated:
+            return value
+        return tuple(value or ()) if get_origin(self.annotation) is tuple else read_settings(value)
 
 
-def _declared(config: type[Any]) -> list[_Declared]:
+def _option_fields(config: type[Any]) -> list[_OptionField]:
     """The fields of a config that are options."""
     hints = get_type_hints(config, include_extras=True)
-    found = []
+    options = []
     for field in fields(config):
-        kind, *notes = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
-        info = next((note for note in notes if isinstance(note, (OptionInfo, ArgumentInfo))), None)
+        if get_origin(hints[field.name]) is not Annotated:
+            continue
+        annotation, *extras = get_args(hints[field.name])
+        info = next((extra for extra in extras if isinstance(extra, (OptionInfo, ArgumentInfo))), None)
         if info is not None:
-            name = next((note.name for note in notes if isinstance(note, Named)), field.name)
+            name = next((extra.name for extra in extras if isinstance(extra, OptionName)), field.name)
             default = Parameter.empty if field.default is MISSING else field.default
-            found.append(_Declared(field.name, name, kind, info, default))
-    return found
+            options.append(_OptionField(field.name, name, annotation, info, default))
+    return options
 
 
 def as_command(verb: Verb) -> Verb:
-    """Return ``verb`` as typer takes it.
+    """Return a function that typer can make a command of.
 
     Args:
-        verb: Its only parameter is a config, whose fields become the options; or its parameters are typer's own.
+        verb: A function with one parameter, a config, whose fields become the options. Or a function with typer's own
+            parameters, which are kept.
+
+    Returns:
+        A function with the name and docstring of ``verb``, one parameter per option, and those of ``--config`` and
+        ``--debug``. It calls ``verb``.
     """
     parameters = list(signature(verb, eval_str=True).parameters.values())
     first = parameters[0].annotation if parameters else None
-    kind: type[Any] | None = first if isinstance(first, type) and is_dataclass(first) else None
-    declared = _declared(kind) if kind else []
-    listed = [*([one.parameter() for one in declared] if kind else parameters), *_GENERAL]
+    config_type: type[Any] | None = first if isinstance(first, type) and is_dataclass(first) else None
+    options = _option_fields(config_type) if config_type else []
+    if config_type:
+        parameters = [option.parameter() for option in options]
+    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*parameters, *_GENERAL)]
 
     def command(config: Path | None, debug: bool, **values: Any) -> None:
-        if kind is None:
+        if config_type is None:
             verb(**values)
         else:
-            verb(kind(**{one.field: one.value(values[one.name]) for one in declared}))
+            verb(config_type(**{option.field: option.to_field(values[option.name]) for option in options}))
 
+    # typer reads these.
     command.__name__, command.__doc__ = verb.__name__, verb.__doc__
-    command.__signature__ = Signature([p.replace(kind=Parameter.KEYWORD_ONLY) for p in listed])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in listed}
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
-def shared(kind: type[Config], given: Any, /, **others: Any) -> Config:
-    """Return a config of ``kind`` with the fields that it shares with ``given``, and ``others``."""
-    names = {field.name for field in fields(kind)} & {field.name for field in fields(given)}  # type: ignore[arg-type]
-    return kind(**{name: getattr(given, name) for name in names} | others)
+def copy_fields(config_type: type[Config], source: Any, /, **others: Any) -> Config:
+    """Return a new config with values from another one.
+
+    Args:
+        config_type: The dataclass of the new config.
+        source: An instance of another dataclass. Fields that both have are copied.
+        others: Values of further fields.
+    """
+    names = {field.name for field in fields(config_type)} & {field.name for field in fields(source)}  # type: ignore[arg-type]
+    return config_type(**{name: getattr(source, name) for name in names} | others)
 
 
 def read_settings(pairs: list[str] | None) -> dict[str, Any]:
-    """Return the ``name=value`` pairs of ``--set``: JSON values where they are JSON, else text.
+    """Return the settings in the values of ``--set``.
+
+    Args:
+        pairs: Each "name=value". A value that is JSON becomes a number, boolean or tuple; any other stays text.
 
     Raises:
         DataError: A pair is not of that form.
     """
-    found = {}
+    settings: dict[str, Any] = {}
     for pair in pairs or []:
         name, sign, value = pair.partition("=")
         if not sign or not name.strip():
@@ -120,12 +149,12 @@ def read_settings(pairs: list[str] | None) -> dict[str, Any]:
             parsed = json.loads(value)
         except json.JSONDecodeError:
             parsed = value.strip()
-        found[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return found
+        settings[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return settings
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the file's values the defaults of this command's options; DataError for one that does not exist."""
+    """Callback of ``--config``: make the values in the file the defaults of the command's options."""
     if path is None:
         return None
     import yaml
@@ -138,43 +167,45 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise DataError(f"{path} is not valid YAML: {error}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise DataError(f"{path} must hold one 'option: value' a line")
-    known = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
-    # "--set" is the parameter "setting": both are understood.
-    written = {said.lstrip("-").replace("-", "_"): name for name, p in known.items() for said in (name, *p.opts)}
-    given = {}
-    for said, value in values.items():
-        name = written.get(str(said).replace("-", "_"), "")
+        raise DataError(f"{path} must hold one 'option: value' per line")
+    parameters = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
+    # A parameter is known by its own name and by those of its options: "setting" is "set", too.
+    names = {key.lstrip("-").replace("-", "_"): name for name, p in parameters.items() for key in (name, *p.opts)}
+    defaults = {}
+    for key, value in values.items():
+        name = names.get(str(key).replace("-", "_"), "")
         if not name:
-            raise unknown(f"option in {path}", str(said), sorted(n.replace("_", "-") for n in written))
-        many = known[name].multiple or known[name].nargs == -1
-        if isinstance(value, dict) and name == "setting":  # a mapping reads better than a list of "name=value"
-            value = [f"{key}={json.dumps(_numbers(part), default=str)}" for key, part in value.items()]
-        parts = value if many and isinstance(value, list) else [value]
-        if any(isinstance(part, (dict, list)) for part in parts):
-            raise DataError(f"{said} in {path} must be {'a value or a list of values' if many else 'one value'}")
-        given[name] = parts if many else value
-    context.default_map = given
+            raise unknown(f"option in {path}", str(key), sorted(choice.replace("_", "-") for choice in names))
+        repeated = parameters[name].multiple or parameters[name].nargs == -1
+        if isinstance(value, dict) and name == "setting":  # the settings of "--set" may be a mapping
+            value = [f"{setting}={json.dumps(_parse_numbers(item), default=str)}" for setting, item in value.items()]
+        items = value if repeated and isinstance(value, list) else [value]
+        if any(isinstance(item, (dict, list)) for item in items):
+            raise DataError(f"{key} in {path} must be {'a value or a list of values' if repeated else 'one value'}")
+        defaults[name] = items if repeated else value
+    context.default_map = defaults
     return path
 
 
-def _numbers(value: Any) -> Any:
-    """YAML takes "1e-3" for a word: numbers among the words of a setting."""
+def _parse_numbers(value: Any) -> Any:
+    """``value`` with its texts parsed as JSON where they are JSON: YAML reads the number 1e-3 as text."""
     if isinstance(value, list):
-        return [_numbers(part) for part in value]
+        return [_parse_numbers(item) for item in value]
     try:
         return json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError:
         return value
 
 
-def _from_file(context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None) -> list[str] | None:
-    """An argument of any number of words, from the file if none are given: some versions of click read the file for
-    options only."""
+def _argument_from_file(
+    context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None
+) -> list[str] | None:
+    """Callback of an argument with any number of values, for versions of click that read only options from the file."""
     return value or (context.default_map or {}).get(str(parameter.name))
 
 
-def _be_loud(value: bool) -> bool:
+def _enable_debug(value: bool) -> bool:
+    """Callback of ``--debug``."""
     if value:
         logging.getLogger("learn_to_steer").setLevel(logging.DEBUG)
     return value
@@ -192,7 +223,7 @@ _GENERAL = (
                 callback=_read_config,
                 is_eager=True,
                 metavar="FILE.yaml",
-                help="Read options from this file; what is written here still wins.",
+                help="Read options from this file, one 'option: value' per line. Options on the command line win.",
             ),
         ],
     ),
@@ -201,7 +232,8 @@ _GENERAL = (
         Parameter.KEYWORD_ONLY,
         default=False,
         annotation=Annotated[
-            bool, typer.Option("--debug", callback=_be_loud, is_eager=True, help="Show the traceback of an error.")
+            bool,
+            typer.Option("--debug", callback=_enable_debug, is_eager=True, help="Also show the traceback of an error."),
         ],
     ),
 )

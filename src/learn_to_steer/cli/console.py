@@ -1,4 +1,4 @@
-"""What the command line says while it works: log lines, progress, versions."""
+"""What the command line prints to stderr while it works: log lines and progress."""
 
 from __future__ import annotations
 
@@ -6,40 +6,46 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int], None]  # takes the number done and the total
 
 
-class _Lines(logging.Formatter):
+class _OneLine(logging.Formatter):
+    """ "warning: ..."; a traceback, if there is one, goes below."""
+
     def format(self, record: logging.LogRecord) -> str:
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 def set_up_logging() -> None:
-    """Send the package's own log to stderr, warnings and worse; ``--debug`` lowers the level."""
+    """Log the package's warnings and errors to stderr; ``--debug`` adds everything else."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_OneLine())
     log = logging.getLogger("learn_to_steer")
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING)
-    logging.getLogger("learn_to_steer.evaluation.model").setLevel(logging.INFO)  # what a run will need
+    logging.getLogger("learn_to_steer.evaluation.model").setLevel(logging.INFO)  # logs the memory needed
     log.propagate = False
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Advance]:
-    """Show how much is done; the yielded function is told the number done and the total.
+def progress(label: str, unit: str) -> Iterator[Advance]:
+    """Show progress on stderr: a bar on a terminal, a line after every tenth of the work elsewhere.
 
-    A bar that goes away at the end on a terminal, a line every tenth of the way elsewhere; both on stderr.
+    Args:
+        label: What is being done.
+        unit: What is counted, in the plural.
+
+    Yields:
+        A function to call with the number done and the total.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Tenths(what, unit)
+        yield _TenthsPrinter(label, unit)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -49,27 +55,19 @@ def progress(what: str, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class _Tenths:
+class _TenthsPrinter:
     """Prints a line whenever another tenth is done."""
 
-    def __init__(self, what: str, unit: str) -> None:
-        self._what, self._unit = what, unit
-        self._said = -1
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit = label, unit
+        self._printed = -1
 
     def __call__(self, done: int, total: int) -> None:
         tenth = 10 * done // max(total, 1)
-        if tenth > self._said:
-            self._said = tenth
-            print(f"{self._what}: {done} of {total} {self._unit}", file=sys.stderr, flush=True)
-
-
-def package_version(name: str) -> str:
-    """The installed version of a distribution."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+        if tenth > self._printed:
+            self._printed = tenth
+            print(f"{self._label}: {done} of {total} {self._unit}", file=sys.stderr, flush=True)

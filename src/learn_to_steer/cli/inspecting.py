@@ -1,4 +1,4 @@
-"""``parse``, ``export-prompts``, ``list`` and ``doctor``: what a prompt asks for, what there is, what works here."""
+"""The verbs that show something: ``parse``, ``export-prompts``, ``list`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from learn_to_steer import registry
-from learn_to_steer.cli.console import package_version
 from learn_to_steer.configs import Data, PipelineConfig
 from learn_to_steer.errors import DataError
+from learn_to_steer.versions import installed_version
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")
 EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "nlp": "spacy"}
@@ -22,12 +22,17 @@ EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "nlp": "spacy"}
 
 def parse(
     prompt: Annotated[str, typer.Argument(help="The prompt.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of text.")] = False,
     nlp: Annotated[
-        str | None, typer.Option(help="Let this spaCy model find the objects (extra: nlp).", metavar="MODEL")
+        str | None,
+        typer.Option(
+            help="Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp').",
+            show_default="the built-in grammar",
+            metavar="NAME",
+        ),
     ] = None,
 ) -> None:
-    """Show the spatial relations that a prompt asks for. No model is needed."""
+    """Show the spatial relations that are found in a prompt. No model is loaded."""
     from learn_to_steer import prompts
 
     relations = prompts.parse(prompt, nlp=prompts.load_nlp(nlp) if nlp else None)
@@ -41,21 +46,21 @@ def parse(
 
 
 def export_prompts(
-    out: Annotated[str, typer.Option(help="Folder of the files.", metavar="DIR")],
+    out: Annotated[str, typer.Option(help="Folder to write to.", metavar="DIR")],
     benchmark: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this one; may be repeated. See: list benchmarks.",
+            help="A benchmark to write (see: list benchmarks). May be repeated.",
             metavar="NAME",
-            show_default="all; those that read a file with --data only",
+            show_default="all; without --data those that read no file",
         ),
     ] = None,
     data: Data = None,
 ) -> None:
-    """Write the benchmarks' prompts, in one wording of the relations, with what each asks for.
+    """Write the prompts of benchmarks to files, with the relations that each prompt asks for.
 
-    Each becomes NAME.jsonl and NAME.txt, the prompts alone. evaluate --prompts reads the former, where all prompts
-    have a relation. No model is needed.
+    Each benchmark becomes NAME.jsonl, with prompts and relations, and NAME.txt, with the prompts alone. evaluate
+    --prompts reads a NAME.jsonl in which all prompts have a relation. No model is loaded.
     """
     from learn_to_steer import benchmarks
 
@@ -74,17 +79,18 @@ def list_names(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, benchmarks, losses, profiles, detectors, sources, inversions, embedders or schedulers.",
+            help="What to list: models, benchmarks, losses, profiles, detectors, sources, inversions, embedders or "
+            "schedulers.",
             show_default=False,
         ),
     ],
 ) -> None:
-    """List the names of one kind: models, benchmarks, losses, ..."""
-    kinds: dict[str, Callable[[], list[str]]] = {
+    """List the names that options take: models, benchmarks, losses, ..."""
+    listings: dict[str, Callable[[], list[str]]] = {
         "models": _models,
         "benchmarks": _benchmarks,
         "losses": _losses,
-        "objectives": _losses,  # the former name
+        "objectives": _losses,  # the former name of losses
         "detectors": lambda: registry.names("detectors"),
         "sources": lambda: registry.names("sources"),
         "inversions": lambda: registry.names("inversion"),
@@ -92,9 +98,10 @@ def list_names(
         "profiles": _profiles,
         "schedulers": _schedulers,
     }
-    if registry.normal(kind) not in kinds:
-        raise registry.unknown("list", kind, kinds)
-    print("\n".join(kinds[registry.normal(kind)]()))
+    if registry.normal(kind) not in listings:
+        choices = [name for name in listings if name != "objectives"]
+        raise registry.unknown("kind of names", kind, choices)
+    print("\n".join(listings[registry.normal(kind)]()))
 
 
 def _losses() -> list[str]:
@@ -103,7 +110,7 @@ def _losses() -> list[str]:
 
 def _models() -> list[str]:
     from learn_to_steer.families import variants
-    from learn_to_steer.loading import package_folder
+    from learn_to_steer.model_names import package_folder
 
     lines = []
     for name, variant in sorted(variants().items()):
@@ -111,7 +118,7 @@ def _models() -> list[str]:
         try:
             package_folder(variant.source)
         except DataError:
-            note = "its weights are not in this copy"
+            note = "its weights are not installed"
         facts = f"{variant.source}, {variant.resolution} px, {variant.steps} steps, guidance {variant.guidance:g}"
         lines.append(f"{name:20}{facts}" + (f" ({note})" if note else ""))
     return lines
@@ -130,14 +137,14 @@ def _profiles() -> list[str]:
 
 
 def _schedulers() -> list[str]:
-    known = {name: registry.load("families", name).FAMILY.schedulers for name in registry.names("families")}
-    return [f"{scheduler:36}{name}" for name, schedulers in known.items() for scheduler in schedulers]
+    families = {name: registry.load("families", name).FAMILY for name in registry.names("families")}
+    return [f"{scheduler:36}{name}" for name, family in families.items() for scheduler in family.schedulers]
 
 
 def doctor(config: PipelineConfig) -> None:
-    """Show versions and devices, and try one steering iteration on a model.
+    """Show versions and devices, and check that a model can be steered on this machine.
 
-    Ends with exit code 2 and the remedy when the model cannot be steered.
+    Runs one steering iteration. If that is not possible, it says why and what to do, and ends with exit code 2.
     """
     import torch
 
@@ -148,24 +155,27 @@ def doctor(config: PipelineConfig) -> None:
 
     print(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")
     for name in LIBRARIES:
-        print(f"{name:16}{package_version(name)}")
+        print(f"{name:16}{installed_version(name)}")
     for extra, module in EXTRAS.items():
         state = "installed" if find_spec(module) else f"not installed; pip install 'learn-to-steer[{extra}]'"
         print(f"{module:16}{state}")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
-    print(f"devices         {names or f'cpu alone, {torch.get_num_threads()} threads'}")
+    print(f"devices         {names or f'cpu only, {torch.get_num_threads()} threads'}")
     device = resolve_device(config.device)
     pipe, variant = open_pipeline(config)
-    finding = probe_pipeline(pipe, variant.resolution, variant.resolution, variant.arguments)
-    if not math.isfinite(finding.gradient) or finding.gradient == 0:
+    result = probe_pipeline(pipe, variant.resolution, variant.resolution, variant.arguments)
+    if not math.isfinite(result.gradient) or result.gradient == 0:
         raise UnsupportedError(
-            f"{config.model} shows its maps but their gradient is {finding.gradient}: run it eagerly and in a wider "
-            "dtype"
+            f"{config.model} cannot be steered: its attention maps are captured, but their gradient is "
+            f"{result.gradient}; run it without torch.compile and with --dtype float32"
         )
-    print(f"{config.model:16}{finding.layers} layers, {finding.channels} maps an object (layout {finding.fingerprint})")
-    if finding.memory:
-        sizes = [size / 2**30 for size in (finding.memory.weights, finding.memory.kept, finding.memory.checkpointed)]
-        print("memory          {:.2f} GiB of weights; a pass keeps {:.2f} an image, {:.2f} checkpointed".format(*sizes))
-    peak = "" if finding.peak is None else f", {finding.peak / 2**30:.1f} GiB above the weights"
-    print(f"one pass        {finding.seconds:.2f} s on {device} at {variant.resolution} px{peak}; gradient is finite")
+    print(f"{config.model:16}{result.layers} layers, {result.channels} maps per object (layout {result.fingerprint})")
+    if result.memory:
+        sizes = (result.memory.weights, result.memory.kept, result.memory.checkpointed)
+        weights, kept, checkpointed = (f"{size / 2**30:.2f}" for size in sizes)
+        print(
+            f"memory          {weights} GiB of weights; per image {kept} in an iteration, {checkpointed} checkpointed"
+        )
+    peak = "" if result.peak is None else f", {result.peak / 2**30:.1f} GiB above the weights"
+    print(f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px{peak}; gradient is finite")

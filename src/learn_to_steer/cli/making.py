@@ -1,4 +1,4 @@
-"""``collect``, ``train``, ``import-official`` and ``push``: how a classifier comes about, and where it goes."""
+"""The verbs that make and publish a classifier: ``collect``, ``train``, ``import-official`` and ``push``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from learn_to_steer.cli.commands import shared
-from learn_to_steer.configs import CollectSettings, Named, PlacementConfig, TrainSettings
+from learn_to_steer.cli.commands import copy_fields
+from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectOptions(PlacementConfig, CollectSettings):
-    """A collection, as far as it is known before the model is loaded."""
+    """The settings of ``collect``; None stands for what the model decides once it is loaded."""
 
-    out: Annotated[str, typer.Option(help="Folder of the maps.", metavar="DIR", rich_help_panel="Output")]
+    out: Annotated[str, typer.Option(help="Folder to write the maps to.", metavar="DIR", rich_help_panel="Output")]
     settings: Annotated[
         Mapping[str, Any],
-        Named("setting"),
+        OptionName("setting"),
         typer.Option(
-            "--set", help="Change one setting of the inversion.", metavar="NAME=VALUE", rich_help_panel="Sampling"
+            "--set",
+            help="Change one setting of the inversion. May be repeated.",
+            show_default="the inversion's own",
+            metavar="NAME=VALUE",
+            rich_help_panel="Sampling",
         ),
     ] = field(default_factory=dict)
     side: Annotated[
@@ -37,7 +41,7 @@ class CollectOptions(PlacementConfig, CollectSettings):
     levels: Annotated[
         str | None,
         typer.Option(
-            help="Noise levels between 0 and 1, as '0.9,0.7', or 'official': those of the authors' training.",
+            help="Noise levels from 0 to 1 at which maps are collected, e.g. 0.9,0.7; official: those of the authors.",
             metavar="LEVELS",
             show_default="the model's own",
             rich_help_panel="Sampling",
@@ -46,7 +50,7 @@ class CollectOptions(PlacementConfig, CollectSettings):
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="For a model that takes guidance as an input, as FLUX.1-dev.",
+            help="Guidance scale of a model that takes it as an input, as FLUX.1-dev does.",
             show_default="the model's own",
             rich_help_panel="Sampling",
         ),
@@ -54,9 +58,10 @@ class CollectOptions(PlacementConfig, CollectSettings):
 
 
 def collect(options: CollectOptions) -> None:
-    """Collect attention maps of labelled images, each under a true and a wrong prompt.
+    """Collect attention maps of labelled images, to train a classifier on.
 
-    Started again with the same settings, it goes on where it stopped.
+    Each image is paired with a prompt that names the true relation and with one that names a wrong relation. If it is
+    stopped, run the same command again: it goes on where it stopped.
     """
     # These import torch.
     import logging
@@ -70,22 +75,22 @@ def collect(options: CollectOptions) -> None:
     from learn_to_steer.sources import SourceRequest
 
     levels = None if options.levels in (None, "official") else collection.parse_noise_levels(options.levels)
-    # Mistakes that cost nothing to find are found before a model is loaded.
+    # Check what can be checked before the model is loaded, which takes long.
     storage.check_folder(options.out)
     excluded = collection.benchmark_pairs() if options.exclude_benchmarks else frozenset()
     name = options.source or usual_source(options.model)
     source = registry.load("sources", name)
     source.images(SourceRequest(options.limit, options.seed, 64, options.diagonals, options.data, excluded))
     invert = registry.load("inversion", options.inversion).invert
-    known = [name for name in signature(invert).parameters if name not in ("task", "observe", "limit")]
-    for name in options.settings:
-        if name not in known:
-            raise registry.unknown(f"setting of {options.inversion}", name, known)
+    allowed = [name for name in signature(invert).parameters if name not in ("task", "observe", "limit")]
+    for setting in options.settings:
+        if setting not in allowed:
+            raise registry.unknown(f"setting of {options.inversion}", setting, allowed)
     pipe, variant = open_pipeline(options)
     if options.levels == "official":
         levels = collection.trained_noise_levels(pipe, find(pipe), variant)
     guidance = variant.guidance if options.guidance is None else options.guidance
-    config = shared(
+    config = copy_fields(
         collection.CollectConfig,
         options,
         source=name,
@@ -94,7 +99,7 @@ def collect(options: CollectOptions) -> None:
         levels=levels or variant.levels,
         arguments={**variant.arguments, "guidance_scale": guidance},
     )
-    logging.getLogger("learn_to_steer.collection").setLevel(logging.INFO)  # what it will take
+    logging.getLogger("learn_to_steer.collection").setLevel(logging.INFO)  # logs how long it will take
     manifest = collection.collect(pipe, options.out, config)
     storage.write_json(Path(options.out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():
@@ -105,24 +110,27 @@ def collect(options: CollectOptions) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainSettings):
-    """A training, where its maps are and where its classifier goes."""
+    """The settings of ``train``."""
 
-    data: Annotated[str, typer.Option(help="Folder that 'collect' wrote.", metavar="DIR")]
-    out: Annotated[str, typer.Option(help="Folder of the classifier.", metavar="DIR", rich_help_panel="Output")]
+    data: Annotated[str, typer.Option(help="Folder of maps that collect wrote.", metavar="DIR")]
+    out: Annotated[
+        str, typer.Option(help="Folder to write the classifier to.", metavar="DIR", rich_help_panel="Output")
+    ]
 
 
 def train(options: TrainOptions) -> None:
-    """Train a relation classifier on collected maps; the best weights are kept.
+    """Train a relation classifier on the maps that collect wrote. The best weights are kept.
 
-    Writes relation_classifier.safetensors and metrics.json: accuracy by noise level and relation, and how much of it
-    comes from the prompt's words. Started again after a stop, it goes on.
+    Writes into --out: relation_classifier.safetensors, and metrics.json with the accuracy by noise level and relation
+    and how much the classifier relies on the prompt's words. If it is stopped, run the same command again: it goes on
+    where it stopped.
     """
     # These import torch.
     from dataclasses import asdict
 
     from learn_to_steer import storage, training
 
-    config = shared(training.TrainConfig, options)
+    config = copy_fields(training.TrainConfig, options)
     path = training.train(options.data, options.out, config)
     storage.write_json(Path(options.out) / "config.json", {"data": options.data} | asdict(config))
     print(f"Trained: {path}")
@@ -130,38 +138,49 @@ def train(options: TrainOptions) -> None:
 
 
 def import_official(
-    file: Annotated[Path, typer.Argument(help="A .pth file of the authors.", show_default=False)],
-    model: Annotated[str, typer.Option(help="The model it was trained on: sd:1.4, sd:2.1, flux:schnell or flux:dev.")],
-    out: Annotated[str, typer.Option(help="Folder of the classifier.", metavar="DIR")],
+    file: Annotated[Path, typer.Argument(help="A .pth file that the authors published.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The model that it was trained on: sd:1.4, sd:2.1, flux:schnell or flux:dev.", metavar="MODEL"
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder to write the classifier to.", metavar="DIR")],
 ) -> None:
-    """Convert a classifier of the paper's authors. It is read as plain tensors: no code in it is run.
+    """Convert a classifier that the paper's authors published.
 
-    The file does not say which model it was trained on, so --model must. Use the result with --classifier DIR
-    --profile official.
+    The file does not say which model it was trained on, so --model is needed. Only tensors are read from it: no code
+    in it is run. Use the result with --classifier DIR --profile official.
     """
     from learn_to_steer import classifier
-    from learn_to_steer.loading import hub_source, named_variant, skeleton
+    from learn_to_steer.loading import skeleton
+    from learn_to_steer.model_names import hub_source, named_variant
 
     family, denoiser = skeleton(model)
     variant = named_variant(model)
     data = {"model": model, "base_model": hub_source(model)}
     path = classifier.import_official(file, family.layout(denoiser), out, variant.steps if variant else None, data)
-    found = classifier.load(path)
+    loaded = classifier.load(path)
     print(f"Imported: {path}")
-    print(f"Classes: {', '.join(found.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")
+    print(f"Classes: {', '.join(loaded.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")
 
 
 def push(
     folder: Annotated[str, typer.Argument(help="Folder of a classifier.", metavar="DIR")],
-    repository: Annotated[str, typer.Argument(help="Where to: owner/name on the hub.", metavar="ID")],
+    repository: Annotated[str, typer.Argument(help="Repository to upload to: owner/name.", metavar="ID")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     license: Annotated[
-        str | None, typer.Option(help="Licence of the weights for the model card, e.g. apache-2.0.", metavar="ID")
+        str | None,
+        typer.Option(
+            help="Licence of the weights, for the model card, e.g. apache-2.0.",
+            show_default="none",
+            metavar="ID",
+        ),
     ] = None,
 ) -> None:
-    """Upload a classifier and its model card to the Hugging Face hub (log in with 'hf auth login' first).
+    """Upload a classifier and its model card to the Hugging Face hub.
 
-    Anyone can then steer with it: --classifier owner/name.
+    Log in first with 'hf auth login'. Anyone can then steer with --classifier owner/name.
     """
     from learn_to_steer.classifier import push_to_hub
 

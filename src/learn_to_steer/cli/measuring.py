@@ -1,4 +1,4 @@
-"""``evaluate``, ``score`` and ``audit``: how often a model's images are right."""
+"""The verbs that measure how often images show what their prompts say: ``evaluate``, ``score`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from learn_to_steer.configs import EvaluateConfig, ScoreConfig
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Measure a model on a benchmark: generate, detect, score. Started again, it goes on where it stopped.
+    """Measure a model on a benchmark: make images and score them with a detector.
 
-    Writes images (GenEval's folder layout), results.jsonl (a line an image), summary.json and config.json into --out.
+    Writes into --out: the images (in GenEval's folder layout), results.jsonl (one line per image), summary.json and
+    config.json. If it is stopped, run the same command again: it goes on where it stopped.
     """
     # This imports torch.
     from learn_to_steer import evaluation
@@ -26,14 +27,15 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def score(config: ScoreConfig) -> None:
-    """Score images that exist already, of any tool. Detections are kept, so that scoring again takes seconds.
+    """Score images that exist already, made by this or another tool.
 
-    Missing images are an error. Writes detections.jsonl, results.jsonl (a line an image) and summary.json into --out.
+    Writes into --out: detections.jsonl, results.jsonl (one line per image) and summary.json. Detections are used again
+    when the same command runs again. It is an error if an image is missing.
     """
     # This imports torch.
     from learn_to_steer import evaluation
 
-    with progress("looking", "images") as advance:
+    with progress("detecting", "images") as advance:
         summary = evaluation.score(config, advance)
     show(summary)
     print(f"Written to {config.out}")
@@ -41,69 +43,78 @@ def score(config: ScoreConfig) -> None:
 
 def audit(
     folder: Annotated[str, typer.Argument(help="Folder that evaluate wrote.", metavar="DIR")],
-    count: Annotated[int, typer.Option(min=1, help="Images on the page, drawn at random.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of images on the page, picked at random.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of that pick.")] = 0,
     labels: Annotated[
         str | None,
-        typer.Option(help="The labels saved from the page: report how far the scores agree.", metavar="FILE"),
+        typer.Option(
+            help="Labels that were saved from the page. Then no page is made, and the agreement is shown.",
+            show_default="make the page",
+            metavar="FILE",
+        ),
     ] = None,
 ) -> None:
-    """Make a page to label images by eye (DIR/audit.html), or, with --labels, compare labels and automatic score."""
+    """Check the automatic scores by eye: make a page for labelling images, or compare its labels with the scores.
+
+    Without --labels it writes DIR/audit.html. Open it in a browser, label the images and save the labels; then run the
+    command again with --labels.
+    """
     from learn_to_steer.report.audit import agreement, audit_page
     from learn_to_steer.storage import read_json
 
     if labels is None:
-        print(f"Open {audit_page(folder, count, seed)} in a browser, label, save, then add --labels labels.json")
+        page = audit_page(folder, count, seed)
+        print(f"Open {page} in a browser, label the images, save, and run this again with --labels labels.json")
         return
-    found = agreement(folder, read_json(labels))
-    low, high = found["same_interval"]
-    print(f"{found['pictures']} pictures: right by eye {found['manual']:.3f}, automatically {found['automatic']:.3f}")
-    kappa = "undefined" if found["kappa"] is None else f"{found['kappa']:.2f}"
-    print(f"same verdict {found['same']:.3f} (95 %: {low:.3f} to {high:.3f}), kappa {kappa}")
+    result = agreement(folder, read_json(labels))
+    low, high = result["same_interval"]
+    print(f"{result['pictures']} images: correct by eye {result['manual']:.3f}, by the score {result['automatic']:.3f}")
+    kappa = "undefined" if result["kappa"] is None else f"{result['kappa']:.2f}"
+    print(f"agreement {result['same']:.3f} (95 %: {low:.3f} to {high:.3f}), Cohen's kappa {kappa}")
 
 
 def show(summary: Mapping[str, Any]) -> None:
-    """Print what matters of a summary, and of its difference from another one."""
+    """Print the main numbers of a summary (summary.json), and of its comparison with another evaluation."""
     low, high = summary["accuracy_interval"]
     print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
-    present, right = summary["both_present"], _number(summary["accuracy_where_present"])
+    present, correct = summary["both_present"], _number(summary["accuracy_where_present"])
     once = "" if summary["each_once"] is None else f"; each exactly once {summary['each_once']:.3f}"
-    print(f"all objects present {present:.3f}, of those right {right}{once}")
+    print(f"all objects present {present:.3f}, of those correct {correct}{once}")
     if len(summary["per_relation"]) > 1:
-        print(", ".join(f"{name} {_number(found['accuracy'])}" for name, found in summary["per_relation"].items()))
+        print(", ".join(f"{name} {_number(row['accuracy'])}" for name, row in summary["per_relation"].items()))
     if summary["failures"]:
         print("wrong: " + ", ".join(f"{kind} {count}" for kind, count in summary["failures"].items()))
     for name, value in summary["metrics"].items():
         print(f"{name.replace('_', ' ')} {_metric(value)}")
     if summary["passes_per_image"] is not None:
-        print(f"per image: {summary['passes_per_image']:.1f} passes, {summary['seconds_per_image']:.2f} s")
+        print(f"per image: {summary['passes_per_image']:.1f} iterations, {summary['seconds_per_image']:.2f} s")
     if "against" in summary:
-        _show_difference(summary["against"])
+        _show_comparison(summary["against"])
 
 
-def _show_difference(found: Mapping[str, Any]) -> None:
+def _show_comparison(result: Mapping[str, Any]) -> None:
     for name in ("correct", "present", "once"):
-        if name in found:
-            print(f"{name} against {found['folder']}: {_interval(found[name], signed=True)}")
-    if "similarity" in found:
-        strangers = _number(found["similarity_to_strangers"])
-        told = f"to pictures of other prompts {strangers}"
-        print(f"similarity ({found['embedder']}) {_interval(found['similarity'])}, {told}")
-    if "background" in found:
-        changed, deviation = found["background"]["difference"], found["background"]["deviation"]
+        if name in result:
+            print(f"{name} against {result['folder']}: {_interval(result[name], signed=True)}")
+    if "similarity" in result:
+        others = f"to images of other prompts {_number(result['similarity_to_strangers'])}"
+        print(f"similarity ({result['embedder']}) {_interval(result['similarity'])}, {others}")
+    if "background" in result:
+        changed, deviation = result["background"]["difference"], result["background"]["deviation"]
         print(f"background: changed by {_interval(changed)}, deviation {_interval(deviation, signed=True)}")
 
 
-def _interval(found: Sequence[float], signed: bool = False) -> str:
-    mean, low, high = (f"{value:+.3f}" if signed else f"{value:.3f}" for value in found)
+def _interval(values: Sequence[float], signed: bool = False) -> str:
+    """A mean with its 95 % interval, from the three numbers."""
+    mean, low, high = (f"{value:+.3f}" if signed else f"{value:.3f}" for value in values)
     return f"{mean} (95 %: {low} to {high})"
 
 
 def _metric(value: float | Mapping[str, float | None] | None) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_number(share)}" for name, share in value.items())
+        return ", ".join(f"{name} {_number(part)}" for name, part in value.items())
     return _number(value)
 
 
-def _number(share: float | None) -> str:
-    return "-" if share is None else f"{share:.3f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -17,14 +17,10 @@ from learn_to_steer.conditioning import record
 from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
 from learn_to_steer.errors import MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
-from learn_to_steer.loading import (
-    Placement,
-    classifier_source,
-    load_pipeline,
-    package_folder,
-)
+from learn_to_steer.loading import Placement, load_pipeline
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
+from learn_to_steer.model_names import classifier_source, package_folder
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
@@ -86,7 +82,7 @@ def open_model(config: ModelConfig) -> Model:
     choices = [UNSTEERED, *registry.names("losses")]
     name = registry.normal(config.objective)
     if name not in choices:
-        raise registry.unknown("objective", config.objective, choices)
+        raise registry.unknown("loss", config.objective, choices)
     resolve_config({}, None, config.profile, config.settings)  # a mistake in them is found before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
         raise registry.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
@@ -130,7 +126,7 @@ def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> L
         source = config.classifier or classifier_source(variant)
         return Learned(load(package_folder(str(source))).to(pipe.device))
     if config.classifier is not None:
-        raise MismatchError(f"the objective {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
+        raise MismatchError(f"the loss {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
     family = find(pipe)
     built: Loss = registry.load("losses", name).build(family.layout(getattr(pipe, family.denoiser)))
     return built

@@ -14,7 +14,7 @@ from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, matching_dete
 from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection, iou
-from learn_to_steer.loading import named_variant
+from learn_to_steer.model_names import named_variant
 
 SELF_TEST_IOU = 0.6  # a box matches the known one above this overlap
 SAME_IOU, SAME_SCORE = 0.9, 0.01  # two runs on one image agree up to this overlap and this difference of scores

@@ -1,6 +1,7 @@
-"""Model families: one file each, a small table of facts and how they are asked for.
+"""Model families: what steering must know about a kind of diffusers model, one file per family.
 
-``find(pipe)`` names the family of a user's pipeline; ``resolve("sd:1.4")`` the variant behind a name.
+``base.py`` says what a family must offer. ``find(pipe)`` returns the family of a pipeline, ``resolve("sd:1.4")`` the
+variant of that name.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ __all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "usu
 
 
 def variants() -> dict[str, Variant]:
-    """Every variant, by its full name ("sd:1.4"): those of the families, and those of installed packages."""
+    """Return every variant by its full name ("sd:1.4"): those of the families, and those of installed packages."""
     return dict(_declared().entries)
 
 
 def resolve(name: str) -> Variant:
-    """The variant called ``name``; raises UnknownNameError with the nearest match."""
+    """Return the variant called ``name``.
+
+    Raises:
+        UnknownNameError: There is none; the message names the nearest one.
+        PluginError: More than one installed package has one of that name.
+    """
     known = variants()
     if name not in known:
         raise unknown_model(name)
@@ -29,7 +35,7 @@ def resolve(name: str) -> Variant:
 
 
 def unknown_model(name: str) -> SteerError:
-    """The error, to be raised by the caller, for a ``name`` that is no variant's, or more than one's."""
+    """Return the error for a name that no variant has, or more than one. The caller raises it."""
     known = _declared()
     if name in known.clashes:
         return PluginError(known.clashes[name])
@@ -43,10 +49,16 @@ def unknown_model(name: str) -> SteerError:
 
 
 def usual_source(model: str) -> str:
-    """Return the source of labelled images for a model: its variant's, else the default model's.
+    """Return the source of labelled images that is used for a model when the user names none.
+
+    Args:
+        model: A variant, also with weights from elsewhere ("sd:2.1=FOLDER"), a folder, or a hub id.
+
+    Returns:
+        The name of the variant's source; for other models that of the default model.
 
     Raises:
-        DataError: Neither names one.
+        DataError: There is neither.
     """
     known = variants()
     for variant in (known.get(model.partition("=")[0]), known.get(registry.DEFAULT_MODEL)):
@@ -56,7 +68,11 @@ def usual_source(model: str) -> str:
 
 
 def find(pipe: Any) -> Family:
-    """The family of a diffusers pipeline; raises UnsupportedError when no family knows it."""
+    """Return the family that a diffusers pipeline belongs to.
+
+    Raises:
+        UnsupportedError: No family knows the pipeline.
+    """
     for plugin in registry.load_all("families").values():
         family: Family = plugin.FAMILY
         if family.matches(pipe):

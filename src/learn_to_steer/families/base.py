@@ -1,4 +1,9 @@
-"""What a family of models must answer, and the frozen facts of its variants."""
+"""What a model family must offer, and the facts of its variants.
+
+A plug-in is one file of this folder, or a module that an installed package registers. It offers ``FAMILY``, an object
+with everything that ``Family`` lists, and may offer ``VARIANTS``, a tuple of ``Variant``: models with names of their
+own. See ``docs/add_a_family.md``.
+"""
 
 from __future__ import annotations
 
@@ -6,66 +11,75 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from learn_to_steer.maps import HookPoint, Layout
 
+Images = Float[Tensor, "batch 3 height width"]
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A named base model: where its weights are, how it is sampled, and how it is steered by default."""
+    """A model with a name of its own: where its weights are, how it is sampled, and how it is steered by default."""
 
     name: str
     """Full name, "family:variant"."""
     family: str
     """Name of the family."""
     source: str
-    """Hub id, local path, or ``package:IMPORT_NAME/FOLDER`` for weights in an installed package."""
+    """Hub id, local folder, or ``package:IMPORT_NAME/FOLDER`` for weights in an installed package."""
     resolution: int
     """Default height and width of its images, in pixels."""
     steps: int
-    """Denoising steps."""
+    """Default number of denoising steps."""
     guidance: float
-    """Guidance scale."""
+    """Default guidance scale."""
     step_size: float
     """Step size of the official profile, in latent units per unit of gradient (the paper's alpha)."""
     trained_steps: tuple[int, ...] = ()
-    """Denoising steps (of ``steps``) on whose maps the authors trained their classifier."""
+    """The denoising steps, counted from 0 on a schedule of ``steps``, whose maps the authors trained on."""
     levels: tuple[float, ...] | None = None
     """Noise levels in (0, 1] at which maps are collected. None: eight, over the noisier part of the schedule.
 
-    A few-step model is steered while its latents are pure noise. An image noised so far teaches nothing, so its
-    classifier learns from lower levels, and reads pure noise as the highest of them.
+    A few-step model is steered while its latents are pure noise, but maps of a training image under that much noise
+    show nothing of the image. Its classifier is trained at lower levels, and at pure noise it is used as if at the
+    highest of them.
     """
     tuned_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Steering settings tuned on this model, for our own profiles: "default" and, but for the threshold, "equal"."""
+    """Steering settings tuned on this model, for the profiles "default" and "equal" (the latter keeps its own
+    threshold)."""
     classifier: str | None = None
-    """Source of the classifier that comes with it."""
+    """Source of the classifier that comes with it, written as ``source``."""
     dtype: str = "float32"
     """Name of the torch dtype in which the weights are held on a GPU."""
     note: str = ""
-    """A remark for ``list models`` and for errors while loading."""
+    """A remark, shown by ``list models`` and in errors while loading."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
-    """Its scheduler, where that is not the one of the model folder: "class", and changes of its config."""
+    """A scheduler other than the one in the model's folder: "class" is its class name, other keys change its config."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of every pipeline call."""
     steering: Mapping[str, Any] = field(default_factory=dict)
     """Steering settings that this model needs in every profile."""
     architecture: Mapping[str, Any] = field(default_factory=dict)
-    """The denoiser's config where it differs from the defaults of its class; gives the layout without the weights."""
+    """The denoiser's config where it differs from its class's defaults; gives the layout without the weights."""
     shared_components: Mapping[str, str] = field(default_factory=dict)
-    """Components missing from the folder, each with the source that has it."""
+    """Components that the model's folder lacks: each name with the source that has it."""
     detector: str | None = None
-    """Name of a detector that knows everything this model draws; used where the user names none."""
+    """Name of a detector that knows everything this model draws. It is used where the user names none."""
     image_source: str | None = None
-    """Name of a source of labelled images like those that it draws; used where the user names none."""
+    """Name of a source of labelled images like this model's own. It is used where the user names none."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One denoiser call: ``latents`` and ``time`` as fed, everything else by name.
+    """One call of the denoiser, with its arguments sorted by what they are.
 
-    ``rest`` may hold tensors with a row a sample; those in ``shared`` have none, whatever their first axis is.
+    Attributes:
+        latents: As the denoiser is fed them: (batch, channels, height, width), or as the family packs them.
+        time: The timestep as the denoiser is fed it, a scalar or one value per row.
+        rest: All other arguments by name. A tensor whose first axis is as long as the batch has one row per sample.
+        shared: Further arguments by name that belong to all samples together, whatever the length of their first axis.
     """
 
     latents: Tensor
@@ -75,85 +89,195 @@ class Call:
 
 
 class Family(Protocol):
-    """The facts that steering, tap, replay and inversion ask for. One final class a family."""
+    """The facts of one model family, for all of its pipelines.
+
+    A family is one final class without state. ``pipe`` is always a diffusers pipeline for which ``matches`` is true,
+    ``denoiser`` its UNet or transformer, ``call`` a ``Call`` that ``read`` made, and ``time`` a timestep as the
+    denoiser is fed it (``model_timestep``).
+
+    Attributes:
+        name: The name of its file, or of its entry point in an installed package.
+        denoiser: Name of the pipeline's component that denoises: "unet" or "transformer".
+        network: Class name of that component in diffusers.
+        dtype: Name of the torch dtype in which a model that is no variant is held on a GPU.
+        schedulers: Class names of the schedulers that work with steering, the usual one first. Their ``step`` must
+            start from the latents it is given: one that rebuilds them from earlier steps loses the update.
+        pipelines: Class names of the diffusers pipelines that were tried (docs/pipelines.md).
+    """
 
     name: str
     denoiser: str
-    network: str  # the denoiser's class in diffusers
-    dtype: str  # in which models without a variant are held on a GPU
-    schedulers: tuple[str, ...]  # whose step takes the latents it is given; the usual one first
-    pipelines: tuple[str, ...]  # classes of diffusers that were tried; docs/pipelines.md
+    network: str
+    dtype: str
+    schedulers: tuple[str, ...]
+    pipelines: tuple[str, ...]
+
+    # Which models belong to the family, and how they are sampled.
 
     def matches(self, pipe: Any) -> bool:
-        """Whether ``pipe`` is a pipeline of this family."""
+        """Return whether a pipeline belongs to this family.
+
+        Args:
+            pipe: Any diffusers pipeline.
+        """
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
-        """The facts of a model without a variant: how its kind is usually sampled."""
+        """Return the facts of a model that is no variant: how models like it are usually sampled.
+
+        Args:
+            pipe: The loaded pipeline.
+            model: Its folder or hub id, which becomes the name and source of the result.
+        """
 
     def pixel_multiple(self, pipe: Any) -> int:
-        """Pixels a side of one place that the denoiser sees; pictures' sides are multiples of it."""
+        """Return the number of pixels of which an image's height and width must be multiples.
+
+        It is the side of the square of pixels that one position of the latents stands for.
+        """
+
+    # Where attention is read.
 
     def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
-        """The attention modules that are tapped, in channel order."""
+        """Return the attention modules whose maps are captured, in the order of the map channels."""
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
-        """All attention modules, tapped or not."""
+        """Return all attention modules, whether their maps are captured or not."""
 
     def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
-        """The layout of this denoiser's maps when resized to ``side``."""
+        """Return the layout of the denoiser's maps.
+
+        Args:
+            denoiser: The UNet or transformer; its weights are not needed.
+            side: Height and width to which the maps are resized.
+        """
+
+    # Which tokens of a prompt the maps belong to.
 
     def tokenizer(self, pipe: Any) -> Any:
-        """The tokenizer whose pieces are the text columns of the maps."""
+        """Return the tokenizer whose tokens are the text columns of the maps."""
 
     def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
-        """The text columns of each span of characters of ``prompt``, as a call with ``arguments`` reads it.
+        """Return the text columns of parts of a prompt.
 
-        Raises PromptError for a span that the model does not read (``prompts.token_indices``).
+        Args:
+            pipe: The pipeline.
+            prompt: The prompt.
+            spans: Character offsets (start, end) in the prompt, one per object.
+            arguments: Other arguments of the pipeline call; some change how many tokens are read.
+
+        Returns:
+            For each span the indices of its tokens (see ``prompts.token_indices``).
+
+        Raises:
+            PromptError: A span lies beyond the tokens that the model reads.
         """
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
-        """The texts whose pieces are the columns, when a pipeline is called with ``prompts`` and ``arguments``."""
+        """Return the texts whose tokens are the text columns.
 
-    def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """A denoiser's arguments by name."""
+        Args:
+            prompts: ``prompt`` of the pipeline call.
+            arguments: Its other arguments. FLUX, for example, takes the text of its second encoder from ``prompt_2``.
 
-    def write(self, call: Call) -> dict[str, Any]:
-        """Keyword arguments that repeat ``call``."""
-
-    def model_timestep(self, timestep: Tensor) -> Tensor:
-        """What the network is fed for a timestep of the scheduler."""
+        Returns:
+            One text per prompt.
+        """
 
     def text_length(self, call: Call) -> int:
-        """Number of text columns in this call's keys."""
+        """Return the number of text columns among the attention keys of a call."""
+
+    # The denoiser's call.
+
+    def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Sort the arguments of a denoiser call.
+
+        Args:
+            denoiser: The module that is called.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            UnsupportedError: More than the image's own latents is fed in (inpainting, FLUX Kontext), so that an update
+                of them would have no meaning.
+        """
+
+    def write(self, call: Call) -> dict[str, Any]:
+        """Return the keyword arguments with which the denoiser repeats a call."""
 
     def latent_size(self, call: Call) -> tuple[int, int]:
-        """Height and width of the latents, in the places that the denoiser attends from."""
+        """Return height and width of a call's latents, in positions that the denoiser attends from."""
+
+    # Time and noise.
+
+    def model_timestep(self, timestep: Tensor) -> Tensor:
+        """Return what the denoiser is fed for a timestep of the scheduler (an entry of ``scheduler.timesteps``)."""
 
     def noise_level(self, pipe: Any, time: Tensor) -> float:
-        """Noise level in [0, 1] of what the network is fed at ``time``: the factor of the noise in it."""
+        """Return the noise level at ``time``: the factor of the noise in the latents, from 0 (clean) to 1 (noise)."""
 
     def progress(self, pipe: Any, time: Tensor) -> float:
-        """Share of the noise schedule that lies behind ``time``: 0 at the noisiest end, 1 at the cleanest."""
+        """Return the share of the noise schedule that is over at ``time``: 0 at the noisiest end, 1 at the cleanest."""
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
-        """What the network is fed at the noise levels nearest to ``levels``."""
+        """Return the times whose noise levels are nearest to the given ones.
+
+        Args:
+            pipe: The pipeline.
+            levels: Noise levels, one-dimensional.
+
+        Returns:
+            One time per level.
+        """
 
     def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Closed-form noising of ``clean`` latents to ``time``."""
+        """Return latents with the noise of ``time``, in closed form.
+
+        Args:
+            pipe: The pipeline.
+            clean: Clean latents, as the denoiser is fed them.
+            noise: Standard normal noise of the same shape.
+            time: A scalar, or one value per row.
+        """
 
     def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        """The clean latents a prediction stands for."""
+        """Return the clean latents that a prediction of the denoiser stands for.
 
-    def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        """Pictures (n, 3, H, W) in [0, 1] to latents as the denoiser is fed them (posterior mean)."""
+        Args:
+            pipe: The pipeline.
+            latents: Noisy latents, as the denoiser was fed them.
+            prediction: Its output for them: noise, velocity or clean latents, as the model was trained.
+            time: A scalar, or one value per row.
 
-    def decode(self, pipe: Any, call: Call) -> Tensor:
-        """A call's latents to pictures (n, 3, H, W) in [0, 1]."""
+        Raises:
+            UnsupportedError: It is not known what the denoiser predicts.
+        """
+
+    # Images and latents.
+
+    def encode(self, pipe: Any, images: Images) -> Tensor:
+        """Return the latents of images (the VAE's posterior mode, no sampling), as the denoiser is fed them, in fp32.
+
+        Args:
+            pipe: The pipeline.
+            images: Values in [0, 1].
+        """
+
+    def decode(self, pipe: Any, call: Call) -> Images:
+        """Return the images of a call's latents, taken as clean ones; values in [0, 1]."""
+
+    # Recording a call of the denoiser (``conditioning.record``).
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:
-        """Pipeline arguments that make a call carry the conditional batch alone."""
+        """Return pipeline arguments with which the denoiser is fed the conditional batch alone, one row per prompt."""
 
     def empty_latents(self, pipe: Any, batch: int, height: int, width: int) -> Tensor:
-        """Zeros for ``latents=`` of a pipeline call, so that recording it uses up no random numbers."""
+        """Return zeros for ``latents=`` of a pipeline call, so that the call draws no random numbers.
+
+        Args:
+            pipe: The pipeline.
+            batch: Number of images.
+            height: Of the images, in pixels.
+            width: Likewise.
+        """

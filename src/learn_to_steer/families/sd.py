@@ -1,7 +1,10 @@
-"""Stable Diffusion: a UNet with text cross-attention, variance-preserving noise.
+"""Stable Diffusion 1.x and 2.x: a UNet with text cross-attention, and variance-preserving noise.
 
-Every ``attn2`` is tapped. Channels are ordered by ascending resolution; inside one resolution down, mid, up
-in call order; inside a layer by head (the authors' order: 128 channels for SD1.4, 195 for SD2.1-base).
+The maps of every cross-attention (``attn2``) are captured. The map channels are sorted by resolution, lowest first;
+within one resolution by down, mid and up blocks, in the order in which they run; within a layer by head. That gives 128
+channels for SD1.4 and 195 for SD2.1-base.
+
+Source: the channel order is that of the paper's authors' code.
 """
 
 from __future__ import annotations
@@ -15,31 +18,31 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call, Images, Variant
 from learn_to_steer.maps import HookPoint, Layout, MapLayer
 from learn_to_steer.prompts import token_indices
 
 VARIANTS = (
     Variant(
-        "sd:1.4",
-        "sd",
-        "CompVis/stable-diffusion-v1-4",
-        512,
-        50,
-        7.5,
+        name="sd:1.4",
+        family="sd",
+        source="CompVis/stable-diffusion-v1-4",
+        resolution=512,
+        steps=50,
+        guidance=7.5,
         step_size=7.5,
         trained_steps=(5, 10, 15, 20, 25, 49),
-        # The stock PNDM rebuilds the sample from its own memory and would lose the move.
+        # The model's own scheduler, PNDM, computes each step from earlier latents and would lose the update.
         scheduler={"class": "DDIMScheduler"},
         architecture={"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
     ),
     Variant(
-        "sd:2.1",
-        "sd",
-        "stabilityai/stable-diffusion-2-1-base",
-        512,
-        50,
-        7.5,
+        name="sd:2.1",
+        family="sd",
+        source="stabilityai/stable-diffusion-2-1-base",
+        resolution=512,
+        steps=50,
+        guidance=7.5,
         step_size=5.0,
         trained_steps=(5, 10, 15, 20, 25, 49),
         scheduler={"class": "DDIMScheduler"},
@@ -52,12 +55,13 @@ VARIANTS = (
         note="its publisher withdrew the repository: name a local folder or a mirror",
     ),
 )
+# The positional parameters of the UNet.
 _ARGUMENTS = ("sample", "timestep", "encoder_hidden_states")
-_PLACES = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+_BLOCK_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
 class StableDiffusion:
-    """The facts of SD1.x and SD2.x pipelines, whatever their predicted quantity."""
+    """The facts of SD1.x and SD2.x pipelines, whether they predict the noise, the velocity or the clean latents."""
 
     name = "sd"
     denoiser = "unet"
@@ -85,27 +89,36 @@ class StableDiffusion:
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         config = pipe.unet.config
-        kin = (v.step_size for v in VARIANTS if v.architecture.get("cross_attention_dim") == config.cross_attention_dim)
-        size = config.sample_size or 64  # None in a UNet for any size, a pair in one for pictures that are not square
-        side = (size if isinstance(size, int) else min(size)) * self.pixel_multiple(pipe)
-        return Variant(model, self.name, model, side, 50, 7.5, next(kin, 5.0))
+        width = config.cross_attention_dim
+        step_sizes = (known.step_size for known in VARIANTS if known.architecture.get("cross_attention_dim") == width)
+        size = config.sample_size or 64  # None: made for any size; a pair: for images that are not square
+        return Variant(
+            name=model,
+            family=self.name,
+            source=model,
+            resolution=(size if isinstance(size, int) else min(size)) * self.pixel_multiple(pipe),
+            steps=50,
+            guidance=7.5,
+            step_size=next(step_sizes, 5.0),
+        )
 
     def pixel_multiple(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor)
 
     def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         deepest = len(denoiser.down_blocks) - 1  # type: ignore[arg-type]
-        found = []
+        points = []
         for name, module in denoiser.named_modules():
             if not name.endswith(".attn2"):
                 continue
-            place = name.split(".", 1)[0]
-            index = int(re.match(r"\w+?\.(\d+)", name)[1]) if place != "mid_block" else 0  # type: ignore[index]
-            level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[place]
-            own = denoiser.get_submodule(name.removesuffix("2") + "1")
+            blocks = name.split(".", 1)[0]
+            index = int(re.match(r"\w+?\.(\d+)", name)[1]) if blocks != "mid_block" else 0  # type: ignore[index]
+            level = {"down_blocks": index, "mid_block": deepest, "up_blocks": deepest - index}[blocks]
+            self_attention = denoiser.get_submodule(name.removesuffix("2") + "1")
             layer = MapLayer(name, int(module.heads), level)
-            found.append((-level, _PLACES[place], HookPoint(layer, module, self_attention=own)))
-        return tuple(point for _, _, point in sorted(found, key=lambda entry: entry[:2]))
+            point = HookPoint(layer, module, self_attention=self_attention)
+            points.append((-level, _BLOCK_ORDER[blocks], point))
+        return tuple(point for _, _, point in sorted(points, key=lambda entry: entry[:2]))
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn1", ".attn2")))
@@ -125,15 +138,15 @@ class StableDiffusion:
         return list(prompts)
 
     def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
-        latents, time = given.pop("sample"), given.pop("timestep")
-        made = int(denoiser.config.out_channels)  # type: ignore[union-attr, arg-type]
-        if latents.shape[1] != made:
+        rest = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        latents, time = rest.pop("sample"), rest.pop("timestep")
+        predicted = int(denoiser.config.out_channels)  # type: ignore[union-attr, arg-type]
+        if latents.shape[1] != predicted:
             raise UnsupportedError(
-                f"the UNet is fed {latents.shape[1]} channels but predicts {made} (an inpainting model): "
+                f"the UNet is fed {latents.shape[1]} channels but predicts {predicted} (an inpainting model): "
                 "such latents cannot be steered; use a text-to-image pipeline"
             )
-        return Call(latents, torch.as_tensor(time, device=latents.device), given)
+        return Call(latents, torch.as_tensor(time, device=latents.device), rest)
 
     def write(self, call: Call) -> dict[str, Any]:
         return {"sample": call.latents, "timestep": call.time, **call.rest}
@@ -148,35 +161,35 @@ class StableDiffusion:
         return call.latents.shape[-2], call.latents.shape[-1]
 
     def noise_level(self, pipe: Any, time: Tensor) -> float:
-        return float((1 - self._kept(pipe, time)).sqrt().flatten()[0])
+        return float((1 - _alpha_bar(pipe, time)).sqrt().flatten()[0])
 
     def progress(self, pipe: Any, time: Tensor) -> float:
         return 1 - float(time.flatten()[0]) / int(pipe.scheduler.config.num_train_timesteps)
 
     def times(self, pipe: Any, levels: Tensor) -> Tensor:
-        known: Tensor = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
-        return (levels[:, None] - known[None]).abs().argmin(dim=1)
+        schedule: Tensor = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
+        return (levels[:, None] - schedule[None]).abs().argmin(dim=1)
 
     def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        kept = self._kept(pipe, time).to(clean).reshape(-1, 1, 1, 1)
-        mixed: Tensor = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        return mixed
+        alpha_bar = _alpha_bar(pipe, time).to(clean).reshape(-1, 1, 1, 1)
+        noisy: Tensor = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        return noisy
 
     def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        kept = self._kept(pipe, time).to(latents).reshape(-1, 1, 1, 1)
+        alpha_bar = _alpha_bar(pipe, time).to(latents).reshape(-1, 1, 1, 1)
         kind = pipe.scheduler.config.prediction_type
         if kind == "epsilon":
-            return (latents - (1 - kept).sqrt() * prediction) / kept.sqrt()
+            return (latents - (1 - alpha_bar).sqrt() * prediction) / alpha_bar.sqrt()
         if kind == "v_prediction":
-            return kept.sqrt() * latents - (1 - kept).sqrt() * prediction
+            return alpha_bar.sqrt() * latents - (1 - alpha_bar).sqrt() * prediction
         if kind == "sample":
             return prediction
         raise UnsupportedError(f"the scheduler's prediction_type {kind!r} is not one of epsilon, v_prediction, sample")
 
-    def encode(self, pipe: Any, pictures: Tensor) -> Tensor:
-        return _vae.encode(pipe, pictures)
+    def encode(self, pipe: Any, images: Images) -> Tensor:
+        return _vae.encode(pipe, images)
 
-    def decode(self, pipe: Any, call: Call) -> Tensor:
+    def decode(self, pipe: Any, call: Call) -> Images:
         return _vae.decode(pipe.vae, call.latents)
 
     def record_arguments(self, pipe: Any) -> dict[str, Any]:
@@ -189,10 +202,11 @@ class StableDiffusion:
             batch, channels, height // scale, width // scale, device=pipe._execution_device, dtype=pipe.unet.dtype
         )
 
-    def _kept(self, pipe: Any, time: Tensor) -> Tensor:
-        """The schedule's signal share (alpha-bar) at ``time``."""
-        known: Tensor = pipe.scheduler.alphas_cumprod
-        return known[time.to("cpu").round().long().clamp(0, len(known) - 1)].to(time.device)
+
+def _alpha_bar(pipe: Any, time: Tensor) -> Tensor:
+    """The share of the signal's variance in the latents at ``time`` (``alphas_cumprod`` of the scheduler)."""
+    schedule: Tensor = pipe.scheduler.alphas_cumprod
+    return schedule[time.to("cpu").round().long().clamp(0, len(schedule) - 1)].to(time.device)
 
 
 FAMILY = StableDiffusion()

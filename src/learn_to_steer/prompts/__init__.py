@@ -1,8 +1,8 @@
 """Prompts and the spatial relations they ask for.
 
 ``parse`` reads a prompt in three stages: ``tagging`` (words and what each can be), ``chunking`` (nouns and relation
-phrases) and ``parser`` (which noun each relation is about). ``relation`` words relations and finds them in a prompt;
-``token_alignment`` finds an object's tokens.
+phrases) and ``parser`` (which two nouns each relation connects). ``relation`` has the relations themselves, their
+English wordings, and the search for their nouns in a prompt. ``token_alignment`` finds the tokens of an object.
 """
 
 from learn_to_steer.prompts.parser import parse

@@ -1,7 +1,7 @@
 """Stage 2 of the parser: group the words of a prompt into nouns, relation phrases and the words between them.
 
-A word that may be a verb is one only after a noun. An unknown word is a noun, unless the number of its noun phrase
-shows that it must be a verb ("a kite drifts", "two dogs nap").
+A word that may be a verb is taken for one only after a noun. An unknown word is taken for a noun, unless singular or
+plural shows that it must be a verb ("a kite drifts", "two dogs nap").
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class GivenNoun:
-    """A noun phrase found by another parser: the span of the phrase, and in it that of the object's name."""
+    """A noun phrase found by another parser.
+
+    Attributes:
+        phrase: The characters of the phrase in the prompt.
+        name: Those of the object's name, inside the phrase.
+    """
 
     phrase: tuple[int, int]
     name: tuple[int, int]
@@ -180,10 +185,10 @@ class _Chunker:
 
     def _add_noun(self, following: Tag) -> None:
         """Add the chunk of a noun phrase, whose noun is the last one ("a red sports car" -> "car")."""
-        found = [unit for unit in self.units if unit.noun]
+        nouns = [unit for unit in self.units if unit.noun]
         last = self.determiners[-1] if self.determiners else ""
-        if found or (self.units and self.determiners):
-            unit = (found or self.units)[-1]
+        if nouns or (self.units and self.determiners):
+            unit = (nouns or self.units)[-1]
             start, end = self.tagged.spans[unit.start][0], self.tagged.spans[unit.end - 1][1]
             name = self.tagged.prompt[start:end].lower()
             bare = _POSSESSIVE.sub("", name)
@@ -245,8 +250,8 @@ class _Chunker:
 
     def _stands_before_noun(self, index: int) -> bool:
         """Whether the word stands between an article and its noun."""
-        indefinite_article = self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units
-        return indefinite_article and self.tagged.noun_follows(index)
+        after_article = self.determiners[-1:] in (["a"], ["an"], ["the"]) and not self.units
+        return after_article and self.tagged.noun_follows(index)
 
     def _is_only_adjectives(self) -> bool:
         """Whether the phrase so far may consist of adjectives: "a black", "a mossy"."""

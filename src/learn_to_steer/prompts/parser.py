@@ -43,7 +43,7 @@ def parse(prompt: str, *, nlp: Callable[[str], Any] | None = None) -> tuple[Rela
         PromptError: The prompt is empty, or the spaCy pipeline has no parser.
     """
     if not prompt.strip():
-        raise PromptError("the prompt is empty; describe the picture, e.g. 'a dog to the left of a cat'")
+        raise PromptError("the prompt is empty; describe the image, e.g. 'a dog to the left of a cat'")
     chunks = chunk_prompt(prompt, noun_phrases(nlp(prompt)) if nlp else None)
     attached = _Attachments()
     relations: list[Relation] = []
@@ -219,19 +219,19 @@ def _find_subject(chunks: list[Chunk], relation: int, attached: _Attachments) ->
         return _find_head(chunks, at, attached, _Scope(near=True))
     sentence = any(word_lists.is_finite_verb(word) for word in words)
     scope = _Scope(far=sentence or joined, sentence=sentence, over=chunks[relation].wording == "over")
-    found = _find_head(chunks, at, attached, scope)
-    if joined and attached.previous is not None and found == attached.previous[1]:
+    head = _find_head(chunks, at, attached, scope)
+    if joined and attached.previous is not None and head == attached.previous[1]:
         return attached.previous[0]
-    return found
+    return head
 
 
 @dataclass(frozen=True)
 class _Scope:
     """How far back to look for the subject."""
 
-    near: bool = False  # take the nearest noun
-    far: bool = False  # take the first noun of the clause
-    sentence: bool = False  # far, and past other relations: "a cat on top of a box is left of a dog"
+    near: bool = False  # the nearest noun is the subject
+    far: bool = False  # the first noun of the clause is the subject
+    sentence: bool = False  # as far, also beyond other relations: "a cat on top of a box is left of a dog"
     over: bool = False  # the relation is worded "over"
 
 
@@ -352,6 +352,6 @@ def _step_over_verb(chunks: list[Chunk], at: int, attached: _Attachments, scope:
 def _is_fronted(chunks: list[Chunk], noun: int, attached: _Attachments) -> bool:
     """Whether the noun belongs to a phrase that opens the sentence: "in the garden", "above the bench"."""
     if noun in attached.subjects:
-        found = attached.subjects[noun]
-        return found is None or found > noun
+        subject = attached.subjects[noun]
+        return subject is None or subject > noun
     return noun > 0 and chunks[noun - 1].tag is Tag.PREPOSITION and _find_head(chunks, noun, attached, _Scope()) is None

@@ -13,7 +13,7 @@ from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 
 Span = tuple[int, int]
 _ARTICLES = re.compile(r"^(?:a|an|the)\s+", re.IGNORECASE)
-# The article goes by sound: the first begin with the sound "yoo" or "w", the second with a vowel sound.
+# The article depends on the sound. The first words begin with a "y" or "w" sound, the second with a vowel sound.
 _SOUNDS_CONSONANT = re.compile(r"uni(?!n|m)|us[aeu]|ute|uku|uto|ufo\b|usb\b|eu|ewe|one\b|once\b", re.IGNORECASE)
 _SOUNDS_VOWEL = re.compile(r"hour|honest|honou?r|heir|x-?ray", re.IGNORECASE)
 
@@ -54,9 +54,10 @@ class Relation:
     Two relations are equal when their three words are, whatever their spans.
 
     Attributes:
-        subject: The object that is placed, as the prompt writes it: lower case, no article, number or adjective.
+        subject: The object whose position is described, as the prompt names it, in lower case and without article,
+            number or adjective.
         predicate: One of ``PREDICATES``, or the neutral "is".
-        object: The object that the subject is placed by, written likewise.
+        object: The object whose position the subject's is relative to, written likewise.
         subject_span: Character offsets (start, end) of the subject's noun in the prompt; None when not known.
         object_span: Those of the object's noun.
 
@@ -77,7 +78,7 @@ class Relation:
             raise PromptError(f"a relation needs two named objects, got {self.as_list()}")
 
     def as_list(self) -> list[str]:
-        """``[subject, predicate, object]``, the form written to JSON."""
+        """Return ``[subject, predicate, object]``, the form written to JSON."""
         return [self.subject, self.predicate, self.object]
 
     @classmethod
@@ -146,7 +147,7 @@ def relation_prompt(subject: str, predicate: str, object: str) -> str:
 
 
 def indefinite_article(noun: str) -> str:
-    """The indefinite article of a noun.
+    """Return the indefinite article of a noun.
 
     Args:
         noun: The noun, or any phrase that the article stands before.
@@ -168,8 +169,8 @@ def indefinite_article(noun: str) -> str:
 def _find(prompt: str, noun: str, taken: Sequence[Span]) -> Span:
     """The span of the first whole-word occurrence of ``noun`` that overlaps none of ``taken``."""
     pattern = r"[\s-]+".join(re.escape(word) for word in noun.split())
-    for found in re.finditer(rf"(?<!\w){pattern}(?!\w)", prompt, re.IGNORECASE):
-        span = found.span()
+    for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", prompt, re.IGNORECASE):
+        span = match.span()
         if all(span[1] <= other[0] or other[1] <= span[0] for other in taken):
             return span
     count = len(noun.split())
@@ -185,7 +186,7 @@ def _find(prompt: str, noun: str, taken: Sequence[Span]) -> Span:
 
 
 def phrase(predicate: str) -> str:
-    """How a prompt words a predicate: "left of" -> "to the left of"; the neutral "is" stays "is".
+    """Return the words of a prompt for a predicate: "to the left of" for "left of"; the neutral "is" stays "is".
 
     Args:
         predicate: One of ``PREDICATES``, or "is".
@@ -207,7 +208,7 @@ def phrase(predicate: str) -> str:
 
 
 def predicate_from_text(text: str) -> str:
-    """The predicate that a wording means: "On top of" -> "above".
+    """Return the predicate that a wording means: "above" for "On top of".
 
     Args:
         text: The wording, in any case, with or without hyphens.
@@ -219,14 +220,14 @@ def predicate_from_text(text: str) -> str:
         PromptError: The wording means no predicate; the message names the nearest one.
     """
     words = tuple(re.findall(r"[^\W_]+", text.lower()))
-    found = _table().get(words)
-    if found is None:
+    predicate = _table().get(words)
+    if predicate is None:
         raise _unknown_predicate(text)
-    return found
+    return predicate
 
 
 def match_predicate(words: Sequence[str], start: int) -> tuple[str, int] | None:
-    """The longest relation phrase that begins at ``words[start]``.
+    """Find the longest relation phrase that begins at ``words[start]``.
 
     Args:
         words: The words of a prompt in lower case, without hyphens.

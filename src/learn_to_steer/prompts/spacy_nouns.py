@@ -1,7 +1,7 @@
 """Noun phrases from a spaCy pipeline, as an alternative to those of ``chunking``.
 
-spaCy is imported only by ``load_nlp``. The tests use hand-built stand-ins for its documents; how well a real model
-reads prompts has not been measured.
+spaCy is imported only by ``load_nlp``. How well it reads prompts has not been measured: the tests use documents built
+by hand.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_nlp(model: str) -> Any:
 
 
 def noun_phrases(doc: Any) -> list[GivenNoun]:
-    """The noun chunks of a spaCy document, each with the characters that name its object.
+    """Return the noun chunks of a spaCy document, each with the characters that name its object.
 
     The name is the chunk's root with its compound nouns ("a tall floor lamp" -> "floor lamp"), or a known noun of
     several words that ends there ("hot dog"). Chunks whose root is a pronoun are left out.

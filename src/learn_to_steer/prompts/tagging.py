@@ -1,7 +1,7 @@
-"""Stage 1 of the parser: cut a prompt into words and tag each with the part it can play.
+"""Stage 1 of the parser: cut a prompt into words and tag each with the role that it can have.
 
-There is no model behind the tags. Closed word classes come from ``word_lists``; other words go by their ending, and a
-word that nothing is known about is a noun.
+The tags come from rules, not from a model. Closed word classes are listed in ``word_lists``; other words are tagged by
+their ending, and a word about which nothing is known is a noun.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Token:
 
 
 def tokenize(prompt: str) -> list[Token]:
-    """The words and punctuation marks of a prompt, left to right.
+    """Return the words and punctuation marks of a prompt, left to right.
 
     A quotation is one token, since its words are lettering or a title. A prompt that is quoted as a whole is read as
     if it were not. Weights and command-line flags in the prompt are skipped.
@@ -50,7 +50,7 @@ def tokenize(prompt: str) -> list[Token]:
 
 
 class Tag(Enum):
-    """The part that a word, or a chunk of several words, plays in the grammar."""
+    """The role of a word, or of a chunk of several words, in the grammar."""
 
     NOUN = "noun"
     RELATION = "relation"
@@ -65,7 +65,7 @@ class Tag(Enum):
 
 
 class TaggedPrompt:
-    """A prompt cut into words, with the questions that the grammar asks about the word at an index.
+    """A prompt cut into words, and what the grammar needs to know about the word at an index.
 
     Attributes:
         prompt: The prompt itself.
@@ -80,12 +80,12 @@ class TaggedPrompt:
         self.spans = [token.span for token in found]
 
     def gap_before(self, index: int) -> str:
-        """The characters between the word at ``index`` and the word before it."""
+        """Return the characters between the word at ``index`` and the word before it."""
         inner = 0 < index < len(self.texts)
         return self.prompt[self.spans[index - 1][1] : self.spans[index][0]] if inner else ""
 
     def relation_at(self, index: int) -> tuple[str, int] | None:
-        """The predicate of the relation phrase that begins at ``index`` and its number of words; None without one.
+        """Return the predicate and number of words of the relation phrase that begins at ``index``; None without one.
 
         A hyphen makes a phrase part of another word: "above-ground".
         """
@@ -95,7 +95,7 @@ class TaggedPrompt:
         return found
 
     def fixed_phrase_at(self, index: int) -> tuple[Tag | None, int]:
-        """The tag of the fixed phrase at ``index`` (None: skip it) and its number of words, 0 without one."""
+        """Return the tag of the fixed phrase at ``index`` (None: skip it) and its number of words, 0 without one."""
         for length in (3, 2):
             words = tuple(self.texts[index : index + length])
             if len(words) == length and words in word_lists.FIXED_PHRASES:
@@ -106,12 +106,12 @@ class TaggedPrompt:
         return None, 0
 
     def compound_at(self, index: int) -> int:
-        """The number of words of the longest known compound noun at ``index``, 0 without one."""
+        """Return the number of words of the longest known compound noun at ``index``, 0 without one."""
         candidates = (tuple(self.texts[index : index + length]) for length in (3, 2))
         return next((len(name) for name in candidates if name in word_lists.COMPOUND_NOUNS), 0)
 
     def noun_follows(self, index: int) -> bool:
-        """Whether a noun still follows in this phrase, past words that look like verbs ("a smiling, sleeping dog")."""
+        """Return whether a noun follows in this phrase, also after words like verbs ("a smiling, sleeping dog")."""
         for later in range(index + 1, len(self.texts)):
             if self.relation_at(later):
                 return False
@@ -124,7 +124,7 @@ class TaggedPrompt:
         return False
 
     def tag_at(self, index: int) -> Tag:
-        """The tag of the single word at ``index``, by its word class or ending; a noun when nothing is known."""
+        """Return the tag of the single word at ``index``, by its word class or ending; a noun when nothing is known."""
         word = self.texts[index]
         if word == "that":  # "a dog that is left of" or "that dog"
             last = index + 1 == len(self.texts) or self.texts[index + 1] == "that"

@@ -1,4 +1,4 @@
-"""Which tokens of an encoded prompt belong to a span of its characters, for any tokenizer of transformers."""
+"""Find the tokens of an encoded prompt that belong to a span of its characters, for any tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from learn_to_steer.errors import PromptError, UnsupportedError
 
 Span = tuple[int, int]
-_NO_LIMIT = 10**6  # transformers says "unlimited" with a huge model_max_length
+_NO_LIMIT = 10**6  # transformers writes "no limit" as a huge model_max_length
 # Word boundaries as written by BPE, WordPiece, SentencePiece and byte-level BPE.
 _MARKS = ("</w>", "##", "\u2581", "\u0120")
 
@@ -22,7 +22,7 @@ def token_indices(
     Args:
         tokenizer: A tokenizer of transformers, fast or slow.
         prompt: The prompt that the spans refer to.
-        spans: Character offsets (start, end), one an object.
+        spans: Character offsets (start, end), one per object.
         max_length: The number of tokens that the model sees, special tokens included; None for the tokenizer's own
             limit.
 
@@ -45,7 +45,7 @@ def token_indices(
             raise PromptError(f"the span ({start}, {end}) lies outside the prompt {prompt!r}")
         found = tuple(column for column, (first, last) in pieces.items() if first < end and last > start)
         if not found:
-            raise PromptError(f"the tokenizer has no piece for {word!r} in {prompt!r}; use another word")
+            raise PromptError(f"the tokenizer has no token for {word!r} in {prompt!r}; use another word")
         if found[-1] >= seen:
             raise PromptError(
                 f"{word!r} lies beyond the {limit} tokens that the model reads of this prompt; "

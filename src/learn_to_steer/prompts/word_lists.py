@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The set of the words in ``text``, which are separated by spaces."""
+    """Return the set of the words in ``text``, which are separated by spaces."""
     return frozenset(text.split())
 
 
@@ -106,7 +106,7 @@ FIXED_PHRASES = {
 
 
 def looks_like_adjective(word: str) -> bool:
-    """Whether an unknown word has an adjective's ending: "mossy", "gracious"."""
+    """Return whether an unknown word has an adjective's ending: "mossy", "gracious"."""
     if word in _NOUNS_LIKE or word.endswith(("ey", "ay", "oy", "ty")):
         return False
     return word.endswith(_ADJECTIVE_ENDINGS)
@@ -303,12 +303,12 @@ VERBS_WITH_OVER = word_set(
 
 
 def is_finite_verb(word: str) -> bool:
-    """Whether ``word`` is a finite verb: "sits", but not "sitting"."""
+    """Return whether ``word`` is a finite verb: "sits", but not "sitting"."""
     return word in FINITE_VERBS or (word.endswith("s") and is_content_verb(word))
 
 
 def is_content_verb(word: str) -> bool:
-    """Whether ``word``, found between two nouns, is a content verb: no adverb, no auxiliary, no relative pronoun."""
+    """Return whether ``word``, between two nouns, is a content verb: no adverb, auxiliary or relative pronoun."""
     if word in CONTAINING_VERBS:
         return True
     other = word in FUNCTION_WORDS or word in ADVERBS or word in ADJECTIVES

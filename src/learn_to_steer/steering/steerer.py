@@ -8,9 +8,9 @@ from typing import Any
 from learn_to_steer import registry
 from learn_to_steer.classifier import load
 from learn_to_steer.families import Variant, find, variants
-from learn_to_steer.loading import classifier_source, written_variant
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
+from learn_to_steer.model_names import classifier_source, find_variant
 from learn_to_steer.sampling import loaded_variant
 from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
@@ -62,7 +62,7 @@ class Steerer:
             UnknownNameError: ``source`` looks like a variant's name but is none.
             DataError: There is no classifier, or it cannot be read.
         """
-        variant = written_variant(source) if isinstance(source, str) else None
+        variant = find_variant(source) if isinstance(source, str) else None
         if variant is not None:
             return cls(Learned(load(classifier_source(variant))), config, variant=variant)
         if isinstance(source, str) and source.strip() and "/" not in source and not Path(source).expanduser().exists():

@@ -25,7 +25,7 @@ from learn_to_steer import classifier, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, progress_bar
 from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.loading import hub_source
+from learn_to_steer.model_names import hub_source
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augmentation import Augmentation
 from learn_to_steer.training.config import TrainConfig
