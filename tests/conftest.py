@@ -1,4 +1,4 @@
-"""Fixtures that several packages share: a Stable Diffusion pipeline, tiny and random, built in code."""
+"""Fixtures for all tests: tiny pipelines of random weights, built in code, and a random classifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seeded() -> None:
 
 
 def _tiny_vae(**factors: float) -> Any:
-    """f=8, 16 channels, random."""
+    """A random VAE that reduces by a factor of 8, with 16 latent channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -37,10 +37,10 @@ def _tiny_vae(**factors: float) -> Any:
 
 @pytest.fixture
 def tiny_sd() -> Iterator[Any]:
-    """A StableDiffusionPipeline of random weights for 64 x 64 pictures: f=8 VAE, cross-attention at 2 levels.
+    """A StableDiffusionPipeline of random weights for images of 64 x 64 pixels, built anew for every test.
 
-    Its maps: 7 layers x 2 heads, 14 channels. The tokenizer is
-    the emoji world's; the scheduler is DDIM, epsilon prediction, 1000 times. Built anew for every test.
+    The VAE reduces by a factor of 8. Cross-attention is at two resolutions; its maps have 14 channels (7 layers x 2
+    heads). The tokenizer is that of the emoji models; the scheduler is DDIM, epsilon prediction, 1000 times.
     """
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -101,9 +101,10 @@ def tiny_sd() -> Iterator[Any]:
 
 @pytest.fixture
 def tiny_flux() -> Iterator[Any]:
-    """A FluxPipeline of random weights: f=8 VAE, 2 double and 2 single blocks of 2 heads (8 channels), dev-like.
+    """A FluxPipeline of random weights, with embedded guidance as in FLUX.1-dev, built anew for every test.
 
-    64 x 64 pixels are 4 x 4 places. The T5 tokenizer is the emoji world's. Built anew for every test.
+    Two double and two single blocks of 2 heads: 8 channels. 64 x 64 pixels are 4 x 4 image tokens. The tokenizers are
+    those of the emoji models.
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

@@ -85,12 +85,12 @@ def test_the_publisher_names_the_licence(
     save(random_classifier(tiny_sd), tmp_path / "mine", data=DATA)
     before = (tmp_path / "mine" / "README.md").read_text()
     for wrong in ("Apache 2.0", "", "a\nb: c"):
-        with pytest.raises(DataError, match="no licence identifier"):
+        with pytest.raises(DataError, match="not a licence identifier"):
             push_to_hub(tmp_path / "mine", "owner/name", license=wrong)
     assert (tmp_path / "mine" / "README.md").read_text() == before
     for broken in (b"---\na: [\n---\n", b"---\n- 1\n---\n", b"\xff\xfe"):
         (tmp_path / "mine" / "README.md").write_bytes(broken)
-        with pytest.raises(DataError, match="no model card"):
+        with pytest.raises(DataError, match="licence cannot be written"):
             push_to_hub(tmp_path / "mine", "owner/name", license="mit")
     (tmp_path / "mine" / "README.md").write_text(before)
     assert main(["push", str(tmp_path / "mine"), "owner/name", "--license", "cc-by-4.0"]) == 0
@@ -102,7 +102,7 @@ def test_the_publisher_names_the_licence(
 def test_what_cannot_be_uploaded(
     tiny_sd: Any, random_classifier: Callable[..., Any], hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         push_to_hub(tmp_path / "nothing", "owner/name")
     save(random_classifier(tiny_sd), tmp_path / "mine")
     with pytest.raises(DataError, match="403"):

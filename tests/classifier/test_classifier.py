@@ -104,7 +104,7 @@ def header_without(name: str) -> Any:
         (lambda state, config: config.update(layout="x"), "TypeError"),
         (lambda state, config: config.update(heads=5), "divisible"),
         (lambda state, config: config.update(levels=["x"]), "levels"),
-        (lambda state, config: config.update(levels=[]), "levels nor the steps"),
+        (lambda state, config: config.update(levels=[]), "levels and the steps"),
         (lambda state, config: config.update(inject="late"), "inject"),
         (lambda state, config: next(iter(state.values())).view(-1)[0].fill_(float("nan")), "not finite"),
     ],

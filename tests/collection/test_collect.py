@@ -172,7 +172,7 @@ def test_bad_inversions_drop_both_prompts(tiny_sd, tmp_path):
     assert kept and loser not in kept
     assert sum(manifest.counts["dropped"].values()) == 6 - sum(manifest.counts["pictures"].values()) > 0
     verify(tmp_path / "some")
-    with pytest.raises(InversionError, match="none of the 6 pictures"):
+    with pytest.raises(InversionError, match="none of the 6 images"):
         _collect(tiny_sd, tmp_path / "none", replace(CONFIG, quality=1e-9))
 
 
@@ -189,7 +189,7 @@ def test_rows_come_from_the_shards_when_memory_is_short(tiny_sd, tmp_path):
     order = torch.tensor([7, 0, 19, 7])
     assert torch.equal(held.maps(order), lazy.maps(order))
     assert lazy.maps(order).dtype == torch.float16
-    with pytest.raises(DataError, match="no test pictures"):
+    with pytest.raises(DataError, match="no test images"):
         MapDataset.open(tmp_path, "test")
 
 

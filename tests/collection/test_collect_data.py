@@ -62,7 +62,7 @@ def test_the_same_data_elsewhere_goes_on_and_changed_data_is_refused(tiny_sd, tm
     moved.write_bytes(pictures.read_bytes())
     assert collect(tiny_sd, out, replace(config, data=str(moved)), progress=False) == first
     (tmp_path / "0.png").rename(tmp_path / "hidden.png")
-    with pytest.raises(DataError, match="other picture files"):
+    with pytest.raises(DataError, match="other image files"):
         collect(tiny_sd, out, config, progress=False)
     (tmp_path / "hidden.png").rename(tmp_path / "0.png")
     pictures.write_text(pictures.read_text() + "\n")
@@ -73,7 +73,7 @@ def test_the_same_data_elsewhere_goes_on_and_changed_data_is_refused(tiny_sd, tm
 def test_data_without_a_usable_picture_is_refused_with_the_reasons(tiny_sd, tmp_path, config, pictures):
     for path in tmp_path.glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"none of the pictures in .*file is missing: 8"):
+    with pytest.raises(DataError, match=r"none of the images in .*file is missing: 8"):
         collect(tiny_sd, tmp_path / "out", config, progress=False)
     assert not (tmp_path / "out").exists()
 

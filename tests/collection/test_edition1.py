@@ -1,7 +1,7 @@
 """Files that version 0.1 wrote load: a collection, a classifier, a checkpoint and a --config file."""
 
-import gzip
 import json
+import lzma
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_classifier_predicts_as_it_did(metrics):
 
 
 def test_a_training_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch, metrics):
-    checkpoint = gzip.decompress((FILES / "classifier" / "checkpoint.pt.gz").read_bytes())
+    checkpoint = lzma.decompress((FILES / "classifier" / "checkpoint.pt.xz").read_bytes())
     (tmp_path / "checkpoint.pt").write_bytes(checkpoint)
     sized = TrainConfig.classifier
     monkeypatch.setattr(TrainConfig, "classifier", lambda self, m: replace(sized(self, m), fc_widths=(8, 4)))

@@ -1,4 +1,4 @@
-"""Both ways from a picture to noise: each against what it must equal, on a tiny random pipeline."""
+"""The inversions noise and fixed-point against what each must equal, on a tiny random pipeline."""
 
 from dataclasses import replace
 
@@ -99,7 +99,7 @@ def test_fixed_point_steps_as_ddim_does(tiny_sd):
 @torch.no_grad()
 def test_fixed_point_refuses_what_it_cannot_do(tiny_sd):
     task = _task(tiny_sd, times=torch.tensor([401, 0]))
-    with pytest.raises(DataError, match="levels that have noise"):
+    with pytest.raises(DataError, match="levels above 0"):
         fixed_point.invert(task, _observer(task)[1])
     tiny_sd.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(UnsupportedError, match="'noise'"):

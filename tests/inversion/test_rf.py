@@ -1,4 +1,4 @@
-"""RF-inversion: the walk and its closed form agree, the authors' numbers come out, failures are noticed."""
+"""RF-inversion: the steps and the closed form agree, the authors' numbers come out, failures are noticed."""
 
 from dataclasses import replace
 
@@ -100,5 +100,5 @@ def test_what_cannot_be_is_refused(tiny_flux, tiny_sd):
         invert(task, _observer(task)[1], gamma=1.5)
     with pytest.raises(DataError, match="compat"):
         invert(task, _observer(task)[1], gamma=0.5, mode="compat")
-    with pytest.raises(UnsupportedError, match="no rectified flow"):
+    with pytest.raises(UnsupportedError, match="not rectified flows"):
         invert(_task(tiny_sd), lambda *_: None)

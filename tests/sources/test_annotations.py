@@ -25,7 +25,7 @@ def test_members_are_those_of_the_whole_file(tmp_path, monkeypatch, chunk, inden
 def test_files_that_are_no_json_object_are_refused_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"a\.json is not the JSON that was expected") as caught:
+    with pytest.raises(DataError, match=r"a\.json is not valid JSON") as caught:
         list(_annotations.iterate_members(path, SkipLog()))
     assert "\n" not in str(caught.value)
 
@@ -46,12 +46,12 @@ def test_other_unreadable_files(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b'{"a": "\xff\xfe"}')
     for read in (lambda p: list(_annotations.iterate_members(p, SkipLog())), _annotations.read_json):
-        with pytest.raises(DataError, match=r"a\.json is not the JSON"):
+        with pytest.raises(DataError, match=r"a\.json is not valid JSON"):
             read(path)
         with pytest.raises(DataError, match="cannot read"):
             read(tmp_path)
     path.write_text("[" * 100_000)
-    with pytest.raises(DataError, match="is not the JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         _annotations.read_json(path)
 
 

@@ -1,10 +1,12 @@
 """Training on synthetic maps: blobs placed by the label, with or without a trace of the prompted word."""
 
 import json
+import math
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from learn_to_steer import classifier, storage
 from learn_to_steer.collection import Manifest, MapDataset
@@ -14,7 +16,7 @@ from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, OPPOSITE
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.training import TrainConfig, train
 from learn_to_steer.training.augmentation import Augmentation
-from learn_to_steer.training.metrics import evaluate_split
+from learn_to_steer.training.metrics import evaluate_split, predict_logits
 from learn_to_steer.training.trainer import TrainingRun, balancing_weights
 
 CLASSES = (*BASIC, NEUTRAL)
@@ -122,13 +124,39 @@ def test_a_killed_run_goes_on_bit_for_bit(blobs, tmp_path):
         train(blobs, tmp_path / "cut", config, progress=False)
 
 
-def test_training_stops_when_validation_does_not_improve(tmp_path):
-    data = _collection(tmp_path / "data", readable=False)  # nothing to learn but the training rows by heart
-    train(data, tmp_path / "out", replace(CONFIG, epochs=30, patience=2, augment=False), progress=False)
-    metrics = _metrics(tmp_path / "out")
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory):
+    """Data and folder of a run that has nothing to learn but the training rows by heart."""
+    data = _collection(tmp_path_factory.mktemp("unreadable"), readable=False)
+    out = tmp_path_factory.mktemp("overfitted")
+    train(data, out, replace(CONFIG, epochs=30, patience=2, augment=False, plateau_patience=0), progress=False)
+    return data, out
+
+
+def test_training_stops_when_validation_does_not_improve(overfitted):
+    metrics = _metrics(overfitted[1])
     losses = [epoch["val_loss"] for epoch in metrics["history"]]
     assert len(losses) < 30
     assert metrics["best_epoch"] == len(losses) - 3 == losses.index(min(losses))
+
+
+def test_the_weights_are_those_of_the_best_epoch(overfitted):
+    data, out = overfitted
+    metrics, rows = _metrics(out), MapDataset.open(data, "val")
+    logits = predict_logits(classifier.load(out), rows, torch.arange(len(rows)))["both"]
+    loss = float(functional.cross_entropy(logits, rows.label))
+    best, last = (metrics["history"][epoch]["val_loss"] for epoch in (metrics["best_epoch"], -1))
+    assert abs(loss - best) < abs(last - best) / 4
+
+
+def test_the_rate_falls_when_validation_does_not_improve(overfitted):
+    history = _metrics(overfitted[1])["history"]
+    rate, best = CONFIG.rate, math.inf
+    for epoch in history:
+        assert epoch["rate"] == pytest.approx(rate)
+        rate *= 1.0 if epoch["val_loss"] < best else CONFIG.plateau_factor
+        best = min(best, epoch["val_loss"])
+    assert rate < CONFIG.rate
 
 
 def test_the_probe_reports_a_leak(tmp_path):
@@ -211,7 +239,7 @@ def test_a_collection_without_validation_pictures_is_refused(blobs, tmp_path):
     counts = {**manifest.counts, "rows": {"train": 600}}
     replace(manifest, counts=counts).write(tmp_path)
     (tmp_path / "shards").symlink_to(blobs / "shards")
-    with pytest.raises(DataError, match="no val pictures"):
+    with pytest.raises(DataError, match="no val images"):
         train(tmp_path, tmp_path / "out", CONFIG, progress=False)
 
 

@@ -1,4 +1,4 @@
-"""The relation classifier: network, file, and a reader for the authors' checkpoints."""
+"""The relation classifier: its network, its file format, and a reader for the authors' checkpoints."""
 
 from learn_to_steer.classifier.file import load, push_to_hub, save
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier

@@ -1,4 +1,4 @@
-"""The model card of a classifier: what it reads and predicts, from which data, how well, and how to use it."""
+"""The model card of a classifier: inputs and outputs, training data, accuracy, and how to use it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PAPER = "https://arxiv.org/abs/2509.02295"
 
 
 def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mapping[str, Any], parameters: int) -> str:
-    """Return the text of README.md.
+    """Return the model card, the content of README.md.
 
     Args:
         config: The classifier's config.
-        metrics: As ``train`` writes them.
+        metrics: The metrics, as ``train`` writes them.
         data: The training data: ``model``, ``base_model`` (a hub id), ``source``, ``note`` (licence of the images),
             ``inversion`` and ``pictures``, all optional.
-        parameters: Number of parameters.
+        parameters: The number of parameters.
     """
     layout = Layout.from_dict(config.layout) if config.layout else None
     steps = "loop steps " + ", ".join(map(str, config.steps)) if config.steps else ""

@@ -1,4 +1,4 @@
-"""The file of a classifier: fp16 weights, and a header with config and metrics."""
+"""The file of a classifier: a safetensors file with the weights, and config and metrics in its header."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def save(
     """Write ``relation_classifier.safetensors`` and a model card, README.md.
 
     Args:
-        model: The classifier. Its config (layout, classes, levels) goes into the header.
-        folder: The folder, which is made if need be.
-        metrics: What was measured, for header and card.
-        half: Whether to store weights in fp16 instead of fp32.
-        data: The training data, for the card; see ``card.model_card``.
+        model: The classifier. Its config is written into the header.
+        folder: The folder to write to; it is created if necessary.
+        metrics: The metrics, for header and card.
+        half: Whether to store the weights in fp16 instead of fp32.
+        data: Facts about the training data, for the card; see ``card.model_card``.
 
     Returns:
-        The path of the weights.
+        The path of the weights file.
     """
     header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), "metrics": json.dumps(metrics or {})}
     path = Path(folder) / FILE
@@ -55,14 +55,14 @@ def save(
 
 
 def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
-    """Read a classifier, in fp32 and eval mode, without gradients of its weights.
+    """Load a classifier in fp32 and eval mode. Its weights do not require gradients.
 
     Args:
-        source: Its folder or file, or a hub id ("owner/name").
-        revision: Branch, tag or commit of a hub id.
+        source: The folder or file of the classifier, or a hub id ("owner/name").
+        revision: Branch, tag or commit on the hub.
 
     Raises:
-        DataError: There is none, or the file is broken.
+        DataError: There is no classifier at ``source``, or its file is broken.
     """
     path = Path(source).expanduser()
     if not path.exists() and isinstance(source, str) and storage.is_hub_id(source):
@@ -70,25 +70,27 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
     path = path / FILE if path.is_dir() else path
     state, header = storage.load_tensors(path)
     if header.get("format") != FORMAT:
-        raise DataError(f"{path} is not a relation classifier of this version (format {header.get('format')!r})")
+        raise DataError(
+            f"{path} is not a relation classifier that this version reads (format {header.get('format')!r})"
+        )
     try:
         raw: dict[str, Any] = json.loads(header["config"])
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         Layout.from_dict(values["layout"])
         config = ClassifierConfig(**values)
         if not (config.levels or config.steps):
-            raise ValueError("neither the levels nor the steps that it was trained at are there")
+            raise ValueError("both the levels and the steps that it was trained at are missing")
         model = RelationClassifier(config)
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} does not fit its own config ({type(error).__name__}: {reason})") from error
-    lost = [key for key in missing if not key.endswith(".pe")]
-    if lost or unexpected:
-        raise DataError(f"{path} does not fit its own config (missing {lost[:2]}, unexpected {unexpected[:2]})")
+    absent = [key for key in missing if not key.endswith(".pe")]
+    if absent or unexpected:
+        raise DataError(f"{path} does not fit its own config (missing {absent[:2]}, unexpected {unexpected[:2]})")
     broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
-        raise DataError(f"{path} is damaged ({broken[0]} holds numbers that are not finite); get or train it again")
+        raise DataError(f"{path} is damaged ({broken[0]} has values that are not finite); download or train it again")
     return model.eval().requires_grad_(False)
 
 
@@ -105,29 +107,29 @@ def push_to_hub(
 
     Args:
         folder: The folder of the classifier.
-        repository: A hub id ("owner/name"); the repository is made if need be.
-        private: Whether a new repository is private.
-        token: Of the hub; None: the one that is logged in.
-        message: Of the commit.
-        license: Written into the model card first: an identifier that the hub knows, such as "apache-2.0".
+        repository: A hub id ("owner/name"); the repository is created if necessary.
+        private: Whether the repository is created as a private one.
+        token: The access token of the hub; None: the one of the logged-in user.
+        message: The commit message.
+        license: An identifier that the hub knows, such as "apache-2.0"; it is written into the model card first.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
-        DataError: ``folder`` holds no classifier, or the hub refuses.
+        DataError: ``folder`` has no classifier, ``license`` is no identifier, or the upload fails.
     """
     from huggingface_hub import HfApi
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name the folder of a classifier, as 'train' leaves it")
+        raise DataError(f"{folder} is not a folder; give the folder of a classifier, as written by 'train'")
     load(folder)
     if license is not None:
         _set_license(folder, license)
     api = HfApi(token=token)
     try:
-        made = api.create_repo(repository, private=private, exist_ok=True)
+        url = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
@@ -135,8 +137,8 @@ def push_to_hub(
             commit_message=message or "Upload a relation classifier",
         )
     except Exception as error:  # a network can fail in any way
-        raise DataError(f"the hub did not take {folder} as {repository}: {' '.join(str(error).split())}") from error
-    return str(made)
+        raise DataError(f"the upload of {folder} to {repository} failed: {' '.join(str(error).split())}") from error
+    return str(url)
 
 
 def _set_license(folder: Path, license: str) -> None:
@@ -144,13 +146,13 @@ def _set_license(folder: Path, license: str) -> None:
     from yaml import YAMLError
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        raise DataError(f"{license!r} is no licence identifier; such are apache-2.0, mit and cc-by-4.0")
+        raise DataError(f"{license!r} is not a licence identifier; give one such as apache-2.0, mit or cc-by-4.0")
     page = folder / CARD
     try:
         text = ModelCard(page.read_text(encoding="utf-8") if page.is_file() else "---\n---\n# Relation classifier\n")
     except (ValueError, YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{page} is no model card whose licence can be set ({reason}); mend or remove it") from error
+        raise DataError(f"the licence cannot be written into {page} ({reason}); correct or remove the file") from error
     text.data["license"] = license
     storage.write_atomic(page, str(text))
 
@@ -164,5 +166,5 @@ def _download(repository: str, revision: str | None) -> Path:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"no classifier at {repository}: neither a folder here nor found on the hub ({reason})"
+            f"there is no classifier at {repository}: it is no local folder, and the hub gave: {reason}"
         ) from error

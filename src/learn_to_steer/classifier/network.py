@@ -1,9 +1,9 @@
 """The network of the relation classifier.
 
 Source:
-    Paper appendix C.9; sizes and wiring as in the authors' checkpoints. Unlike there, classes may include the
-    diagonals, the time table is indexed by noise level (by loop step only in imported checkpoints), and the config
-    records the layout of the maps.
+    Paper appendix C.9; sizes and connections as in the authors' checkpoints. Unlike there, the classes may include
+    diagonals, the time embedding is indexed by noise level (by denoising step only in imported checkpoints), and the
+    config records the layout of the maps.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Inject = Literal["mid", "pre", "none"]
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Classes, times and sizes of the network. Defaults are the authors' for Stable Diffusion."""
+    """Classes, noise levels and sizes of the network. The defaults are the authors' for Stable Diffusion."""
 
     classes: tuple[str, ...]
     """Names of the relations, in the order of the logits."""
     channels: int
-    """Largest number of maps of an object."""
+    """The largest number of maps per object."""
     times: int
-    """Rows of the time table."""
+    """The number of rows of the time embedding."""
     levels: tuple[float, ...] = ()
-    """Noise levels in [0, 1] of the rows of the time table."""
+    """The noise levels in [0, 1] of the rows of the time embedding."""
     steps: tuple[int, ...] = ()
-    """Only in imported checkpoints, instead of ``levels``: the loop steps that were trained."""
+    """Only in imported checkpoints, instead of ``levels``: the denoising steps that it was trained on."""
     side: int = 16
     """Width and height of a map."""
     width: int = 256
@@ -59,33 +59,33 @@ class ClassifierConfig:
     fc_widths: tuple[int, int] = (256, 128)
     """Widths of the linear layers before the logits."""
     dropout: float = 0.3
-    """Dropout everywhere."""
+    """Dropout probability of all layers."""
     inject: Inject = "mid"
-    """Where the time embedding is added: before every layer, before the first, nowhere."""
+    """Where the time embedding is added: "mid": before every layer; "pre": before the first; "none": nowhere."""
     extractor: Literal["attention", "mean"] = "attention"
-    """How the channels of an object are pooled: learned, or a plain mean."""
+    """How the channels of an object are pooled: by a learned query, or by their mean."""
     layout: dict[str, Any] = field(default_factory=dict)
     """The ``Layout`` of the maps; empty when it is not known."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for levels or an ``inject`` that do not exist."""
+        """Raise ValueError for an invalid ``inject`` or noise level."""
         if self.inject not in get_args(Inject):
             raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
-        # Otherwise a string among the levels would only be found while images are generated.
+        # Without this check, a wrong value in a file would only be noticed while images are generated.
         if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
             raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
 
     def row(self, level: float, step: int, steps: int) -> int:
-        """Return the row of the time table: of the nearest noise level or, for imported checkpoints, of the loop step.
+        """Return the row of the time embedding for a denoising step.
 
-        The step is scaled to the number of steps in training, so that it means the same noise level; of the trained
-        ones, the smallest one not below it is used, or the last. (The authors do not scale, and use row 0 beyond the
-        last.)
+        It is the row of the nearest noise level. Imported checkpoints are indexed by step instead: the step is scaled
+        to the number of steps in training, so that it stands for the same noise level, and rounded up to the next
+        trained step (down to the last one beyond it). The authors do not scale, and use row 0 beyond the last.
 
         Args:
-            level: Noise level in [0, 1].
-            step: Index of the denoising step.
-            steps: Number of denoising steps.
+            level: The noise level in [0, 1].
+            step: The index of the denoising step.
+            steps: The number of denoising steps.
         """
         if self.steps:
             scaled = step * self.times / steps
@@ -115,7 +115,11 @@ def _encoder(width: int, heads: int, hidden: int, layers: int, dropout: float) -
 
 
 class ObjectExtractor(nn.Module):
-    """Pools all maps of one object into one: a transformer over the channels, then one learned query."""
+    """Pools all maps of one object into one: a transformer over the channels, then attention with a learned query.
+
+    Args:
+        config: Classes, noise levels and sizes.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -131,13 +135,18 @@ class ObjectExtractor(nn.Module):
         self.output_projection = nn.Linear(width, places)
 
     def forward(self, maps: Float[Tensor, "n channels places"], row: Int64[Tensor, " n"]) -> Float[Tensor, "n places"]:
-        """Pool the maps; ``row`` is the row of the time table."""
+        """Pool the maps of an object.
+
+        Args:
+            maps: The maps, flattened to ``side**2`` places.
+            row: The row of the time embedding.
+        """
         hidden = self.input_projection(maps) + self.positional_encoding.pe[:, : maps.shape[1]]
         time = self.timestep_embedding(row)[:, None] if self.inject != "none" else None
         if time is not None and self.inject == "pre":
             hidden = hidden + time
         for layer in self.transformer.layers:
-            # Added to the residual stream before every layer, so it accumulates (the authors' "mid").
+            # Added to the residual stream before every layer, so it accumulates, as in the authors' network.
             hidden = layer(hidden + time if time is not None and self.inject == "mid" else hidden)
         query = self.query_vector.expand(len(hidden), -1, -1)
         pooled, _ = self.layer_attention(query, hidden, hidden, need_weights=False)
@@ -146,15 +155,24 @@ class ObjectExtractor(nn.Module):
 
 
 class MeanExtractor(nn.Module):
-    """The plain mean over channels, as in the authors' prototype for diagonals."""
+    """Pools all maps of one object into their mean, as in the authors' prototype for diagonals."""
 
     def forward(self, maps: Float[Tensor, "n channels places"], row: Int64[Tensor, " n"]) -> Float[Tensor, "n places"]:
-        """Return the mean; ``row`` is not used."""
+        """Average the maps of an object.
+
+        Args:
+            maps: The maps, flattened to ``side**2`` places.
+            row: Not used.
+        """
         return maps.mean(dim=1)
 
 
 class RelationHead(nn.Module):
-    """Logits over the classes from the pooled maps of two objects and the time."""
+    """Computes logits over the classes from the pooled maps of two objects and the noise level.
+
+    Args:
+        config: Classes, noise levels and sizes.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -179,7 +197,13 @@ class RelationHead(nn.Module):
     def forward(
         self, subject: Float[Tensor, "n places"], reference: Float[Tensor, "n places"], row: Int64[Tensor, " n"]
     ) -> Float[Tensor, "n classes"]:
-        """Return the logits; ``row`` is the row of the time table."""
+        """Return the logits.
+
+        Args:
+            subject: The pooled map of the subject.
+            reference: The pooled map of the object.
+            row: The row of the time embedding.
+        """
         joined = self.projection(torch.cat([subject, reference], dim=-1))[:, None]
         hidden = joined + self.positional_encoding.pe[:, :1]
         for layer in self.transformer.layers:
@@ -192,7 +216,7 @@ class RelationClassifier(nn.Module):
     """Predicts the relation of two objects from their attention maps.
 
     Args:
-        config: Classes, times and sizes.
+        config: Classes, noise levels and sizes.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -209,11 +233,11 @@ class RelationClassifier(nn.Module):
         """Return logits over ``config.classes``.
 
         Args:
-            maps: The maps of the subject, then of the object.
-            row: The row of the time table; see ``ClassifierConfig.row``.
+            maps: The maps of the subject, then those of the object.
+            row: The row of the time embedding; see ``ClassifierConfig.row``.
 
         Raises:
-            MismatchError: There are more channels than the network has positions for, or maps of another side.
+            MismatchError: There are more channels than ``config.channels``, or the maps have another side.
         """
         n, _, channels = maps.shape[:3]
         if channels > self.config.channels or maps.shape[-1] != self.config.side:
@@ -228,5 +252,5 @@ class RelationClassifier(nn.Module):
 
     @property
     def layout(self) -> Layout | None:
-        """The layout of the maps it was trained on; None when it is not known."""
+        """The layout of the maps that it was trained on; None if it is not known."""
         return Layout.from_dict(self.config.layout) if self.config.layout else None

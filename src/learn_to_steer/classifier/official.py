@@ -1,7 +1,7 @@
-"""Reads the authors' checkpoints (``.pth``: a plain dict of tensors, dicts, lists and numbers) without running code.
+"""Reads the authors' checkpoints: ``.pth`` files of tensors, dicts, lists and numbers. No code in them is run.
 
-Class order, sizes and trained steps come from the file. It does not record which model it was trained on, so the caller
-gives the layout of that model's maps.
+The order of the classes, the sizes and the trained steps come from the file. It does not record which model it was
+trained on, so the caller gives the layout of that model's maps.
 
 Source:
     The checkpoints that the authors of the paper (arXiv 2509.02295) publish.
@@ -31,9 +31,10 @@ NAMES = {
     "below_left": "below left of",
     "below_right": "below right of",
 }
-# Width of the published networks, hidden width of those for FLUX, and the number of steps up to which neither tells.
-REAL, FLUX_HIDDEN, FEW = 256, 512, 4
-BUFFER = 1368  # channels of older files, which lack input_channels
+PUBLISHED_WIDTH = 256  # of the networks that the authors publish
+FLUX_HIDDEN = 512  # hidden width of those for FLUX
+FEW_STEPS = 4  # with at most so many steps, the hidden width does not tell the model
+DEFAULT_CHANNELS = 1368  # of older files, which have no input_channels
 
 
 def import_official(
@@ -43,34 +44,34 @@ def import_official(
     steps: int | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Convert a checkpoint of the authors to our format, in fp32.
+    """Convert a checkpoint of the authors to the format of this library, in fp32.
 
-    Whether maps are renormalised follows the authors: not where the model's only map size is the classifier's own
-    (FLUX at 256 px).
+    As in the authors' code, resized maps are renormalised, but not where all maps of the model have the size that the
+    classifier reads (FLUX at 256 px).
 
     Args:
         path: The checkpoint.
-        layout: The layout of its model's maps.
-        folder: Where to write the classifier.
-        steps: Steps that its model is sampled with; None: not known.
-        data: The training data, for the model card; see ``card.model_card``.
+        layout: The layout of the maps of its model.
+        folder: The folder to write to.
+        steps: The number of denoising steps of its model; None if it is not known.
+        data: Facts about the training data, for the model card; see ``card.model_card``.
 
     Returns:
         The path of the new file.
 
     Raises:
-        DataError: As ``read_official``; also when the checkpoint reads fewer maps or is for another kind of model.
+        DataError: As in ``read_official``, or the checkpoint reads fewer maps or is for another kind of model.
     """
     storage.check_folder(folder)
-    outer = _opened(path)
-    model = _built(path, outer, layout)
+    outer = _load(path)
+    model = _build(path, outer, layout)
     size = (outer.get("training_config") or {}).get("orig_map_size")
     native = {layer.level for layer in layout.layers} == {0} and size == model.config.side
     kept = replace(layout, side=model.config.side, renormalise=not native)
     if layout.channels > model.config.channels:
         raise DataError(
             f"{path} reads up to {model.config.channels} attention maps, but this model gives {layout.channels}; "
-            "name the model that it was trained on"
+            "give the model that it was trained on"
         )
     _require_same_kind(path, outer, model.config, layout.family, steps)
     model.config = replace(model.config, layout=kept.as_dict())
@@ -78,20 +79,24 @@ def import_official(
 
 
 def _require_same_kind(path: str | Path, outer: Any, config: ClassifierConfig, family: str, steps: int | None) -> None:
-    """Raise DataError for a file that was made for another kind of model, or whose parts contradict each other."""
-    wrong = ""
+    """Raise DataError for a checkpoint of another kind of model, or whose parts contradict each other."""
+    problem = ""
     if steps is not None and config.times != steps:
-        wrong = f"it was trained on {config.times} denoising steps, but this model makes {steps}"
-    elif config.width == REAL and (config.hidden == FLUX_HIDDEN) != (family == "flux") and config.times > FEW:
-        wrong = f"its network has the size of one for {'FLUX' if family != 'flux' else 'Stable Diffusion'}"
+        problem = f"it was trained on {config.times} denoising steps, but this model uses {steps}"
+    elif (
+        config.width == PUBLISHED_WIDTH
+        and (config.hidden == FLUX_HIDDEN) != (family == "flux")
+        and config.times > FEW_STEPS
+    ):
+        problem = f"its network has the size of one for {'FLUX' if family != 'flux' else 'Stable Diffusion'}"
     elif any(not isinstance(step, int) or not 0 <= step < config.times for step in config.steps):
-        wrong = f"its trained steps {config.steps} are not of {config.times}"
+        problem = f"its trained steps {config.steps} are not among its {config.times} steps"
     elif unknown := [name for name in config.classes if name not in (*BASIC, *DIAGONAL, NEUTRAL)]:
-        wrong = f"it has classes that are no relations: {', '.join(unknown)}"
+        problem = f"it has classes that are not relations: {', '.join(unknown)}"
     elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _labels(outer)):
-        wrong = "its two tables of relations contradict each other"
-    if wrong:
-        raise DataError(f"{path} is not for this model: {wrong}; name the model that it was trained on with --model")
+        problem = "its two tables of relations contradict each other"
+    if problem:
+        raise DataError(f"{path} is not for this model: {problem}; give the model that it was trained on with --model")
 
 
 def _labels(outer: Any) -> list[tuple[str, Any]]:
@@ -99,31 +104,31 @@ def _labels(outer: Any) -> list[tuple[str, Any]]:
 
 
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:
-    """Read a checkpoint of the authors.
+    """Load a checkpoint of the authors.
 
     Args:
         path: The checkpoint.
-        layout: The layout of its model's maps; with it, the classifier refuses maps of any other layout.
+        layout: The layout of the maps of its model, which the classifier then requires; None: it is not checked.
 
     Returns:
         The classifier, in eval mode.
 
     Raises:
-        DataError: The file is missing, broken, or no such checkpoint.
+        DataError: The file is missing, broken, or not such a checkpoint.
     """
-    return _built(path, _opened(path), layout)
+    return _build(path, _load(path), layout)
 
 
-def _opened(path: str | Path) -> Any:
+def _load(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except Exception as error:
-        raise DataError(f"{path} is not a checkpoint of plain tensors and numbers, so it is not opened") from error
+        raise DataError(f"{path} is not a checkpoint of plain tensors and numbers, so it is not loaded") from error
 
 
-def _built(path: str | Path, outer: Any, layout: Layout | None) -> RelationClassifier:
+def _build(path: str | Path, outer: Any, layout: Layout | None) -> RelationClassifier:
     try:
         config = _config(outer, layout)
         state = {k.removeprefix("module."): v for k, v in outer["model_state_dict"].items()}
@@ -143,10 +148,10 @@ def _config(outer: dict[str, Any], layout: Layout | None) -> ClassifierConfig:
     model, training = outer["config"], outer.get("training_config") or {}
     extractor, head = model["extractor"], model["classifier"]
     names = {int(index): name for index, name in outer["idx_to_rel_name"].items()}
-    clock = extractor["timestep_embedding"]
+    embedding = extractor["timestep_embedding"]
     return ClassifierConfig(
         classes=tuple(NAMES.get(names[i], names[i]) for i in sorted(names)),
-        channels=int(outer.get("input_channels", BUFFER)),
+        channels=int(outer.get("input_channels", DEFAULT_CHANNELS)),
         times=int(model["num_timesteps"]),
         steps=tuple(sorted(training["timesteps"]))
         if training.get("timesteps")
@@ -162,7 +167,7 @@ def _config(outer: dict[str, Any], layout: Layout | None) -> ClassifierConfig:
         head_hidden=int(head["dim_feedforward"]),
         time_width=int(head["timestep_embedding_dim"]),
         dropout=float(extractor["dropout"]),
-        inject=clock["mode"] if clock["enable"] else "none",
+        inject=embedding["mode"] if embedding["enable"] else "none",
         extractor="mean" if extractor.get("use_mean") else "attention",
         layout=layout.as_dict() if layout else {},
     )

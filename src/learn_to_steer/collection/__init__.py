@@ -1,11 +1,11 @@
-"""Labelled images x inversion x attention capture -> shards of attention maps, and their reader.
+"""Collect the attention maps of labelled images, and read them back.
 
 A collection is a folder::
 
-    manifest.json                settings, model, layout, classes, levels; what the source skipped; counts once complete
+    manifest.json                settings, layout, classes, noise levels; what was skipped; counts once complete
     shards/train-0000.safetensors  maps [n, 2, channels, side, side] fp16; label, prompted, level, group [n]
-    shards/train-0000.jsonl      one line a row: picture, objects, prompt, ...
-    shards/train-0000.json       counts, dropped pictures and both hashes; written last: with it the shard is done
+    shards/train-0000.jsonl      one line per row: image id, objects, prompt, ...
+    shards/train-0000.json       counts, dropped images, and the hashes of the two files above; written last
 """
 
 from learn_to_steer.collection.collector import benchmark_pairs, collect

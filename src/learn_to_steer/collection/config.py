@@ -1,4 +1,4 @@
-"""What is collected."""
+"""The settings of a collection."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from learn_to_steer.storage import sha256
 
 @dataclass(frozen=True)
 class CollectConfig(CollectSettings):
-    """Everything that a collection depends on. ``model`` is recorded, not loaded."""
+    """Settings of a collection. ``model`` is recorded in the manifest; ``collect`` takes the pipeline itself."""
 
-    source: str = field()  # required: the command line fills in the model's own
+    source: str = field()  # required here; the command line falls back to the source of the model
     """Name of the source of labelled images."""
     inversion_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the inversion."""
     side: int = 128
     """Width and height of the images in pixels."""
     levels: tuple[float, ...] | None = None
-    """Noise levels in (0, 1]; None: eight, spread over the noisier three fifths of the schedule."""
+    """Noise levels in (0, 1]; None: eight, spread evenly over the first 60 % of the sampling schedule."""
     map_side: int = 16
-    """Width and height to which maps are resized."""
+    """Width and height to which attention maps are resized."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of every pipeline call."""
+    """Further keyword arguments of every pipeline call."""
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides the content as JSON has it, with ``data`` as a hash of that file.
+        """Return the settings that determine the content, as written to the manifest.
 
-        Settings that came later are left out at their defaults, so that older collections stay valid.
+        ``data`` becomes a hash of that file. Settings that older collections do not record are left out at their
+        defaults, so that such collections can be resumed.
 
         Raises:
             DataError: ``data`` cannot be read.
@@ -44,4 +45,4 @@ class CollectConfig(CollectSettings):
         if self.softmax == "text":
             del kept["softmax"]
         kept["data"] = f"sha256:{sha256(self.data)}" if self.data is not None else None
-        return kept | {"levels": list(self.levels) if self.levels else None}
+        return kept | {"levels": list(self.levels) if self.levels else None}  # a list, as JSON gives it back

@@ -1,10 +1,10 @@
 """The two prompts of an image: one with the true relation, one with a wrong one.
 
-A classifier that saw true prompts only could read the relation off the trace that the words leave in the maps. With
-both prompts under the same label, the words alone predict nothing.
+The words of a prompt leave a trace in the attention maps. A classifier trained on true prompts only could read the
+relation from that trace. With both prompts under the same label, it has to use the positions of the objects.
 
 Source:
-    Paper section 3 (dual inversion). Unlike there, a neutral class is worded "a dog and a cat", not "a dog is a cat".
+    Paper section 3 (dual inversion). Unlike there, the neutral prompt is "a dog and a cat", not "a dog is a cat".
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ class ContrastivePrompt:
     relation: Relation
     """The relation in the text, with the spans of both nouns."""
     seed: int
-    """Seed of the noise of this image under this prompt."""
+    """Seed of the noise that is added to the image under this prompt."""
 
 
 def prompt_pair(image: LabelledImage, classes: Sequence[str], seed: int) -> tuple[ContrastivePrompt, ContrastivePrompt]:
-    """Return the prompt with the true relation, and one with a relation drawn evenly from the other classes.
+    """Return the prompt with the true relation, and one with a wrong relation drawn uniformly from the other classes.
 
-    Subject and object are named; for half of the images with further objects, both prompts name these too ("... and a
-    kite").
+    If the image shows further objects, both prompts name them with probability one half ("... and a kite").
 
     Args:
         image: The image.
         classes: Names of all relations.
-        seed: All draws depend on it and on the id of the image alone.
+        seed: The result depends only on it, the image and the classes.
+
+    Returns:
+        The true prompt, then the wrong one.
     """
-    rng = random.Random(_number(seed, image.id, "twins"))  # the word that earlier collections were drawn with
+    rng = random.Random(_number(seed, image.id, "twins"))  # "twins": changing it would change every collection
     wrong = rng.choice([name for name in classes if name != image.predicate])
     others = image.others if rng.random() < 0.5 else ()
     return _prompt(image, "true", image.predicate, others, seed), _prompt(image, "wrong", wrong, others, seed)

@@ -1,4 +1,4 @@
-"""Read collected maps: row indices in, batches out, from memory when they fit and from the shards otherwise."""
+"""Read collected maps in batches: from memory if they fit, otherwise from the shards on disk."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from learn_to_steer.collection.shards import Manifest, paths, split_of
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
 
-IN_MEMORY = 6 * 2**30  # bytes of maps up to which a split is held
+IN_MEMORY = 6 * 2**30  # bytes; a split with larger maps is read from the shards
 
 
 @dataclass(frozen=True)
 class MapDataset:
-    """The rows of one split: an image under one prompt at one noise level each."""
+    """The rows of one split. A row is one image under one prompt at one noise level."""
 
     label: Int64[Tensor, " rows"]
     """Index of the true relation."""
     prompted: Int64[Tensor, " rows"]
-    """Index of the relation in the prompt, which is true where it equals ``label``."""
+    """Index of the relation in the prompt. The prompt is true where it equals ``label``."""
     level: Int64[Tensor, " rows"]
     """Index of the noise level."""
     group: Int64[Tensor, " rows"]
@@ -36,6 +36,7 @@ class MapDataset:
     _shards: tuple[Path, ...]
     _starts: tuple[int, ...]
     _held: Tensor | None
+    """All maps of the split, or None when they are read from the shards."""
     _at_once: int
     """Number of rows whose maps may be held in memory."""
 
@@ -46,7 +47,7 @@ class MapDataset:
         Args:
             folder: The folder of the collection.
             split: "train", "val" or "test".
-            in_memory: At most this many bytes of maps are held in memory.
+            in_memory: The most bytes of maps to hold in memory.
 
         Raises:
             DataError: The folder is no finished collection, or has no row of that split.
@@ -57,7 +58,9 @@ class MapDataset:
             raise DataError(f"{folder} is not complete: run collect again with the same settings to finish it")
         count = manifest.counts["rows"].get(split, 0)
         if not count:
-            raise DataError(f"{folder} has no {split} pictures; collect more: about one in ten is for it")
+            raise DataError(
+                f"{folder} has no {split} images; collect more: about one in ten goes to val, one in ten to test"
+            )
         shards = tuple(paths(folder, shard)[0] for shard in manifest.shards if split_of(shard) == split)
         layout = Layout.from_dict(manifest.layout)
         at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)
@@ -72,61 +75,68 @@ class MapDataset:
         return len(self.label)
 
     def maps(self, index: Sequence[int] | Tensor) -> Float16[Tensor, "n 2 channels side side"]:
-        """Return the maps of the rows at ``index``, in that order."""
+        """Return the maps of some rows.
+
+        Args:
+            index: Indices of the rows, in any order; the maps come in the same order.
+        """
         numbers = torch.as_tensor(index, dtype=torch.int64)
         if self._held is not None:
             return self._held[numbers]
-        places: dict[int, list[int]] = {}
-        for place, number in enumerate(numbers.tolist()):
-            places.setdefault(bisect_right(self._starts, number) - 1, []).append(place)
-        found = torch.empty(0)
-        for shard, members in places.items():
+        positions_of_shard: dict[int, list[int]] = {}
+        for position, number in enumerate(numbers.tolist()):
+            positions_of_shard.setdefault(bisect_right(self._starts, number) - 1, []).append(position)
+        maps = torch.empty(0)
+        for shard, positions in positions_of_shard.items():
             with safe_open(self._shards[shard], framework="pt") as file:
                 stored = file.get_slice("maps")
-                if not len(found):
-                    found = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
-                for place in members:
-                    row = int(numbers[place]) - self._starts[shard]
-                    found[place] = stored[row : row + 1][0]
-        return found
+                if not len(maps):
+                    maps = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
+                for position in positions:
+                    row = int(numbers[position]) - self._starts[shard]
+                    maps[position] = stored[row : row + 1][0]
+        return maps
 
     def batches(
-        self, chosen: Int64[Tensor, " n"], size: int, generator: torch.Generator
+        self, index: Int64[Tensor, " n"], size: int, generator: torch.Generator
     ) -> Iterator[tuple[Int64[Tensor, " batch"], Float16[Tensor, "batch 2 channels side side"]]]:
-        """Yield indices and maps of the rows ``chosen`` in random order, in batches; the last may be smaller.
+        """Yield the rows at ``index`` in random order, in batches.
 
-        Maps in memory are shuffled as a whole. Otherwise shards are taken in random order, as many at once as may be
-        held (at least one), and their rows shuffled: every file is read once, from front to back.
+        If the maps are in memory, all rows are shuffled together. Otherwise the shards are shuffled, as many as fit
+        into memory (at least one) are read at once, and their rows are shuffled. So every file is read once an epoch.
 
         Args:
-            chosen: Indices of the rows.
-            size: Rows of a batch.
-            generator: Decides the order.
+            index: Indices of the rows.
+            size: Number of rows in a batch; the last batch may be smaller.
+            generator: Determines the order.
+
+        Yields:
+            The indices of the rows of a batch, and their maps.
         """
-        blocks = [chosen] if self._held is not None else self._blocks(chosen, generator)
+        blocks = [index] if self._held is not None else self._blocks(index, generator)
         waiting: list[tuple[Tensor, Tensor]] = []
         for block in blocks:
             order = block[torch.randperm(len(block), generator=generator)]
-            maps, place = self._read(order)
+            maps, position = self._read(order)
             start = 0
             while start < len(order):
                 end = start + size - sum(len(numbers) for numbers, _ in waiting)
-                waiting.append((order[start:end], maps[place[start:end]]))
+                waiting.append((order[start:end], maps[position[start:end]]))
                 start = end
                 if end <= len(order):
                     yield _joined(waiting)
                     waiting = []
-            del maps, place  # before the next block is read
+            del maps, position  # frees this block before the next one is read
         if waiting:
             yield _joined(waiting)
 
-    def _blocks(self, chosen: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """``chosen``, grouped by the shards that are read together."""
-        shard = torch.bucketize(chosen, torch.tensor(self._starts), right=True) - 1
+    def _blocks(self, index: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """``index``, split into blocks of rows whose shards are read together."""
+        shard = torch.bucketize(index, torch.tensor(self._starts), right=True) - 1
         blocks: list[list[Tensor]] = []
         capacity = 0
         for number in torch.randperm(len(self._shards), generator=generator).tolist():
-            members = chosen[shard == number]
+            members = index[shard == number]
             if not blocks or len(members) > capacity:
                 blocks.append([])
                 capacity = self._at_once
@@ -135,11 +145,11 @@ class MapDataset:
         return [torch.cat(block) for block in blocks]
 
     def _read(self, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps among which those of ``order`` are, and the place of each in them."""
+        """Return maps, and the position in them of each row of ``order``."""
         if self._held is not None:
             return self._held, order
-        sorted_order, place = order.sort()
-        return self.maps(sorted_order), place.argsort()
+        sorted_order, permutation = order.sort()  # so that files are read from front to back
+        return self.maps(sorted_order), permutation.argsort()
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

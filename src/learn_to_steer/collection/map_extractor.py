@@ -1,8 +1,7 @@
-"""The forwards of a collection: images in, the tensors and rows of one shard out."""
+"""Runs the denoiser on labelled images; returns the maps and rows of one shard."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,14 +26,14 @@ ShardContent = tuple[dict[str, Tensor], list[dict[str, Any]], list[dict[str, Any
 
 
 class MapExtractor:
-    """Runs a pipeline's denoiser on noised images and keeps the maps of subject and object.
+    """Runs the denoiser of a pipeline on noised images and keeps the attention maps of subject and object.
 
     Args:
         pipe: The diffusers pipeline.
         family: Its family.
         config: What to collect.
-        times: What the network is fed at the noise levels, noisiest first.
-        levels: The noise levels.
+        times: The times of the noise levels, as the denoiser takes them, noisiest first.
+        levels: The noise levels in (0, 1].
         classes: Names of the relations, in the order of their labels.
     """
 
@@ -56,23 +55,15 @@ class MapExtractor:
         self.invert = inversion.load(config.inversion)
         self._capture = AttentionCapture(family.attention_layers(self.denoiser), spec=MapSpec(self.layout.softmax))
 
-    def weights_digest(self) -> str:
-        """Return twelve hex digits of the denoiser's weights, 64 values of every tensor."""
-        digest = hashlib.sha256()
-        for name, tensor in self.denoiser.state_dict().items():
-            some = tensor.detach().flatten()[:64].float().cpu()
-            digest.update(name.encode() + some.numpy().tobytes())
-        return digest.hexdigest()[:12]
-
     def shard(self, images: Sequence[NumberedImage], count: Callable[[int], None]) -> ShardContent:
-        """Run all forwards of one shard.
+        """Return the content of one shard.
 
         Args:
             images: The images with their numbers in the collection.
-            count: Is told the number of images after every batch.
+            count: Called after every batch with its number of images.
 
         Returns:
-            The tensors, the rows, and the dropped images of the shard.
+            The tensors of the shard, its rows, and its dropped images.
         """
         parts: list[dict[str, Tensor]] = []
         rows: list[dict[str, Any]] = []
@@ -87,7 +78,14 @@ class MapExtractor:
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}, rows, dropped
 
     def estimate(self, images: Sequence[NumberedImage]) -> tuple[int, float]:
-        """Return bytes on disk and seconds that ``images`` take at most, from a trial of the first one."""
+        """Estimate, from the first image, the disk space and the time that images take.
+
+        Args:
+            images: The images with their numbers in the collection.
+
+        Returns:
+            The size of their maps in bytes, and an upper bound of the time in seconds.
+        """
         began = time.monotonic()
         tensors, _, _ = self._batch(images[:1])
         seconds = time.monotonic() - began
@@ -106,7 +104,7 @@ class MapExtractor:
         if recording.batch != len(prompts):
             raise UnsupportedError(
                 f"the pipeline calls its denoiser with {recording.batch} rows for {len(prompts)} prompts; "
-                "only the conditional batch alone can be collected (turn off perturbed-attention guidance)"
+                "maps are collected from the conditional batch alone (turn off perturbed-attention guidance)"
             )
         weights = self._token_weights(prompts, self.family.text_length(recording.call))
         size = self.family.latent_size(recording.call)
@@ -141,12 +139,12 @@ class MapExtractor:
         maps: Float[Tensor, "prompts levels 2 channels side side"],
         quality: inversion.InversionQuality,
     ) -> ShardContent:
-        """Keep both prompts of an image or neither; rows go image by image, true then wrong, level by level."""
+        """Keep both prompts of an image or neither. Rows are ordered by image, prompt (true, wrong) and level."""
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
-        for place, ((number, image), pair) in enumerate(zip(batch, pairs, strict=True)):
-            both = (2 * place, 2 * place + 1)
+        for position, ((number, image), pair) in enumerate(zip(batch, pairs, strict=True)):
+            both = (2 * position, 2 * position + 1)
             values = [float(quality.value[row]) for row in both]
             if not all(bool(quality.good[row]) for row in both):
                 dropped.append({"picture": image.id, "reason": quality.unit, "values": [f"{v:.4g}" for v in values]})

@@ -11,15 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show ``what`` with ``done/total unit`` and the time left.
+    """Show a progress bar: "collecting ━━━ 12/100 images", the time taken and the time left.
 
     Args:
-        what: What is being done.
-        total: How many units there are.
-        unit: The plural of what is counted.
+        what: The task, such as "collecting".
+        total: The number of units to do.
+        unit: Name of the units, in the plural.
 
     Yields:
-        A function to be called with the number of units just done.
+        A function that takes the number of units just done.
     """
     columns = (
         TextColumn("{task.description}"),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from learn_to_steer import registry
+from learn_to_steer import digests, registry
 from learn_to_steer.classifier import load
 from learn_to_steer.conditioning import record
 from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
@@ -89,7 +87,7 @@ def open_model(config: ModelConfig) -> Model:
     pipe, variant = open_pipeline(config)
     family = find(pipe)
     sampling = _sampling(config, variant, family.pixel_multiple(pipe))
-    fingerprints = {"denoiser": _fingerprint(getattr(pipe, family.denoiser))}
+    fingerprints = {"denoiser": digests.norms_and_biases(getattr(pipe, family.denoiser))}
     if name == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
     objective = _objective(name, pipe, variant, config)
@@ -99,7 +97,7 @@ def open_model(config: ModelConfig) -> Model:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
     steered = Steerer(objective, settings).on(pipe)
     if isinstance(objective, Learned):
-        fingerprints["classifier"] = _fingerprint(objective.classifier)
+        fingerprints["classifier"] = digests.norms_and_biases(objective.classifier)
     return Model(pipe, variant, sampling, steered, fingerprints)
 
 
@@ -155,12 +153,3 @@ def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) 
         )
     log.info(message)
     return PEAK * need.kept * config.rows > free
-
-
-def _fingerprint(network: nn.Module) -> str:
-    """Twelve hex digits that change with training: a hash of the norms' and biases' values."""
-    digest = hashlib.sha256()
-    for parameter in network.parameters():
-        if parameter.ndim == 1:
-            digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""From an image to the noisy latents it could have come from: one file a way, ``invert`` is its function."""
+"""Inversion: from an image to noisy latents from which it could have been generated. One module per method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ __all__ = ["Inversion", "InversionQuality", "InversionTask", "Observe", "load"]
 
 
 def load(name: str) -> Inversion:
-    """Return the inversion called ``name``. Raises UnknownNameError, with the nearest match, when there is none."""
+    """Return the function ``invert`` of an inversion.
+
+    Args:
+        name: The name of the inversion, such as "fixed-point".
+
+    Raises:
+        UnknownNameError: There is no such inversion; the message names the nearest match.
+    """
     inversion: Inversion = registry.load("inversion", name).invert
     return inversion

@@ -1,4 +1,4 @@
-"""What an inversion must offer: a module with a function ``invert`` (see ``Inversion``); and what it is given."""
+"""What an inversion must offer: a module with a function ``invert``, as described by ``Inversion``."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from learn_to_steer.conditioning import ConditioningSnapshot
 
 @dataclass(frozen=True)
 class InversionTask:
-    """Samples to invert together."""
+    """The samples of one batch to invert. A sample is an image with a prompt."""
 
     pipe: Any
     """The diffusers pipeline."""
     recording: ConditioningSnapshot
-    """The denoiser with the conditioning of one prompt a sample."""
+    """The denoiser with the conditioning of the prompts."""
     clean: Float[Tensor, "batch ..."]
     """Clean latents in fp32."""
     images: Float[Tensor, "batch 3 height width"]
-    """The images that they show, RGB in [0, 1]."""
+    """The images of the latents, RGB in [0, 1]."""
     times: Float[Tensor, " levels"]
-    """What the network is fed at the noise levels to observe, noisiest first."""
+    """Times, as the denoiser takes them, of the noise levels to observe; noisiest first."""
     seeds: Sequence[int]
-    """One seed a sample, so that its noise does not depend on the rest of the batch."""
+    """One seed per sample, so that its noise does not depend on the other samples."""
 
     def noise(self, level: int) -> Float[Tensor, "batch ..."]:
-        """Return standard normal noise, different for every sample and index of a level."""
+        """Return standard normal noise, different for every sample and level.
+
+        Args:
+            level: Index into ``times``.
+        """
         drawn = [
             # Drawn on the CPU: the same numbers on every device.
             torch.randn(self.clean.shape[1:], generator=torch.Generator().manual_seed(seed * 1000 + level))
@@ -45,17 +49,18 @@ class InversionQuality:
     """How well each sample was inverted."""
 
     value: Float[Tensor, " batch"]
+    """The measured quality, in ``unit``."""
     good: Bool[Tensor, " batch"]
-    """Whether ``value`` is good enough."""
+    """Whether the sample passes the quality check."""
     unit: str
     """What ``value`` measures."""
 
 
 class Observe(Protocol):
-    """Runs the denoiser once and keeps the attention maps of that forward."""
+    """Runs the denoiser once and records its attention maps."""
 
     def __call__(self, level: int, latents: Tensor, time: Tensor) -> Tensor:
-        """Return the raw prediction in fp32.
+        """Return the output of the denoiser in fp32.
 
         Args:
             level: Index into ``InversionTask.times``.
@@ -66,7 +71,7 @@ class Observe(Protocol):
 
 
 class Inversion(Protocol):
-    """Shows the noisy latents of every noise level to ``observe``, each level once, and rates the result."""
+    """Calls ``observe`` once per noise level with noisy latents, and rates how well the samples were inverted."""
 
     def __call__(
         self, task: InversionTask, observe: Observe, *, limit: float | None = None, **settings: Any
@@ -75,20 +80,26 @@ class Inversion(Protocol):
 
         Args:
             task: The samples.
-            observe: Called once for every level.
-            limit: The quality that a sample needs, in the unit of this inversion; None: its default.
+            observe: Called once per noise level.
+            limit: The threshold of the quality check, in the unit of this inversion; None: its default.
             settings: Further arguments of this inversion.
+
+        Returns:
+            The quality of every sample.
         """
         ...
 
 
 def reconstruction_quality(task: InversionTask, latents: Tensor, least: float) -> InversionQuality:
-    """Compare the images that ``latents`` decode to with those of the task.
+    """Decode latents and compare the result with the images of the task.
 
     Args:
         task: The samples.
         latents: Latents after inversion and sampling.
-        least: The least PSNR in dB that is good enough.
+        least: The lowest PSNR in dB that passes.
+
+    Returns:
+        The PSNR of every sample in dB.
     """
     decoded = task.recording.family.decode(task.pipe, replace(task.recording.call, latents=latents))
     error = (decoded - task.images.to(decoded)).square().flatten(1).mean(dim=1)

@@ -2,9 +2,9 @@
 
 Source:
     Paper section 3 (dual inversion) with the authors' settings for Stable Diffusion: 50 steps, 5 iterations, no
-    guidance; the image must come back with at least 19.5 dB. Unlike there, the network may predict any quantity,
-    because a step is written in clean latents and noise, and inversion stops at the noisiest level to observe, which
-    changes nothing below it.
+    guidance, and a PSNR of at least 19.5 dB after sampling back. Unlike there, the network may predict any quantity
+    (noise, velocity or clean latents), and inversion stops at the noisiest level to observe, which does not change
+    the less noisy ones.
 """
 
 from __future__ import annotations
@@ -35,22 +35,25 @@ def invert(
 ) -> InversionQuality:
     """Invert up to the noisiest level, sample back while observing, and compare the images.
 
-    Costs ``steps * (iterations + 1)`` forwards a sample at most.
+    Takes at most ``steps * (iterations + 1)`` forward passes.
 
     Args:
         task: The samples.
-        observe: Called once for every level.
-        limit: The least PSNR in dB of the decoded image that is good enough; None: 19.5.
-        steps: Steps of the whole schedule.
-        iterations: Fixed-point iterations of a step.
-        start: "noise" does not invert but adds fresh noise: an ablation.
+        observe: Called once per noise level.
+        limit: The lowest PSNR in dB of the decoded image that passes; None: 19.5.
+        steps: The number of steps of the whole schedule.
+        iterations: The number of fixed-point iterations per step.
+        start: "inverted", or "noise" to add random noise instead of inverting (an ablation).
+
+    Returns:
+        The PSNR of the decoded images in dB.
 
     Raises:
-        UnsupportedError: The scheduler has no table of noise levels, as DDIM has.
-        DataError: A level has no noise, or ``start`` is neither of the two.
+        UnsupportedError: The scheduler has no ``alphas_cumprod``.
+        DataError: A noise level is 0, or ``start`` has another value.
     """
     if start not in ("inverted", "noise"):
-        raise DataError(f"start is inverted or noise, not {start!r}")
+        raise DataError(f"start must be 'inverted' or 'noise', not {start!r}")
     ddim = _Ddim(task)
     if start == "inverted":
         latents, grid = ddim.invert(steps, iterations)
@@ -70,18 +73,18 @@ def invert(
 
 @dataclass(frozen=True)
 class _Ddim:
-    """Deterministic steps between times, for any family whose noising is linear in clean latents and noise."""
+    """DDIM steps for any family whose noisy latents are a weighted sum of clean latents and noise."""
 
     task: InversionTask
 
     def invert(self, steps: int, iterations: int) -> tuple[Tensor, list[int]]:
-        """Latents at the noisiest time to observe, and the times passed, cleanest first."""
+        """The latents at the noisiest time to observe, and the times of all steps, least noisy first."""
         grid = self.grid(steps)
         latents = self.task.clean
         for time, after in pairwise(grid):
             before = latents
             for _ in range(iterations):
-                # Solves step(latents, after -> time) = before for latents, the noise in them taken as known.
+                # Solves step(latents, after -> time) = before for latents, with the predicted noise held constant.
                 prediction = self.task.recording(latents, torch.tensor(after)).float()
                 noise = self._split(latents, prediction, after)[1]
                 clean = (before - self._factor(0.0, time) * noise) / self._factor(1.0, time)
@@ -89,7 +92,7 @@ class _Ddim:
         return latents, grid
 
     def step(self, latents: Tensor, prediction: Tensor, time: int, after: int) -> Tensor:
-        """One DDIM step (eta 0) from ``time`` to the cleaner ``after``."""
+        """One DDIM step (eta = 0) from ``time`` to the less noisy ``after``."""
         return self._add_noise(*self._split(latents, prediction, time), after)
 
     def _split(self, latents: Tensor, prediction: Tensor, time: int) -> tuple[Tensor, Tensor]:
@@ -101,22 +104,22 @@ class _Ddim:
         return self.task.recording.family.add_noise(self.task.pipe, clean, noise, torch.tensor(time))
 
     def _factor(self, clean: float, time: int) -> Tensor:
-        """The factor of the clean latents (``clean`` 1) or of the noise (0) at ``time``."""
+        """The weight at ``time`` of the clean latents (``clean`` = 1) or of the noise (``clean`` = 0)."""
         like = self.task.clean[:1]
         return self._add_noise(torch.full_like(like, clean), torch.full_like(like, 1 - clean), time)
 
     def grid(self, steps: int) -> list[int]:
-        """Times of a DDIM run of ``steps`` and those to observe, from the cleanest to the noisiest to observe."""
+        """The times of a DDIM run with ``steps`` steps and the times to observe, from 0 to the noisiest to observe."""
         scheduler: Any = self.task.pipe.scheduler
         if getattr(scheduler, "alphas_cumprod", None) is None:
             raise UnsupportedError(
-                f"{type(scheduler).__name__} has no table of noise levels for DDIM; use the inversion 'noise'"
+                f"{type(scheduler).__name__} has no alphas_cumprod, which DDIM steps need; use the inversion 'noise'"
             )
         own = type(scheduler).from_config(scheduler.config)
         own.set_timesteps(steps)
         kept = {int(time) for time in self.task.times}
         if 0 in kept:
-            raise DataError("the lowest noise level is the clean picture itself; ask for levels that have noise")
+            raise DataError("the lowest noise level is 0, the clean image; give levels above 0")
         between = {round(float(time)) for time in own.timesteps} | kept
-        # Time 0 stands for the picture itself: what lies below the first time (DDIM's final alpha) is next to it.
+        # Time 0 stands for the clean image; its remaining noise (DDIM's final alpha) is negligible.
         return [0, *sorted(time for time in between if 0 < time <= max(kept))]

@@ -1,9 +1,10 @@
-"""Closed-form noising: fresh noise is added to the clean latents; one forward a level and no more.
+"""No inversion: random noise is added to the clean latents. One forward pass per noise level.
 
 Source:
-    RF-inversion (arXiv 2410.10792) with the authors' settings for FLUX, gamma = eta = 1: the network cancels out of
-    both directions and leaves this. Their quality check then compares an image with its own decoding, which says
-    nothing about the inversion. Here it is the error of the network's prediction of the clean latents.
+    RF-inversion (arXiv 2410.10792) with the settings of the Learn-to-Steer authors for FLUX, gamma = eta = 1: the
+    network cancels out of both directions, and adding noise is what remains. The authors' quality check then compares
+    an image with its own decoding, so it always passes. Here the quality is the error of the network's prediction of
+    the clean latents.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ from torch import Tensor
 
 from learn_to_steer.inversion.base import InversionQuality, InversionTask, Observe
 
-WORST = 0.75  # of the error that a prediction of zeros has at that level
+WORST = 0.75  # of the error that a prediction of zeros has at the same level
 
 
 def invert(task: InversionTask, observe: Observe, *, limit: float | None = None) -> InversionQuality:
-    """Add fresh noise at every level and observe; see ``inversion.Inversion``.
+    """Add random noise at every level and observe; see ``inversion.Inversion``.
 
-    The quality is the error of the predicted clean latents relative to the clean latents, at the least noisy level: at
-    noisier ones no network can know the image.
+    The quality is the relative error of the predicted clean latents at the least noisy level. At noisier levels no
+    network can predict the image.
 
     Args:
         task: The samples.
-        observe: Called once for every level.
-        limit: The largest error that is good enough; None: three quarters of the error of a network that predicts
-            zeros at that level.
+        observe: Called once per noise level.
+        limit: The largest error that passes; None: three quarters of the error of a network that predicts zeros.
+
+    Returns:
+        The relative error of every sample.
     """
     return add_noise_and_observe(task, observe, task.noise, limit)
 
@@ -41,14 +44,17 @@ def add_noise_and_observe(
     limit: float | None,
     strength: float = 1.0,
 ) -> InversionQuality:
-    """Do as ``invert`` with noise of the caller's.
+    """Do the same as ``invert``, with given noise.
 
     Args:
         task: The samples.
-        observe: Called once for every level.
-        noise: Returns the noise of a level by its index.
-        limit: The largest error that is good enough; None: as in ``invert``.
-        strength: Factor of every noise level.
+        observe: Called once per noise level.
+        noise: Returns the noise for the index of a level.
+        limit: The largest error that passes; None: as in ``invert``.
+        strength: A factor on all noise levels, in (0, 1].
+
+    Returns:
+        The relative error of every sample.
     """
     family, pipe = task.recording.family, task.pipe
     error = baseline = torch.full((len(task.clean),), float("nan"))
@@ -57,8 +63,8 @@ def add_noise_and_observe(
         prediction = observe(level, noisy, time)
         if level == len(task.times) - 1:
             error, baseline = (
-                _relative_error(family.predict_clean(pipe, noisy, guess, time), task.clean)
-                for guess in (prediction, torch.zeros_like(prediction))
+                _relative_error(family.predict_clean(pipe, noisy, output, time), task.clean)
+                for output in (prediction, torch.zeros_like(prediction))
             )
     worst = WORST * baseline if limit is None else torch.full_like(error, limit)
     return InversionQuality(error, error <= worst, "relative error of the clean estimate")

@@ -1,13 +1,12 @@
-"""RF-inversion: a controlled flow from the image to noise, and a controlled flow back through the noise levels.
+"""RF-inversion: a controlled flow from the image to noise, and a controlled flow back.
 
-``gamma`` draws the way to noise towards fresh noise, ``eta`` the way back towards the image; at 0 each follows the
-network alone. At gamma = eta = 1, the authors' setting, the network cancels out of both, and the latents have a closed
-form: clean latents with noise added. That is the default, at one forward a level.
+``gamma`` pulls the flow to noise towards random noise, and ``eta`` pulls the flow back towards the image. At 0 each
+follows the network alone. At gamma = eta = 1, the authors' setting and the default, the network cancels out of both
+directions, and the latents have a closed form: clean latents with noise added, at one forward pass per noise level.
 
 Source:
-    RF-inversion (arXiv 2410.10792), which the Learn-to-Steer paper uses for FLUX. Unlike there, levels are true
-    noise levels in both directions; ``mode="compat"`` keeps the share of the image that the authors' step sizes leave
-    in the noise.
+    RF-inversion (arXiv 2410.10792), which the Learn-to-Steer paper uses for FLUX. The authors' step
+    sizes leave a share of the image in the noise; by default they do not here, and ``mode="compat"`` reproduces it.
 """
 
 from __future__ import annotations
@@ -37,34 +36,37 @@ def invert(
     mode: Literal["clean", "compat"] = "clean",
     steps: int | None = None,
 ) -> InversionQuality:
-    """Invert, and observe every level on the way back; see ``inversion.Inversion``.
+    """Invert, and observe every level while sampling back; see ``inversion.Inversion``.
 
-    The quality is the PSNR in dB of the image that comes back. In the closed form, where it comes back by
-    construction, it is the error of the predicted clean latents as in ``noise``.
+    The quality is the PSNR in dB of the reconstructed image. In the closed form the reconstruction is always exact, so
+    the quality is the relative error of the predicted clean latents, as in ``noise``.
 
     Args:
         task: The samples.
-        observe: Called once for every level.
-        limit: The quality that is good enough; None: 20 dB or, in the closed form, as in ``noise``.
+        observe: Called once per noise level.
+        limit: The threshold of the quality check; None: 20 dB or, in the closed form, as in ``noise``.
         gamma: Strength of the control on the way to noise, in [0, 1].
         eta: Strength of the control on the way back, in [0, 1].
-        mode: "compat" reproduces the authors' noise levels; it needs ``gamma`` and ``eta`` of 1.
-        steps: Steps of each direction; None: 50 or, for "compat", as many as such models are sampled with.
+        mode: "clean", or "compat" to reproduce the authors' noise levels; this needs gamma = eta = 1.
+        steps: The number of steps of each direction; None: 50 or, for "compat", the default of the model.
+
+    Returns:
+        The quality of every sample.
 
     Raises:
-        UnsupportedError: The model is no rectified flow.
-        DataError: ``gamma`` or ``eta`` lie outside [0, 1], or do not fit ``mode``.
+        UnsupportedError: The model is not a rectified flow.
+        DataError: ``gamma`` or ``eta`` is outside [0, 1] or does not fit ``mode``, or a noise level is 0.
     """
     _require_flow(task)
     if not (0 <= gamma <= 1 and 0 <= eta <= 1) or mode not in ("clean", "compat"):
-        raise DataError(f"gamma and eta lie in [0, 1] and mode is clean or compat, got {gamma}, {eta} and {mode!r}")
-    noise = task.noise(0)  # one noise for all levels of a sample
+        raise DataError(f"gamma and eta lie in [0, 1], and mode is clean or compat; got {gamma}, {eta} and {mode!r}")
+    noise = task.noise(0)  # one noise per sample, the same at all levels
     if gamma == eta == 1:
-        usual = steps or task.recording.family.default_variant(task.pipe, "").steps
-        strength = 1 - residual(task, usual) if mode == "compat" else 1.0
+        count = steps or task.recording.family.default_variant(task.pipe, "").steps
+        strength = 1 - residual(task, count) if mode == "compat" else 1.0
         return add_noise_and_observe(task, observe, lambda _: noise, limit, strength)
     if mode == "compat":
-        raise DataError("mode 'compat' is the authors' setting: it needs gamma = eta = 1")
+        raise DataError("mode 'compat' needs gamma = eta = 1, the authors' setting")
     levels = _grid(task, steps or STEPS)
     latents = _up(task, noise, levels, gamma)
     for level, after in pairwise([*levels[::-1], 0.0]):
@@ -76,13 +78,13 @@ def invert(
 
 
 def residual(task: InversionTask, steps: int) -> float:
-    """Return the share of the image that the authors' inversion leaves in its noise.
+    """Return the share of the image that the authors' inversion leaves in the noise.
 
-    With sigmas s_0 = 1 ... s_n = 0 it is the product of 1 - (s_i - s_{i+1}) / (1 - i / (n + 1)): 0.1128 for four steps
-    without a shift.
+    With sigmas s_0 = 1 ... s_n = 0 it is the product of 1 - (s_i - s_{i+1}) / (1 - i / (n + 1)) over all steps: 0.1128
+    for four steps without a shift.
 
     Args:
-        task: Its pipeline has the scheduler.
+        task: A task whose pipeline has the scheduler.
         steps: The number of steps, n.
     """
     scheduler = type(task.pipe.scheduler).from_config(task.pipe.scheduler.config)
@@ -94,34 +96,34 @@ def residual(task: InversionTask, steps: int) -> float:
 
 
 def _up(task: InversionTask, noise: Tensor, levels: list[float], gamma: float) -> Tensor:
-    """Latents at the noisiest level: Euler steps from the image, drawn towards ``noise``."""
+    """The latents at the noisiest level: Euler steps from the image, pulled towards ``noise``."""
     latents = task.clean
     for level, after in pairwise([0.0, *levels]):
         if gamma < 1:
             velocity = task.recording(latents, torch.tensor(level)).float()
-            drawn = velocity + gamma * ((noise - latents) / (1 - level) - velocity)
+            controlled = velocity + gamma * ((noise - latents) / (1 - level) - velocity)
         else:
-            drawn = (noise - latents) / (1 - level)
-        latents = latents + (after - level) * drawn
+            controlled = (noise - latents) / (1 - level)
+        latents = latents + (after - level) * controlled
     return latents
 
 
 def _grid(task: InversionTask, steps: int) -> list[float]:
-    """Levels of the steps and those to observe, cleanest first, up to the noisiest to observe."""
+    """The levels of the steps and the levels to observe, least noisy first, up to the noisiest to observe."""
     kept = [float(time) for time in task.times]
     if min(kept) <= 0:
-        raise DataError("the lowest noise level is the clean picture itself; ask for levels that have noise")
+        raise DataError("the lowest noise level is 0, the clean image; give levels above 0")
     between = [n / steps for n in range(1, steps)]
-    apart = [level for level in between if level < max(kept) and all(abs(level - k) > 1e-6 for k in kept)]
-    return sorted([*apart, *kept])
+    steps_between = [level for level in between if level < max(kept) and all(abs(level - k) > 1e-6 for k in kept)]
+    return sorted([*steps_between, *kept])
 
 
 def _require_flow(task: InversionTask) -> None:
-    """Raise UnsupportedError unless, at level 1, clean latents are the latents minus the prediction (a velocity)."""
+    """Raise UnsupportedError unless, at level 1, the clean latents are the latents minus the prediction."""
     ones = torch.ones_like(task.clean[:1])
     family = task.recording.family
     clean = family.predict_clean(task.pipe, ones, 2 * ones, torch.ones(()))
     if not torch.equal(clean, -ones):
         raise UnsupportedError(
-            f"{family.name} models are no rectified flows; use the inversion 'noise' or 'fixed-point'"
+            f"{family.name} models are not rectified flows; use the inversion 'noise' or 'fixed-point'"
         )

@@ -1,4 +1,4 @@
-"""Labelled images to learn from: one file a source, the file name is the source's name."""
+"""Sources of labelled images. Every module of this package is one source; its name is the source's name."""
 
 from learn_to_steer.sources.base import (
     SPLITS,

@@ -1,4 +1,4 @@
-"""Annotation files: found, and read whole, entry by entry, or line by line; and what an annotated image is."""
+"""Annotated images, and readers for annotation files: JSON as a whole, JSON entry by entry, and JSON lines."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.sources.base import SkipLog
 
 CHUNK = 1 << 20  # bytes
-LONGEST = 1 << 26  # characters of one entry; anything longer is not of the format
+LONGEST = 1 << 26  # characters; a longer entry is taken for a broken file
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotated object as it stands in its file: nothing is checked yet."""
+    """One annotated object as the file has it, not yet checked."""
 
     name: Any
     box: Any
-    """(x0, y0, x1, y1) in pixels of the image, if the file is right."""
+    """(x0, y0, x1, y1) in pixels of the image, if the file is valid."""
     many: bool = False
-    """Whether the box holds several objects of that name."""
+    """Whether the box contains several objects of that name."""
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image with the objects in it."""
+    """An image and the objects in it."""
 
     id: str
     path: Path
@@ -37,13 +37,22 @@ class AnnotatedImage:
     """Width and height in pixels."""
     annotations: Sequence[Annotation]
     relations: Mapping[tuple[int, int], Sequence[str]] = field(default_factory=dict)
-    """Predicates that people wrote, by the indices of subject and object among ``annotations``."""
+    """Annotated predicates by the indices of subject and object in ``annotations``."""
 
 
 def annotation_file(source: str, data: str | None, wanted: str) -> Path:
-    """Return ``data`` as a path. Raises DataError, which says what is ``wanted``, when it is None or no file."""
+    """Return the path of an annotation file.
+
+    Args:
+        source: The name of the source, for the message.
+        data: The path that the user gave.
+        wanted: What the source reads, for the message.
+
+    Raises:
+        DataError: ``data`` is None or not a file.
+    """
     if data is None:
-        raise DataError(f"the source {source!r} reads {wanted}; name it with --data")
+        raise DataError(f"the source {source!r} reads {wanted}; give it with --data")
     path = Path(data)
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file; the source {source!r} reads {wanted}")
@@ -51,19 +60,32 @@ def annotation_file(source: str, data: str | None, wanted: str) -> Path:
 
 
 def image_folder(annotations: Path, places: Sequence[str]) -> Path:
-    """Return the first of ``places``, relative to the file ``annotations``, that exists; DataError when none does."""
+    """Return the folder of the images that an annotation file describes.
+
+    Args:
+        annotations: The annotation file.
+        places: Possible folders, relative to the folder of the file; the first one that exists is returned.
+
+    Raises:
+        DataError: None of them exists.
+    """
     folders = [annotations.parent / place for place in places]
     for folder in folders:
         if folder.is_dir():
             return folder
     names = ", ".join(str(folder) for folder in folders)
-    raise DataError(f"no pictures are found for {annotations}; put or link them to one of {names}")
+    raise DataError(f"there is no folder of images for {annotations}; put or link the images to one of {names}")
 
 
 def read_json(path: Path, *, without: str = "") -> Any:
-    """Return the value of a JSON file, with the key ``without`` dropped from every object to save memory.
+    """Return the content of a JSON file.
 
-    Raises DataError for a file that cannot be read or is not JSON.
+    Args:
+        path: The file.
+        without: A key that is dropped from every JSON object to save memory.
+
+    Raises:
+        DataError: The file cannot be read or is not JSON.
     """
 
     def drop(value: dict[str, Any]) -> dict[str, Any]:
@@ -80,11 +102,16 @@ def read_json(path: Path, *, without: str = "") -> Any:
 
 
 def iterate_members(path: Path, skipped: SkipLog) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of every member of a JSON file that is one large object, holding one at a time.
+    """Yield name and value of every member of a JSON file that is one large object, with one in memory at a time.
 
-    When the file is broken somewhere, the members before that place stand, and ``skipped`` names the last of them.
+    If the file is broken after some members, iteration ends there, and the log names the last member.
 
-    Raises DataError for a file that cannot be read or breaks before its first member.
+    Args:
+        path: The file.
+        skipped: The log.
+
+    Raises:
+        DataError: The file cannot be read, or is broken before its first member ends.
     """
     last: str | None = None
     try:
@@ -111,9 +138,16 @@ def iterate_members(path: Path, skipped: SkipLog) -> Iterator[tuple[str, Any]]:
 
 
 def iterate_lines(path: Path, skipped: SkipLog) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and object of every line of a JSON-lines file; blank lines are ignored, broken ones counted.
+    """Yield number (from 1) and JSON object of every line of a JSON-lines file.
 
-    Raises DataError when the file cannot be read or none of its lines is an object.
+    Blank lines are ignored; broken ones are logged.
+
+    Args:
+        path: The file.
+        skipped: The log.
+
+    Raises:
+        DataError: The file cannot be read, or no line is a JSON object.
     """
     any_object = False
     try:
@@ -134,13 +168,13 @@ def iterate_lines(path: Path, skipped: SkipLog) -> Iterator[tuple[int, dict[str,
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if not any_object:
-        raise DataError(f"{path} holds no JSON object on any line; write one for each picture")
+        raise DataError(f"{path} has no JSON object on any line; write one line for each image")
 
 
 class _JsonStream:
-    """JSON values of a file that is decoded piece by piece; it ends at the first byte that is not UTF-8.
+    """Reads JSON values from a file piece by piece; the text ends at the first byte that is not UTF-8.
 
-    Not ijson: its memory grows with the square of the depth of a file, so a broken one can exhaust it.
+    ijson is not used: its memory grows with the square of the nesting depth, so a broken file can exhaust it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -150,7 +184,7 @@ class _JsonStream:
         self._buffer, self._ended = "", False
 
     def peek(self) -> str:
-        """Return the next character that is not white space without taking it; "" at the end."""
+        """Return the next character that is not white space, but do not consume it; "" at the end."""
         while True:
             self._buffer = self._buffer.lstrip()
             if self._buffer or self._ended:
@@ -158,26 +192,26 @@ class _JsonStream:
             self._more()
 
     def expect(self, choices: str) -> str:
-        """Take the next character; ValueError when it is not one of ``choices``."""
-        found = self.peek()
-        if not found or found not in choices:
-            raise ValueError(f"expected {' or '.join(choices)}, found {found or 'the end'}")
+        """Consume the next character. Raises ValueError when it is not one of ``choices``."""
+        character = self.peek()
+        if not character or character not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}, found {character or 'the end'}")
         self._buffer = self._buffer[1:]
-        return found
+        return character
 
     def value(self) -> Any:
-        """Take the next JSON value. Each failed attempt doubles the buffer, so a long value takes linear time."""
+        """Consume the next JSON value. A failed attempt doubles the buffer, so that long values take linear time."""
         self.peek()
         while True:
             try:
-                found, end = self._decoder.raw_decode(self._buffer)
+                value, end = self._decoder.raw_decode(self._buffer)
             except json.JSONDecodeError:
                 if self._ended or len(self._buffer) > LONGEST:
                     raise
             else:
                 if end < len(self._buffer) or self._ended:  # a number may go on in the next piece
                     self._buffer = self._buffer[end:]
-                    return found
+                    return value
             self._more()
 
     def _more(self) -> None:
@@ -191,24 +225,36 @@ class _JsonStream:
 
 
 def box_from_corner(x: Any, y: Any, width: Any, height: Any) -> list[Any]:
-    """Return (x0, y0, x1, y1) of a box given by its corner and size; values that are no numbers stay as they are."""
+    """Convert a box from corner and size to (x0, y0, x1, y1).
+
+    Args:
+        x: The left edge in pixels.
+        y: The top edge in pixels.
+        width: Its width in pixels.
+        height: Its height in pixels.
+
+    Returns:
+        The box; if a value is not a number, a list of five, which is no valid box but shows the values in the log.
+    """
     if all(is_number(value) for value in (x, y, width, height)):
         return [x, y, x + width, y + height]
     return [x, y, width, height, "not four numbers"]
 
 
 def annotated_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Return width and height of an image as annotated; None where they are no positive whole numbers."""
+    """Return the annotated width and height of an image; None if they are not positive integers."""
     if all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in (width, height)):
         return width, height
     return None
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether ``value`` is a finite number, and small enough to be a count of pixels."""
+    """Tell whether ``value`` is a finite number that is small enough for a pixel coordinate."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} is not the JSON that was expected ({reason}); is it whole? Get or make it again")
+    return DataError(
+        f"{path} is not valid JSON of the expected form ({reason}); it may be incomplete: download or make it again"
+    )

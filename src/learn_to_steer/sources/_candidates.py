@@ -1,4 +1,4 @@
-"""Candidates of an image: pairs of objects whose relation is certain."""
+"""Candidates: pairs of annotated objects in an image whose relation is certain."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from learn_to_steer.sources import _nouns
 from learn_to_steer.sources._annotations import AnnotatedImage, is_number
 from learn_to_steer.sources.base import NamePairs, SkipLog
 
-TOLERANCE = 2.0  # pixels that a box may reach beyond the image: rounding, which is clipped
-SAME = 0.9  # boxes of a higher intersection over union are one object under two names
+TOLERANCE = 2.0  # pixels that a box may extend beyond the image because of rounding; it is clipped
+SAME = 0.9  # boxes with a higher intersection over union are taken for one object with two names
 
 
 @dataclass(frozen=True)
 class PairRules:
-    """Which boxes make a candidate. Areas are those of boxes; distances are between centres."""
+    """Which pairs of boxes become candidates. Areas are areas of boxes; distances are between their centres."""
 
     least_share: float = 0.01
-    """Least area of an object, as a share of the image."""
+    """Smallest area of an object, as a share of the image."""
     least_pixels: float = 0.0
-    """Least area of an object in square pixels."""
+    """Smallest area of an object in square pixels."""
     total_share: float = 0.0
-    """Least area of both objects together, as a share of the image."""
+    """Smallest area of both objects together, as a share of the image."""
     overlap: float = 0.5
-    """Largest intersection, as a share of the smaller box. Neutral pairs may overlap more."""
+    """Largest intersection, as a share of the smaller box. It does not apply to neutral pairs."""
     balance: float = 0.0
-    """Least ratio of the smaller to the larger area."""
+    """Smallest ratio of the smaller to the larger area."""
     distance: float = math.inf
-    """Largest distance, in diagonals of the box whose diagonal is shorter."""
+    """Largest distance, as a multiple of the shorter diagonal of the two boxes."""
     unknown_names: bool = False
-    """Whether names that the WordNet table lacks are used all the same."""
+    """Whether names that are not in the WordNet table are used, too."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """``subject`` is ``predicate`` of ``object``; ``size`` and ``boxes`` are None where no boxes are known."""
+    """A pair of objects with their relation. ``size`` and ``boxes`` are None if the source has no boxes."""
 
     id: str
-    """Of the image."""
+    """Id of the image."""
     path: Path
     subject: str
     predicate: str
@@ -52,11 +52,11 @@ class Candidate:
     size: tuple[int, int] | None = None
     boxes: tuple[Box, Box] | None = None
     annotated: bool = False
-    """Whether people wrote the relation down."""
+    """Whether the relation itself was annotated, not only the boxes."""
 
 
 class NameFilter:
-    """Pairs of names that benchmarks use, under any of their synonyms."""
+    """Pairs of object names to leave out, also under synonyms."""
 
     def __init__(self, exclude: NamePairs) -> None:
         self._excluded = {
@@ -67,24 +67,24 @@ class NameFilter:
         }
 
     def excludes(self, first: str, second: str) -> bool:
-        """Tell whether a benchmark uses these two objects together, under these names or synonyms."""
+        """Tell whether a pair is to be left out."""
         if not self._excluded:
             return False
         others = _nouns.meanings(second)
         return any(frozenset((one, other)) in self._excluded for one in _nouns.meanings(first) for other in others)
 
 
-def candidates(
+def pair_candidates(
     image: AnnotatedImage, rules: PairRules, names: NameFilter, diagonals: bool, skipped: SkipLog
 ) -> Iterator[Candidate]:
-    """Yield all certain pairs of an image, each in both directions.
+    """Yield all pairs of an image whose relation is certain, each in both directions.
 
     Args:
-        image: The image with its annotations, not yet checked.
-        rules: What is asked of the boxes.
+        image: The image with its annotations.
+        rules: The conditions on the boxes.
         names: The pairs of names to leave out.
         diagonals: Whether diagonals are relations of their own; otherwise such pairs are neutral.
-        skipped: Logs the objects and pairs that are left out.
+        skipped: The log of the objects and pairs that are left out.
     """
     usable = dict(_usable(image, rules, skipped))
     for i, j in combinations(usable, 2):
@@ -102,13 +102,13 @@ def candidates(
         if reason:
             skipped.add(f"pair: {reason}", where)
             continue
-        told = bool(annotated)
-        yield Candidate(image.id, image.path, first, predicate, second, image.size, (a, b), told)
-        yield Candidate(image.id, image.path, second, OPPOSITE[predicate], first, image.size, (b, a), told)
+        has_words = bool(annotated)
+        yield Candidate(image.id, image.path, first, predicate, second, image.size, (a, b), has_words)
+        yield Candidate(image.id, image.path, second, OPPOSITE[predicate], first, image.size, (b, a), has_words)
 
 
 def _usable(image: AnnotatedImage, rules: PairRules, skipped: SkipLog) -> Iterator[tuple[int, tuple[str, Box]]]:
-    """Index, name and clipped box of the objects whose name and place are certain."""
+    """The index, name and clipped box of the objects whose name and box are certain."""
     named = {i: name for i, one in enumerate(image.annotations) if (name := _nouns.normalise(one.name))}
     occurrences: Counter[str] = Counter()
     for i, name in named.items():
@@ -141,7 +141,7 @@ def _usable(image: AnnotatedImage, rules: PairRules, skipped: SkipLog) -> Iterat
 
 
 def _predicate(a: Box, b: Box, diagonals: bool) -> str:
-    """The class of two boxes: "is" where no axis is clear or, without ``diagonals``, both are."""
+    """The relation of two boxes: "is" if neither axis is clear or, without ``diagonals``, if both are."""
     holding = basic_relations(a, b)
     if len(holding) == 1:
         return next(iter(holding))
@@ -153,7 +153,7 @@ def _predicate(a: Box, b: Box, diagonals: bool) -> str:
 def _reason_against(
     a: Box, b: Box, predicate: str, annotated: Sequence[str], rules: PairRules, size: tuple[int, int]
 ) -> str:
-    """Why a pair of boxes is left out; "" when it is not."""
+    """Why a pair of boxes is left out; "" when it is used."""
     if annotated and (predicate == NEUTRAL or any(not _parts(word) <= basic_relations(a, b) for word in annotated)):
         return "annotated word disagrees with the boxes"
     if iou(a, b) > SAME:
@@ -172,7 +172,7 @@ def _reason_against(
 
 
 def _parts(predicate: str) -> frozenset[str]:
-    """The basic relations that a predicate implies: two for a diagonal."""
+    """The basic relations that a predicate implies; two for a diagonal."""
     vertical, _, horizontal = predicate.partition(" ")
     return frozenset((vertical, horizontal)) if horizontal not in ("", "of") else frozenset((predicate,))
 
@@ -188,7 +188,7 @@ def _checked(values: Any) -> Box | None:
 
 
 def _clipped(box: Box, size: tuple[int, int]) -> Box | None:
-    """``box`` within an image of ``size``; None when it reaches beyond by more than rounding explains."""
+    """``box`` clipped to the image; None if it extends beyond the image by more than ``TOLERANCE``."""
     width, height = size
     x0, y0, x1, y1 = box
     if x0 < -TOLERANCE or y0 < -TOLERANCE or x1 > width + TOLERANCE or y1 > height + TOLERANCE:

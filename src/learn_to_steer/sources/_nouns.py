@@ -1,7 +1,7 @@
-"""Object names: singular and plural, and which two of them may mean the same thing.
+"""Object names: singular and plural, and whether two of them may mean the same object.
 
-The table ``wordnet.json`` is cut from WordNet 3.0 by ``reproduce/build_wordnet.py``: of every noun its first two senses
-that can be seen, and all hypernyms of those; rarer senses are left out ("a dog": a dull girl).
+The table ``wordnet.json`` is an extract of WordNet 3.0, made by ``reproduce/build_wordnet.py``: for every noun, its
+first two senses that are physical objects, and all their hypernyms. Rarer senses are left out ("a dog": a dull girl).
 
 Unlike the authors' preparation of GQA (paper section 4), synonyms count, and hypernyms at any distance. Names of
 several words are looked up whole, then by their last words.
@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# One object, though the word ends like a plural.
+# Names of one object that end like a plural.
 SINGULAR_IN_S = {
     *("binoculars", "eyeglasses", "glasses", "goggles", "headphones", "jeans", "pajamas", "pants", "pliers"),
     *("scissors", "shorts", "skis", "sunglasses", "tongs", "trousers", "tweezers"),
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[^\W\d_][\w' .&-]{0,59}")
 
 
 def normalise(text: object) -> str | None:
-    """Return a name as it is compared and prompted: lower case, single spaces; None for what is no name."""
+    """Return a name in lower case with single spaces; None if ``text`` is not a name."""
     if not isinstance(text, str):
         return None
     name = " ".join(text.replace("_", " ").lower().split())
@@ -35,7 +35,7 @@ def normalise(text: object) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Tell whether the table has ``name``, or at least its last words ("office chair" is a chair)."""
+    """Tell whether ``name`` or its last words are in the table ("office chair" is a chair)."""
     return bool(_synsets(name))
 
 
@@ -62,7 +62,7 @@ def singular(name: str) -> str:
 
 @cache
 def related(first: str, second: str) -> bool:
-    """Tell whether one object may have both names: the same word, a synonym, or a hypernym ("dog", "animal")."""
+    """Tell whether one object may have both names: the same word, synonyms, or a hypernym ("dog", "animal")."""
     a, b = singular(first).split(), singular(second).split()
     if a[-len(b) :] == b or b[-len(a) :] == a:  # also "traffic light" and "light"
         return True
@@ -71,12 +71,12 @@ def related(first: str, second: str) -> bool:
 
 
 def meanings(name: str) -> frozenset[str | int]:
-    """Return the singular of ``name`` and its synsets: two names that share one of them mean the same."""
+    """Return the singular of ``name`` and its synsets; names that share one of them mean the same."""
     return frozenset({singular(name), *_synsets(name)})
 
 
 def _singulars(word: str) -> Iterator[str]:
-    """Words of which ``word`` may be the plural, the most regular one last."""
+    """The words of which ``word`` may be the plural; the most regular one last."""
     if word in _table()["irregular"]:
         yield _table()["irregular"][word]
         return
@@ -97,7 +97,7 @@ def _singulars(word: str) -> Iterator[str]:
 
 @cache
 def _synsets(name: str) -> tuple[int, ...]:
-    """Synsets of the longest run of last words in the table."""
+    """The synsets of ``name`` or, if it is not in the table, of as many of its last words as are."""
     words = name.split()
     for start in range(len(words)):
         run = " ".join(words[start:])
@@ -110,12 +110,12 @@ def _synsets(name: str) -> tuple[int, ...]:
 @cache
 def _hypernyms(synset: int) -> frozenset[int]:
     """A synset and its hypernyms, at any distance."""
-    found, todo = {synset}, [synset]
+    reached, todo = {synset}, [synset]
     while todo:
-        new = [parent for parent in _table()["above"][todo.pop()] if parent not in found]
-        found.update(new)
+        new = [parent for parent in _table()["above"][todo.pop()] if parent not in reached]
+        reached.update(new)
         todo += new
-    return frozenset(found)
+    return frozenset(reached)
 
 
 def _names() -> dict[str, list[int]]:

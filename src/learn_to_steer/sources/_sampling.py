@@ -1,4 +1,4 @@
-"""From the candidates of many images to labelled images: balanced, split by image, every file decoded once."""
+"""Draws labelled images from candidates: balanced over the relations, and split by image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
 from learn_to_steer.sources._annotations import AnnotatedImage
-from learn_to_steer.sources._candidates import Candidate, NameFilter, PairRules, candidates
+from learn_to_steer.sources._candidates import Candidate, NameFilter, PairRules, pair_candidates
 from learn_to_steer.sources.base import SPLITS, LabelledImage, LabelledImages, SkipLog, SourceRequest, Split
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHORT = "class: fewer pictures than its share of the limit"
 GREY = (127, 127, 127)
-# What PIL raises for files that are no images, cut short, or suspiciously large.
+# What PIL raises for files that are not images, incomplete, or suspiciously large.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 Square = tuple[int, int, int, int]
@@ -37,18 +37,18 @@ Listed = TypeVar("Listed", AnnotatedImage, Candidate)
 def images_from_boxes(
     source: str, annotated: Iterable[AnnotatedImage], rules: PairRules, request: SourceRequest, skipped: SkipLog
 ) -> LabelledImages:
-    """Return labelled images of annotated ones.
+    """Return labelled images, drawn from annotated images.
 
     Args:
-        source: The name of the source, with which the ids of its images begin.
+        source: The name of the source, a prefix of the ids.
         annotated: The annotated images.
-        rules: Which boxes make a candidate.
+        rules: Which pairs of boxes become candidates.
         request: Which images are wanted.
-        skipped: Logs what is left out; the log of the result.
+        skipped: The log, which becomes the log of the result.
     """
     names = NameFilter(request.exclude)
     offers = (
-        list(candidates(image, rules, names, request.diagonals, skipped)) for image in existing(annotated, skipped)
+        list(pair_candidates(image, rules, names, request.diagonals, skipped)) for image in existing(annotated, skipped)
     )
     predicates = (*BASIC, *(DIAGONAL if request.diagonals else ()), NEUTRAL)
     return LabelledImages(sample(source, offers, predicates, request, skipped), skipped)
@@ -61,19 +61,19 @@ def sample(
     request: SourceRequest,
     skipped: SkipLog,
 ) -> Iterator[LabelledImage]:
-    """Yield one candidate of each image; the predicates take turns until the limit is reached.
+    """Yield at most one candidate per image, for one predicate after the other, until the limit is reached.
 
-    Each image goes to the predicate that has fewest so far; no predicate makes up for one that is short. The split of
-    an image depends on its id and the seed alone: one in ten is "val", another "test". Every tenth turn is "val" and
-    another "test" as long as there are such images. Files that cannot be decoded, and copies of earlier ones, are
-    passed over.
+    An image is assigned to that of its predicates which has the fewest images so far. If a predicate has too few
+    images, the others do not replace them. The split of an image depends only on its id and the seed: one in ten is
+    "val", and another one "test". One turn in ten prefers "val" and one "test", as long as there are such images. Files
+    that cannot be decoded, and copies of earlier ones, are skipped.
 
     Args:
-        source: The name of the source, with which the ids of its images begin.
-        offers: The candidates of one image after the other.
-        predicates: The classes, in the order of their turns.
+        source: The name of the source, a prefix of the ids.
+        offers: The candidates of each image.
+        predicates: The relations, in the order of their turns.
         request: Limit, seed and resolution.
-        skipped: Logs what is left out.
+        skipped: The log.
     """
     pools: dict[tuple[str, Split], list[Candidate]] = defaultdict(list)
     for offered in offers:
@@ -88,9 +88,9 @@ def sample(
         pool.sort(key=lambda one: _number(one.id, request.seed, "order"))
     seen: set[str] = set()
     for index in range(request.limit):
-        if not any(pools.values()):  # a limit far beyond what there is costs nothing
-            for place, predicate in enumerate(predicates):
-                first = index + (place - index) % len(predicates)
+        if not any(pools.values()):  # so that a limit far above the number of images takes no time
+            for position, predicate in enumerate(predicates):
+                first = index + (position - index) % len(predicates)
                 left = -(-(request.limit - first) // len(predicates))
                 if left > 0:
                     skipped.add(SHORT, predicate, left)
@@ -107,23 +107,23 @@ def sample(
 
 
 def existing(listed: Iterable[Listed], skipped: SkipLog) -> Iterator[Listed]:
-    """Yield the entries whose image file exists and has not been listed before."""
+    """Yield the entries whose image file exists and has not occurred before; others are logged as skipped."""
     seen: set[str] = set()
     for entry in listed:
-        place = os.path.normpath(entry.path)
-        if not os.path.isfile(place):
+        path = os.path.normpath(entry.path)
+        if not os.path.isfile(path):
             skipped.add("picture: file is missing", entry.path)
-        elif place in seen:
+        elif path in seen:
             skipped.add("picture: listed twice", entry.id)
         else:
-            seen.add(place)
+            seen.add(path)
             yield entry
 
 
 def _next(
     source: str, pool: list[Candidate], split: Split, resolution: int, seen: set[str], skipped: SkipLog
 ) -> LabelledImage | None:
-    """The last candidate of ``pool`` whose file is sound, taken out together with those that are not."""
+    """Pop candidates until one has a valid file, and return its image; None when ``pool`` is empty."""
     while pool:
         candidate = pool.pop()
         try:
@@ -139,7 +139,7 @@ def _next(
             continue
         seen.add(digest)
         boxes = candidate.boxes
-        square = square_around(size, boxes or ((0, 0, *size),))  # objects in unknown places: pad, cut nothing off
+        square = square_around(size, boxes or ((0, 0, *size),))  # without boxes nothing may be cut off: pad
         return LabelledImage(
             id=f"{source}-{candidate.id}",
             subject=candidate.subject,
@@ -155,24 +155,24 @@ def _next(
 
 
 def _split(id: str, seed: int) -> Split:
-    place = _number(id, seed, "split") % 10
-    return "val" if place == 0 else "test" if place == 1 else "train"
+    tenth = _number(id, seed, "split") % 10
+    return "val" if tenth == 0 else "test" if tenth == 1 else "train"
 
 
 def _number(id: str, seed: int, purpose: str) -> int:
-    """A number that depends on these three alone, in every process."""
+    """A number that depends only on the arguments, the same in every process."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}|{id}".encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image as it is shown; only its header is read. Raises one of ``BROKEN``."""
+    """Return width and height of an image after its EXIF orientation; reads its header. Raises one of ``BROKEN``."""
     with Image.open(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn, mirrored or not
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _image_digest(path: Path) -> str:
-    """A hash of the file, once it is sure that the image can be decoded whole. Raises one of ``BROKEN``."""
+    """A hash of the file, after a check that the image can be decoded. Raises one of ``BROKEN``."""
     with Image.open(path) as image:
         image.load()
     with path.open("rb") as file:
@@ -180,10 +180,17 @@ def _image_digest(path: Path) -> str:
 
 
 def square_around(size: tuple[int, int], boxes: Sequence[Box]) -> Square:
-    """Return the square (x0, y0, x1, y1) to cut out of an image, in pixels; it holds all ``boxes``.
+    """Return the square to crop from an image; it contains all boxes.
 
-    It is the centre crop, shifted only as far as the boxes require. Where the boxes do not fit into it, it grows along
-    the longer axis to hold them and reaches beyond the image on the shorter one, to be padded.
+    It is the centre crop, shifted only as far as the boxes require. If the boxes do not fit into it, it grows until
+    they do, and extends beyond the image along the shorter axis, where it is to be padded.
+
+    Args:
+        size: Width and height of the image in pixels.
+        boxes: Boxes (x0, y0, x1, y1) in pixels of the image.
+
+    Returns:
+        The square (x0, y0, x1, y1) in pixels of the image.
     """
     low = [math.floor(min(box[axis] for box in boxes)) for axis in (0, 1)]
     high = [math.ceil(max(box[axis + 2] for box in boxes)) for axis in (0, 1)]
@@ -198,7 +205,7 @@ def square_around(size: tuple[int, int], boxes: Sequence[Box]) -> Square:
 
 
 def box_in_crop(box: Box, square: Square, resolution: int) -> tuple[float, float, float, float]:
-    """Return ``box`` in pixels of the crop ``square`` after it was resized to ``resolution``."""
+    """Return ``box`` in pixels of the crop ``square``, after this was resized to ``resolution`` pixels a side."""
     scale = resolution / (square[2] - square[0])
     x0, y0, x1, y1 = box
     return (x0 - square[0]) * scale, (y0 - square[1]) * scale, (x1 - square[0]) * scale, (y1 - square[1]) * scale
@@ -206,9 +213,9 @@ def box_in_crop(box: Box, square: Square, resolution: int) -> tuple[float, float
 
 @dataclass(frozen=True)
 class SquareCrop:
-    """A square part of an image file, read when it is called.
+    """A square part of an image file; call it to read the file.
 
-    Images are turned upright as EXIF says; what lies beyond the image is grey.
+    The EXIF orientation is applied; what lies beyond the image is grey.
     """
 
     path: Path
@@ -216,16 +223,22 @@ class SquareCrop:
     resolution: int
 
     def __call__(self) -> Float[Tensor, "3 resolution resolution"]:
-        """Return RGB in [0, 1]. Raises DataError when the file was removed or broken since it was sampled."""
+        """Read the file and return the crop as RGB in [0, 1].
+
+        Raises:
+            DataError: The file can no longer be read.
+        """
         import torch
 
         try:
             with Image.open(self.path) as image:
                 whole = ImageOps.exif_transpose(image).convert("RGB")
         except BROKEN as error:
-            raise DataError(f"{self.path} can no longer be read ({error}); restore it and collect again") from error
+            raise DataError(
+                f"{self.path} can no longer be read ({error}); restore the file and collect again"
+            ) from error
         x0, y0, x1, y1 = self.square
-        canvas = Image.new("RGB", (x1 - x0, y1 - y0), GREY)
-        canvas.paste(whole, (-x0, -y0))
-        small = canvas.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+        crop = Image.new("RGB", (x1 - x0, y1 - y0), GREY)
+        crop.paste(whole, (-x0, -y0))
+        resized = crop.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()

@@ -27,39 +27,46 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image in which ``subject`` is known to be ``predicate`` of ``object``."""
+    """An image in which the relation of two objects is known: ``subject`` is ``predicate`` ``object``."""
 
     id: str
-    """Unique within the source. Noise and prompts are drawn from it."""
+    """Unique within the source. The seeds of its noise and prompts depend on it."""
     subject: str
     predicate: str
-    """A basic relation, a diagonal, or the neutral "is": no clear axis, or one of the two objects is missing."""
+    """A basic relation, a diagonal, or the neutral "is": neither axis is clear, or one of the objects is missing."""
     object: str
     boxes: tuple[Box, Box] | None
     """Boxes of subject and object in pixels of the image; None where the source does not know them."""
     split: Split
     pixels: Callable[[], Float[Tensor, "3 height width"]] = field(repr=False, compare=False)
-    """Makes the image when it is needed: RGB in [0, 1]."""
+    """Loads or renders the image: RGB in [0, 1]."""
     others: tuple[str, ...] = ()
     """Names of further objects in the image, which a prompt may add."""
 
 
 @dataclass
 class SkipLog:
-    """What a source left out and why: a count and the first few examples for each reason.
+    """What a source skipped: a count and the first few examples for each reason.
 
-    A reason begins with the unit that is counted: "file", "line", "picture", "object", "pair" or "class".
+    A reason begins with the unit that is counted: "file", "line", "picture" (an image), "object", "pair" or "class".
+    Reasons are written to the manifest of a collection, so their words stay as they are.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, example: object, count: int = 1) -> None:
-        """Count ``reason``, and keep ``example`` if it is among the first ``EXAMPLES``."""
+        """Count a reason, and keep the first ``EXAMPLES`` examples of it.
+
+        Args:
+            reason: The reason, beginning with a unit: "picture: file is missing".
+            example: What was skipped.
+            count: How often.
+        """
         self.counts[reason] = self.counts.get(reason, 0) + count
         kept = self.examples.setdefault(reason, [])
         if len(kept) < EXAMPLES:
-            kept.append(str(example)[:120].encode(errors="replace").decode())  # JSON may hold half characters
+            kept.append(str(example)[:120].encode(errors="replace").decode())  # JSON may contain lone surrogates
 
     def as_dict(self) -> dict[str, Any]:
         """Return ``{reason: {"count": ..., "examples": [...]}}``, sorted by reason."""
@@ -73,7 +80,7 @@ class SourceRequest:
     """Which images are wanted of a source."""
 
     limit: int
-    """At most this many images."""
+    """The largest number of images."""
     seed: int
     """The same seed and files give the same images."""
     resolution: int
@@ -81,14 +88,14 @@ class SourceRequest:
     diagonals: bool = False
     """Whether the four diagonals are relations of their own."""
     data: str | None = None
-    """The file that lists the images, for sources that read one."""
+    """Path of the annotation file, for sources that read one."""
     exclude: NamePairs = frozenset()
-    """Pairs of object names that are left out."""
+    """Pairs of object names to leave out."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The images of a request, to be iterated over once, and what was left out on the way."""
+    """The images of a request, to be iterated over once, and a log of what was skipped."""
 
     images: Iterator[LabelledImage]
     skipped: SkipLog = field(default_factory=SkipLog)
@@ -99,22 +106,22 @@ class LabelledImages:
 
 
 class Source(Protocol):
-    """A module of the folder ``sources``, or one that an installed package registers."""
+    """A module of ``learn_to_steer.sources``, or one that an installed package registers."""
 
     NOTE: str
     """Where the images come from, and their licence."""
 
     def images(self, request: SourceRequest) -> LabelledImages:
-        """Start on the images of ``request``; nothing is decoded or drawn before it is iterated over.
+        """Return the images of a request; they are read or rendered only while they are iterated over.
 
         Args:
             request: Which images are wanted.
 
         Returns:
-            The images, ``request.resolution`` pixels square, and a log of what was left out.
+            The images, ``request.resolution`` pixels wide and high, and a log of what was skipped.
 
         Raises:
-            DataError: At once, for ``data`` that is missing or not wanted; with the first image, for a file that
-                cannot be read at all.
+            DataError: ``data`` is missing, or given to a source that reads none. Raised with the first image: the
+                file cannot be read.
         """
         ...

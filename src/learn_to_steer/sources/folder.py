@@ -1,7 +1,11 @@
-"""Images of your own: a JSON-lines file of objects and boxes beside the images.
+"""Your own images, with a JSON-lines file of the objects and boxes in them.
 
-A line: ``{"image": "a.jpg", "objects": [{"name": "dog", "box": [x0, y0, x1, y1]}, ...], "relations": [["dog",
-"left of", "cat"]]}``. Boxes are in pixels of the image as it is shown, y downward; ``relations`` may be left out.
+An example of an entry, which is one line of the file::
+
+    {"image": "a.jpg", "objects": [{"name": "dog", "box": [5, 9, 40, 60]}, {"name": "cat", "box": [60, 9, 90, 60]}],
+     "relations": [["dog", "left of", "cat"]]}
+
+A box is (x0, y0, x1, y1) in pixels of the image after its EXIF orientation, y downward. ``relations`` is optional.
 """
 
 from __future__ import annotations
@@ -24,10 +28,16 @@ WANTED = 'a JSON-lines file, {"image": ..., "objects": [{"name": ..., "box": [x0
 
 
 def images(request: SourceRequest) -> LabelledImages:
-    """Return labelled images of a JSON-lines file; paths of images are relative to its folder.
+    """Return labelled images of a JSON-lines file; see ``Source.images``.
 
-    See ``Source.images``. The file is read line by line. Names that the WordNet table lacks are used all the same and
-    counted; the file's author has to know that they do not mean the same as another object.
+    Paths of images are relative to the folder of the file. Names that are not in the WordNet table are used too, but
+    counted in the log: whether they mean the same as another object cannot be checked.
+
+    Args:
+        request: Which images are wanted.
+
+    Returns:
+        The images, and a log of what was skipped.
     """
     path = annotation_file("folder", request.data, WANTED)
     skipped = SkipLog()
@@ -40,9 +50,9 @@ def _annotated(path: Path, skipped: SkipLog) -> Iterator[AnnotatedImage]:
         if not isinstance(image, str) or not isinstance(objects, list) or not all(isinstance(o, dict) for o in objects):
             skipped.add("line: not of the format", f"line {number}")
             continue
-        place = path.parent / image
+        image_path = path.parent / image
         try:
-            size = image_size(place)
+            size = image_size(image_path)
         except FileNotFoundError:
             skipped.add("picture: file is missing", f"line {number}: {image}")
             continue
@@ -51,7 +61,7 @@ def _annotated(path: Path, skipped: SkipLog) -> Iterator[AnnotatedImage]:
             continue
         annotations = [Annotation(one.get("name"), one.get("box")) for one in objects]
         relations = _annotated_relations(number, row, annotations, skipped)
-        yield AnnotatedImage(Path(image).as_posix(), place, size, annotations, relations)
+        yield AnnotatedImage(Path(image).as_posix(), image_path, size, annotations, relations)
 
 
 def _annotated_relations(

@@ -1,9 +1,9 @@
-"""Photos of GQA's scene graphs; a relation is kept where boxes and annotated words agree.
+"""Photos with the scene graphs of GQA. Pairs whose boxes and annotated words disagree are left out.
 
 Source:
-    GQA scene graphs v1.1 (Hudson and Manning, CVPR 2019), which the Learn-to-Steer paper uses (section 4). Unlike in
-    the paper's preparation, labels come from the boxes and annotated words can only rule a pair out; objects have a
-    least size; names that occur twice in an image are left out; the split is seeded and by image, not by class.
+    GQA scene graphs v1.1 (Hudson and Manning, CVPR 2019), which the Learn-to-Steer paper uses (section 4). Unlike
+    there, the label follows from the boxes, and annotated words can only exclude a pair; objects have a minimum size;
+    names that occur twice in an image are left out; the split is seeded and by image, not by class.
 """
 
 from __future__ import annotations
@@ -37,9 +37,16 @@ FOLDERS = ("images", "../images", ".")
 
 
 def images(request: SourceRequest) -> LabelledImages:
-    """Return labelled images of a scene-graph file, whose images are ``images/<id>.jpg`` in or beside its folder.
+    """Return labelled images of a scene-graph file; see ``Source.images``.
 
-    See ``Source.images``. The file is read entry by entry. Names stay as annotated; plurals are never used.
+    The images are ``images/<id>.jpg``, next to the file or to its folder. The file is read entry by entry, not as a
+    whole. Names stay as annotated; plurals are not used.
+
+    Args:
+        request: Which images are wanted.
+
+    Returns:
+        The images, and a log of what was skipped.
     """
     path = annotation_file("gqa", request.data, WANTED)
     skipped = SkipLog()
@@ -67,7 +74,7 @@ def _annotated(path: Path, folder: Path, skipped: SkipLog) -> Iterator[Annotated
 def _annotated_relations(
     image: str, objects: dict[str, dict[str, Any]], skipped: SkipLog
 ) -> dict[tuple[int, int], list[str]]:
-    """The spatial predicates among an image's annotated relations; others ("wearing", "near") are ignored."""
+    """The spatial relations among the annotated ones, by the indices of their objects; others ("near") are ignored."""
     numbers = {key: number for number, key in enumerate(objects)}
     spatial: dict[tuple[int, int], list[str]] = defaultdict(list)
     for key, entry in objects.items():

@@ -1,6 +1,6 @@
-"""Augmentation that changes the relation in a known way: exchange of subject and object, mirroring.
+"""Augmentation that changes the relation in a known way: exchange of subject and object, and mirroring.
 
-The authors do not augment. Besides giving more data, it removes any bias of single channels to one side.
+The authors do not augment. It adds data, and removes any bias of single channels to one side of the image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from learn_to_steer.geometry import OPPOSITE
 
 
 class Augmentation:
-    """Exchanges and mirrors each sample of a batch with probability one half each, and changes its label accordingly.
+    """Exchanges and mirrors samples, each change with probability one half, and adapts their labels.
 
     Args:
         classes: Names of the relations, in the order of their labels.
@@ -35,31 +35,35 @@ class Augmentation:
         prompted: Int64[Tensor, " n"],
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "n 2 channels side side"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-        """Augment a batch on the CPU.
+        """Augment a batch. All tensors are on the CPU.
 
         Args:
             maps: Maps of subject and object.
             label: Indices of the true relations.
-            prompted: Indices of the relations in the prompts. They change with an exchange of the objects, and stay
-                when the image is mirrored.
-            generator: Decides which samples change.
+            prompted: Indices of the relations in the prompts. They change when subject and object are exchanged, but
+                not when the maps are mirrored: the words stay.
+            generator: Determines which samples change.
 
         Returns:
             The new maps, labels and prompted relations.
         """
         for axis, table in self._changes:
-            chosen = torch.rand(len(label), generator=generator) < 0.5
-            maps = torch.where(chosen[:, None, None, None, None], maps.flip(axis), maps)
-            label = torch.where(chosen, table[label], label)
+            changed = torch.rand(len(label), generator=generator) < 0.5
+            maps = torch.where(changed[:, None, None, None, None], maps.flip(axis), maps)
+            label = torch.where(changed, table[label], label)
             if axis == 1:
-                prompted = torch.where(chosen, table[prompted], prompted)
+                prompted = torch.where(changed, table[prompted], prompted)
         return maps, label, prompted
 
     def expected_counts(self, counts: Float[Tensor, "labels prompted"]) -> Float[Tensor, "labels prompted"]:
-        """Return what counts of rows by label and prompted relation become on average."""
+        """Return the expected number of rows by label and prompted relation after augmentation.
+
+        Args:
+            counts: The number of rows by label and prompted relation before it.
+        """
         for axis, table in self._changes:
-            changed = counts[table]
-            counts = (counts + (changed[:, table] if axis == 1 else changed)) / 2
+            moved = counts[table]
+            counts = (counts + (moved[:, table] if axis == 1 else moved)) / 2
         return counts
 
 

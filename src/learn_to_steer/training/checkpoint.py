@@ -1,4 +1,4 @@
-"""The state of a training run after an epoch, from which a killed run goes on bit for bit."""
+"""The state of a training run after an epoch. A run resumed from it gives the same result to the bit."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ FILE = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, tensors, numbers and strings in plain containers, into ``folder``, atomically."""
+    """Write the checkpoint, atomically.
+
+    Args:
+        folder: The folder of the run.
+        state: Tensors, numbers and strings in dicts and lists.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     storage.write_atomic(folder / FILE, buffer.getvalue())
 
 
 def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the state in a folder, or None when there is none.
+    """Return the state in a folder; None if there is no checkpoint.
 
     Args:
         folder: The folder of the run.
-        identity: The settings and data of the run.
+        identity: The settings and data of the run that is to be resumed.
 
     Raises:
-        DataError: The file is broken, or belongs to a run with another identity; it says what differs.
+        DataError: The file is broken, or belongs to another run; the message says what differs.
     """
     path = folder / FILE
     if not path.exists():

@@ -1,4 +1,4 @@
-"""How the classifier is trained, and how large it is."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learn_to_steer.maps import Layout
 
 @dataclass(frozen=True)
 class TrainConfig(TrainSettings):
-    """Optimiser and network of a training run.
+    """Settings of the optimiser and sizes of the network.
 
     The optimiser is the authors' for Stable Diffusion. The network is smaller than theirs, which has ``width`` 256,
     ``layers`` 2, ``hidden`` 128 and ``dropout`` 0.3.
@@ -25,7 +25,7 @@ class TrainConfig(TrainSettings):
     weight_decay: float = 0.05
     """Weight decay of AdamW, on every parameter."""
     plateau_factor: float = 0.5
-    """Factor of the learning rate when the validation loss does not improve."""
+    """Factor on the learning rate when the validation loss has stopped improving."""
     plateau_patience: int = 5
     """Epochs without improvement before the learning rate is reduced."""
     layers: int = 2
@@ -41,12 +41,16 @@ class TrainConfig(TrainSettings):
     head_hidden: int = 128
     """Hidden width of the feed-forward blocks in the head."""
     inject: Literal["mid", "pre", "none"] = "mid"
-    """Where the time embedding is added: before every layer, before the first, nowhere."""
+    """Where the time embedding is added: "mid": before every layer; "pre": before the first; "none": nowhere."""
     extractor: Literal["attention", "mean"] = "attention"
-    """How the channels of an object are pooled: learned, or a plain mean."""
+    """How the channels of an object are pooled: by a learned query, or by their mean."""
 
     def classifier(self, manifest: Manifest) -> ClassifierConfig:
-        """Return the config of a classifier for the maps of a collection."""
+        """Return the config of a classifier for the maps of a collection.
+
+        Args:
+            manifest: The manifest of the collection.
+        """
         channels = Layout.from_dict(manifest.layout).channels
         return ClassifierConfig(
             classes=tuple(manifest.classes),

@@ -1,8 +1,8 @@
-"""Accuracy of a classifier on a split, per noise level and relation, and how much the prompt's words leak.
+"""The accuracy of a classifier on a split, and how much the words of the prompt leak into its predictions.
 
-The leakage probe looks at images whose prompt has a wrong relation: is the true one still predicted, and is the
-prompted one predicted more often than other wrong ones? It does so for the maps of both objects together and of each
-alone (the other's extracted map replaced by its mean), because the leak may be in one of them.
+The leakage probe uses rows whose prompt has a wrong relation. It measures how often the true relation is predicted
+nevertheless, and how often the prompted one. It does so with the maps of both objects, and with those of one object
+alone (the pooled map of the other is replaced by its mean), since the leak may be in either of them.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ BATCH = 256
 
 @torch.no_grad()
 def predict_logits(
-    model: RelationClassifier, rows: MapDataset, chosen: Int64[Tensor, " n"]
+    model: RelationClassifier, rows: MapDataset, index: Int64[Tensor, " n"]
 ) -> dict[str, Float[Tensor, "n classes"]]:
-    """Predict with both objects and with each alone.
+    """Predict from the maps of both objects, and of each alone.
 
     Args:
-        model: The classifier, which is left in eval mode.
+        model: The classifier; it is set to eval mode.
         rows: The rows of a split.
-        chosen: Indices of the rows to predict.
+        index: Indices of the rows to predict.
 
     Returns:
-        Logits on the CPU, from "both" objects, the "subject" alone and the "object" alone.
+        Logits on the CPU by "both", "subject" and "object": the objects whose maps are used.
     """
     model.eval()
     device = next(model.parameters()).device
     extracted = []
-    for start in range(0, len(chosen), BATCH):
-        index = chosen[start : start + BATCH]
-        maps = rows.maps(index).to(device).float()
-        level = rows.level[index].to(device)
-        one = model.object_extractor(maps.flatten(3).flatten(0, 1), level.repeat_interleave(2))
-        extracted.append(one.reshape(len(index), 2, -1))
+    for start in range(0, len(index), BATCH):
+        batch = index[start : start + BATCH]
+        maps = rows.maps(batch).to(device).float()
+        level = rows.level[batch].to(device)
+        pooled = model.object_extractor(maps.flatten(3).flatten(0, 1), level.repeat_interleave(2))
+        extracted.append(pooled.reshape(len(batch), 2, -1))
     objects = torch.cat(extracted)
     mean = objects.mean(dim=0, keepdim=True).expand_as(objects)
     inputs = {
@@ -52,26 +52,28 @@ def predict_logits(
         "subject": (objects[:, 0], mean[:, 1]),
         "object": (mean[:, 0], objects[:, 1]),
     }
-    level = rows.level[chosen].to(device)
+    level = rows.level[index].to(device)
     predicted = {}
     for name, pair in inputs.items():
         parts = [
             model.relation_classifier(*(each[start : start + BATCH] for each in (*pair, level)))
-            for start in range(0, len(chosen), BATCH)
+            for start in range(0, len(index), BATCH)
         ]
         predicted[name] = torch.cat(parts).cpu()
     return predicted
 
 
 def evaluate_split(model: RelationClassifier, rows: MapDataset) -> dict[str, Any]:
-    """Return accuracy, confusion and leakage of a classifier on one split.
-
-    Accuracies are shares in [0, 1], overall with a 95 % interval over images, per noise level and per relation;
-    relations without rows are left out. ``confusion[true][predicted]`` counts rows.
+    """Return accuracy, confusion matrix and leakage of a classifier on one split.
 
     Args:
         model: The classifier.
         rows: The rows of the split.
+
+    Returns:
+        The number of ``rows`` and images (``pictures``); ``accuracy`` in [0, 1] with a 95 % interval over images, also
+        per noise level and per relation that occurs; ``confusion[true][predicted]``, which counts rows; and
+        ``leakage`` by the objects whose maps are used.
     """
     config = model.config
     logits = predict_logits(model, rows, torch.arange(len(rows)))
@@ -98,19 +100,20 @@ def evaluate_split(model: RelationClassifier, rows: MapDataset) -> dict[str, Any
 
 
 def _leakage(logits: Float[Tensor, "n classes"], rows: MapDataset, classes: Sequence[str]) -> dict[str, float]:
-    """Accuracy on true and wrong prompts, and how often the relation of a wrong prompt is predicted.
+    """The accuracy under true and wrong prompts, and how often the relation of a wrong prompt is predicted.
 
-    ``by_chance`` is that share if errors fell evenly on all wrong classes. Neutral prompts have no relation word.
+    ``by_chance`` is how often it would be if errors were spread evenly over all wrong classes. Neutral prompts name no
+    relation, so they are left out of both.
     """
     predicted = logits.argmax(dim=1)
     correct = predicted == rows.label
     wrong = rows.prompted != rows.label
-    word = wrong & (rows.prompted != classes.index(NEUTRAL)) if NEUTRAL in classes else wrong
+    names_a_wrong_relation = wrong & (rows.prompted != classes.index(NEUTRAL)) if NEUTRAL in classes else wrong
     return {
         "true_prompts": _mean(correct[~wrong]),
         "wrong_prompts": _mean(correct[wrong]),
-        "names_prompted_word": _mean((predicted == rows.prompted)[word]),
-        "by_chance": (1 - _mean(correct[word])) / (len(classes) - 1),
+        "names_prompted_word": _mean((predicted == rows.prompted)[names_a_wrong_relation]),
+        "by_chance": (1 - _mean(correct[names_a_wrong_relation])) / (len(classes) - 1),
     }
 
 

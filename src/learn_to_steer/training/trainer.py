@@ -1,8 +1,8 @@
-"""The training loop: seeded and resumable; the best weights are kept.
+"""The training loop. It is seeded, can be resumed, and keeps the weights of the best epoch.
 
 Source:
     Paper appendix C.9 and the authors' training settings. Unlike there, the weights of the best epoch are kept, not
-    those of a later one, and the inputs of the first layer are scaled to unit size, see ``_optimizer``.
+    those of a later one, and the first layer is trained as if its inputs had unit size, see ``_optimizer``.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from learn_to_steer.training.augmentation import Augmentation
 from learn_to_steer.training.config import TrainConfig
 from learn_to_steer.training.metrics import evaluate_split, predict_logits
 
-GAIN_SAMPLE = 512  # rows from which the size of the inputs is measured
-LEAST_RATE = 1e-6
+GAIN_SAMPLE = 512  # rows from which the spread of the inputs is measured
+LEAST_RATE = 1e-6  # at which the learning rate is no longer reduced
 
 
 def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, *, progress: bool = True) -> Path:
-    """Train a relation classifier; write ``relation_classifier.safetensors`` and ``metrics.json``.
+    """Train a relation classifier; write ``relation_classifier.safetensors``, its model card and ``metrics.json``.
 
-    Stops when the validation loss has not improved for ``config.patience`` epochs. Call again after a kill to go on.
+    Training stops when the validation loss has not improved for ``config.patience`` epochs. A killed run is resumed by
+    the same call.
 
     Args:
         data: The folder of a collection.
-        out: The folder of the classifier.
-        config: Optimiser and network; None: the defaults.
+        out: The folder to write to.
+        config: Settings of optimiser and network; None: the defaults.
         progress: Whether to show a progress bar.
 
     Returns:
         The path of the classifier's file.
 
     Raises:
-        DataError: ``data`` is no finished collection with train and val images, or ``out`` holds a run of other
-            settings.
-        SteerError: The loss is no longer finite.
+        DataError: ``config`` is invalid, ``data`` is not a complete collection with train and val images, or ``out``
+            holds a run with other settings.
+        SteerError: The loss is not finite.
     """
     config, out = config or TrainConfig(), Path(out)
     if min(config.epochs, config.batch, config.patience) < 1:
@@ -76,25 +77,25 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
 
 
 def _training_data(manifest: Manifest) -> dict[str, Any]:
-    """What the model card says about the training data."""
-    pictures = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
+    """The facts about the training data for the model card."""
+    images = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
     named: dict[str, Any] = {
         key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
     }
-    about = {"pictures": f"{pictures} pictures, two prompts each", "note": manifest.source_note}
+    about = {"pictures": f"{images} pictures, two prompts each", "note": manifest.source_note}
     model = str(manifest.settings.get("model", ""))
     return {"model": model, "base_model": hub_source(model), **about, **named}
 
 
 class TrainingRun:
-    """A training run between two epochs; resumed when the folder holds its checkpoint.
+    """The state of a training run; continues from the checkpoint if the folder has one.
 
     Args:
-        config: Optimiser and network.
+        config: Settings of optimiser and network.
         manifest: The manifest of the collection.
         rows: The rows to train on.
         held_out: The rows to validate on.
-        out: The folder of checkpoint and classifier.
+        out: The folder of the checkpoint.
     """
 
     def __init__(
@@ -103,19 +104,22 @@ class TrainingRun:
         self.config, self.rows, self.held_out, self.out = config, rows, held_out, out
         self._identity = {k: v for k, v in asdict(config).items() if k != "epochs"}
         self._identity["data"] = f"{manifest.fingerprint} {manifest.weights} {manifest.settings} {manifest.counts}"
-        # Validation uses the same kind of rows as training; the finished model is evaluated on both prompts.
-        self._chosen, self._val = (_chosen_rows(split, config.prompts) for split in (rows, held_out))
+        # Validation uses the same kind of prompts as training; the finished model is evaluated on all rows.
+        self._train_index, self._val_index = (_usable_rows(split, config.prompts) for split in (rows, held_out))
         self._augment = Augmentation(manifest.classes) if config.augment else None
         self._weights, self._val_weights = (
-            balancing_weights(split.label[chosen], split.prompted[chosen], len(manifest.classes), augment)
+            balancing_weights(split.label[index], split.prompted[index], len(manifest.classes), augment)
             if config.prompts == "balanced"
             else torch.ones(len(manifest.classes), len(manifest.classes))
-            for split, chosen, augment in ((rows, self._chosen, self._augment), (held_out, self._val, None))
+            for split, index, augment in (
+                (rows, self._train_index, self._augment),
+                (held_out, self._val_index, None),
+            )
         )
         self._accelerator = Accelerator()
         torch.manual_seed(config.seed)
         model = RelationClassifier(config.classifier(manifest))
-        self.model, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._chosen))
+        self.model, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._train_index))
         self._optimizer: torch.optim.Optimizer = optimizer
         self._plateau = ReduceLROnPlateau(
             optimizer.optimizer,
@@ -130,36 +134,36 @@ class TrainingRun:
 
     @property
     def batches(self) -> int:
-        """Batches of one epoch."""
-        return -(-len(self._chosen) // self.config.batch)
+        """The number of batches in an epoch."""
+        return -(-len(self._train_index) // self.config.batch)
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch (from 0) with the lowest validation loss."""
+        """The number of the epoch with the lowest validation loss; the first of several. Epochs count from 0."""
         return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_loss"])
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the loss has not improved for long enough."""
+        """Whether all epochs are done, or the validation loss has not improved for ``patience`` epochs."""
         done = len(self.history)
         return done >= self.config.epochs or (done > 0 and done - 1 - self.best_epoch >= self.config.patience)
 
     def train_epoch(self, count: Callable[[int], None]) -> None:
-        """Train once over the data, validate, keep the weights if they are the best, and write the checkpoint.
+        """Train for one epoch, validate, keep the weights if they are the best so far, and write the checkpoint.
 
         Args:
             count: Called with 1 after every batch.
 
         Raises:
-            SteerError: The loss is no longer finite.
+            SteerError: The loss is not finite.
         """
         number = len(self.history)
-        # Order, augmentation and dropout depend on seed and epoch alone: a resumed run goes the same way.
+        # Order, augmentation and dropout depend only on seed and epoch, so that a resumed run gives the same result.
         generator = torch.Generator().manual_seed(self.config.seed * 100_003 + number)
         torch.manual_seed(self.config.seed * 100_003 + number)
         self.model.train()
         losses = []
-        for index, stored in self.rows.batches(self._chosen, self.config.batch, generator):
+        for index, stored in self.rows.batches(self._train_index, self.config.batch, generator):
             maps, label, prompted = stored.float(), self.rows.label[index], self.rows.prompted[index]
             if self._augment:
                 maps, label, prompted = self._augment(maps, label, prompted, generator)
@@ -171,8 +175,8 @@ class TrainingRun:
             self._optimizer.step()
             losses.append(float(loss.detach()))
             count(1)
-        logits = predict_logits(self.model, self.held_out, self._val)["both"]
-        label, prompted = self.held_out.label[self._val], self.held_out.prompted[self._val]
+        logits = predict_logits(self.model, self.held_out, self._val_index)["both"]
+        label, prompted = self.held_out.label[self._val_index], self.held_out.prompted[self._val_index]
         entry = {
             "train_loss": sum(losses) / len(losses),
             "val_loss": float(_loss(logits, label, self._val_weights[label, prompted])),
@@ -181,7 +185,7 @@ class TrainingRun:
         }
         if not math.isfinite(entry["train_loss"] + entry["val_loss"]):
             raise SteerError(
-                f"training diverged in epoch {number}: start again with a smaller rate than {self.config.rate}"
+                f"training diverged in epoch {number}; start again with a smaller rate than {self.config.rate}"
             )
         self._plateau.step(entry["val_loss"])
         self.history.append(entry)
@@ -213,13 +217,13 @@ class TrainingRun:
 def balancing_weights(
     label: Int64[Tensor, " rows"], prompted: Int64[Tensor, " rows"], classes: int, augment: Augmentation | None
 ) -> Float[Tensor, "classes classes"]:
-    """Return weights under which true and prompted relation are independent.
+    """Return weights of the loss that make true and prompted relation statistically independent.
 
     Args:
         label: Indices of the true relations.
         prompted: Indices of the prompted relations.
         classes: The number of relations.
-        augment: The augmentation, which changes how often a combination occurs.
+        augment: The augmentation, which changes how often each combination occurs; None: there is none.
 
     Returns:
         The weight of a row by ``label`` and ``prompted``; 0 for combinations that do not occur.
@@ -234,22 +238,23 @@ def _loss(predicted: Tensor, label: Tensor, weights: Tensor) -> Tensor:
     return (functional.cross_entropy(predicted, label, reduction="none") * weights).mean()
 
 
-def _chosen_rows(rows: MapDataset, prompts: str) -> Int64[Tensor, " chosen"]:
-    """Indices of the rows that are used."""
+def _usable_rows(rows: MapDataset, prompts: str) -> Int64[Tensor, " used"]:
+    """Indices of the rows with the kind of prompts to train on."""
     return (rows.label == rows.prompted).nonzero().flatten() if prompts == "true" else torch.arange(len(rows))
 
 
 def _optimizer(
-    model: RelationClassifier, config: TrainConfig, rows: MapDataset, chosen: Tensor
+    model: RelationClassifier, config: TrainConfig, rows: MapDataset, index: Tensor
 ) -> torch.optim.Optimizer:
     """AdamW, with the first layer trained as if its inputs had unit size.
 
-    Adam changes every weight by about the learning rate, however small its input. Maps sum to one, so their values are
-    around 1/256 and would need tens of thousands of steps to matter beside the position embeddings. Dividing the first
-    weights and their learning rate by the spread of the inputs (and multiplying the decay by it) equals scaling the
-    inputs, and leaves the network as it is.
+    Adam changes every weight by about the learning rate, however small its input is. The values of a map sum to one,
+    so each is around 1/256, and the first layer would need tens of thousands of steps until the maps matter beside the
+    position embeddings. Here its initial weights and their learning rate are divided by the standard deviation of the
+    maps, and their weight decay is multiplied by it. This equals scaling the inputs to unit size, but the network
+    itself needs no scale.
     """
-    sampled = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), GAIN_SAMPLE)).long()]
+    sampled = index[torch.linspace(0, len(index) - 1, min(len(index), GAIN_SAMPLE)).long()]
     gain = 1 / max(float(rows.maps(sampled).float().std()), 1e-6)
     first: Any = model.object_extractor if config.extractor == "attention" else model.relation_classifier
     weight: nn.Parameter = (first.input_projection if config.extractor == "attention" else first.projection).weight
