@@ -30,7 +30,7 @@ def test_equal_squares_are_diagonal_from_0_68_of_their_side_on() -> None:
 
 
 def test_an_unknown_predicate_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no geometry is defined for the predicate 'near'"):
+    with pytest.raises(ValueError, match="no rule is defined for the predicate 'near'"):
         holds(UNIT, "near", UNIT)
 
 

@@ -63,11 +63,11 @@ def test_pairing_takes_the_common_part_away() -> None:
 
 def test_unusable_input_is_refused() -> None:
     for values, clusters in (([], []), ([1.0], [1, 2])):
-        with pytest.raises(ValueError, match="one length above 0"):
+        with pytest.raises(ValueError, match="give two of the same length"):
             clustered_interval(values, clusters)
     with pytest.raises(ValueError, match="level"):
         clustered_interval([1.0], [1], level=95)
-    with pytest.raises(ValueError, match="one length above 0"):
+    with pytest.raises(ValueError, match="give two of the same length"):
         paired_interval([1.0, 2.0], [1.0], [1, 2])
 
 

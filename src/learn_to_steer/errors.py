@@ -2,18 +2,18 @@
 
 ::
 
-    SteerError                  the one to catch; the command line turns it into one line and exit code 2
-    ├── UnknownNameError        a model, benchmark, source, ... that does not exist (nearest match named)
-    ├── PluginError             an installed package whose plug-in is broken, or has a name that is taken
+    SteerError                  the base of all; the command line prints its message and exits with code 2
+    ├── UnknownNameError        a model, benchmark, source, ... that does not exist; the nearest name is suggested
+    ├── PluginError             a plug-in of an installed package that is broken, or whose name is taken
     ├── PromptError             empty prompt, object not in the prompt, unknown predicate, truncated text
-    ├── MismatchError           classifier against model: layout, channels, classes
-    ├── UnsupportedError        a scheduler, attention backend or pipeline that steering would corrupt
+    ├── MismatchError           a classifier that does not fit the model: layout, channels, classes
+    ├── UnsupportedError        a scheduler, attention backend, pipeline or setting that cannot be steered
     ├── CaptureError            attention layers that were not captured
-    ├── InversionError          an image whose inversion failed its quality check
-    └── DataError               files: missing, broken, of another version, failing their hash
+    ├── InversionError          an image that could not be reconstructed well enough from its inversion
+    └── DataError               a file that is missing or broken, or has another version or hash than expected
 
-A message says what happened, where, and what to do. The user can act on these errors; an assertion or any other
-exception is a bug in this library.
+A message says what happened, where, and what to do. These errors are for the user to act on; any other exception that
+leaves the library is a bug.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnknownNameError(SteerError):
 
 
 class PluginError(SteerError):
-    """A plug-in of an installed package cannot be imported, lacks something, or has the name of another."""
+    """A plug-in of an installed package cannot be imported, lacks a required name, or has the name of another."""
 
 
 class PromptError(SteerError):
@@ -40,11 +40,11 @@ class MismatchError(SteerError):
 
 
 class UnsupportedError(SteerError):
-    """A component whose use with steering would corrupt the image."""
+    """A component or setting with which steering would fail or corrupt the image."""
 
 
 class CaptureError(SteerError):
-    """The captured attention layers are not those that the family lists."""
+    """The captured attention layers are not those that the model's family lists."""
 
 
 class InversionError(SteerError):
@@ -52,4 +52,4 @@ class InversionError(SteerError):
 
 
 class DataError(SteerError):
-    """A file is missing, broken, or does not match its hash, version or schema."""
+    """A file that is missing, broken, or does not match its hash, version or schema."""

@@ -1,8 +1,8 @@
 """Boxes and the spatial relations between them.
 
-A box is ``(x0, y0, x1, y1)`` in any unit; y grows downward. The rule is GenEval's (arXiv 2310.11513; djghosh13/geneval,
-``evaluation/evaluate_images.py``): a margin relative to the boxes' sizes is subtracted from the offset of their
-centres.
+A box is ``(x0, y0, x1, y1)`` in any unit; y grows downward. Relations are decided by GenEval's rule (arXiv 2310.11513;
+djghosh13/geneval, ``evaluation/evaluate_images.py``): a margin relative to the sizes of the boxes is subtracted from
+the offset of their centres.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Box = Sequence[float]
+
 BASIC = ("above", "below", "left of", "right of")
 DIAGONAL = ("above left of", "above right of", "below left of", "below right of")
 NEUTRAL = "is"
@@ -26,7 +27,7 @@ OPPOSITE = {
     "below left of": "above right of",
     NEUTRAL: NEUTRAL,
 }
-# Predicate -> for each axis it constrains: the axis (0: x), and whether the subject has the smaller coordinate.
+# Predicate -> for each axis that it constrains: the axis (0: x, 1: y), whether the subject has the smaller coordinate.
 DIRECTIONS = {
     "left of": ((0, True),),
     "right of": ((0, False),),
@@ -43,13 +44,13 @@ CLEAR = 0.5  # fraction of the distance of the centres that must remain along an
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that a detector found.
+    """One detected object.
 
     Attributes:
         name: Its class.
         score: The detector's score, in [0, 1].
         box: Its box, in pixels or any other unit.
-        color: The name of its colour, from a detector that classifies colours; else None.
+        color: The name of its colour; None from a detector that does not classify colours.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Detection:
 
 
 def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> frozenset[str]:
-    """The basic relations that hold between two boxes, by GenEval's rule (margin 0.1, direction threshold 0.5).
+    """Find the basic relations that hold between two boxes, by GenEval's rule (margin 0.1, direction threshold 0.5).
 
     Args:
         subject: Box of the subject.
@@ -67,7 +68,7 @@ def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> fro
         margin: Fraction of the boxes' summed size that is subtracted from the offset of their centres.
 
     Returns:
-        None, one, or two of ``BASIC``; two when the subject lies diagonally.
+        No, one or two of ``BASIC``; two if the subject lies diagonally.
     """
     offsets = []
     revised = []
@@ -80,21 +81,21 @@ def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> fro
         return frozenset()
     length = math.hypot(*offsets)
     dx, dy = revised[0] / length, revised[1] / length
-    found = {
+    conditions = {
         "left of": dx < -CLEAR,
         "right of": dx > CLEAR,
         "above": dy < -CLEAR,
         "below": dy > CLEAR,
     }
-    return frozenset(name for name, true in found.items() if true)
+    return frozenset(name for name, true in conditions.items() if true)
 
 
 def holds(subject: Box, predicate: str, reference: Box, margin: float = MARGIN) -> bool:
-    """Whether a relation holds between two boxes, by GenEval's rule.
+    """Decide whether a relation holds between two boxes, by GenEval's rule.
 
-    GenEval has no diagonals; here a diagonal needs both of its basic relations. For small boxes these are the
-    directions within 15 degrees of the exact diagonal. Larger boxes leave fewer directions, and must lie farther apart:
-    two equal squares at exactly 45 degrees by 0.68 of their side along each axis.
+    GenEval has no diagonals; here a diagonal holds if both of its basic relations hold. For small boxes these are the
+    directions within 15 degrees of the exact diagonal. For larger boxes the range is narrower, and the boxes must lie
+    farther apart: two equal squares at exactly 45 degrees by 0.68 of their side along each axis.
 
     Args:
         subject: Box of the subject.
@@ -106,18 +107,20 @@ def holds(subject: Box, predicate: str, reference: Box, margin: float = MARGIN) 
         Whether ``subject predicate reference``.
 
     Raises:
-        ValueError: The predicate is no basic or diagonal one.
+        ValueError: The predicate is neither basic nor diagonal.
     """
     if predicate in BASIC:
         return predicate in basic_relations(subject, reference, margin)
     if predicate in DIAGONAL:
         vertical, horizontal = predicate.split(" ", 1)
         return {vertical, horizontal} <= basic_relations(subject, reference, margin)
-    raise ValueError(f"no geometry is defined for the predicate {predicate!r}")
+    raise ValueError(f"no rule is defined for the predicate {predicate!r}; use one of {', '.join(DIRECTIONS)}")
 
 
 def on_axis(subject: Box, predicate: str, reference: Box) -> bool:
-    """Whether a relation holds between the centres of two boxes without a margin: VISOR's rule (arXiv 2212.10015).
+    """Decide whether a relation holds between the centres of two boxes, without a margin: VISOR's rule.
+
+    Source: VISOR, arXiv 2212.10015.
 
     Args:
         subject: Box of the subject.
@@ -125,24 +128,24 @@ def on_axis(subject: Box, predicate: str, reference: Box) -> bool:
         reference: Box of the reference.
 
     Returns:
-        Whether the subject's centre lies on the wanted side along each axis.
+        Whether the subject's centre lies on the predicate's side along each of its axes.
     """
     offsets = [(subject[a] + subject[a + 2]) - (reference[a] + reference[a + 2]) for a in (0, 1)]
     return all(offsets[axis] < 0 if lower else offsets[axis] > 0 for axis, lower in DIRECTIONS[predicate])
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes.
+    """Compute the intersection over union of two boxes.
 
     Args:
         a: One box.
         b: The other box.
 
     Returns:
-        A value in [0, 1]; 0 when both boxes are empty.
+        A value in [0, 1]; 0 if both boxes are empty.
     """
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    inside = width * height
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inside
-    return inside / union if union > 0 else 0.0
+    intersection = width * height
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection
+    return intersection / union if union > 0 else 0.0

@@ -19,32 +19,32 @@ def clustered_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile-bootstrap confidence interval of a mean, resampling whole clusters.
+    """Compute the percentile-bootstrap confidence interval of a mean, resampling whole clusters.
 
-    The interval is a single point when all values are equal, which is too narrow for few images.
+    If all values are equal, the interval is a single point, which is too narrow for few images.
 
     Args:
-        values: One value an image.
-        clusters: The cluster (prompt) of every value; clusters may differ in size.
+        values: One value for each image.
+        clusters: The cluster (such as the prompt) of each value; clusters may differ in size.
         level: Confidence level, between 0 and 1.
-        draws: Number of bootstrap replicates.
+        draws: Number of bootstrap samples.
         seed: Seed of the bootstrap.
 
     Returns:
-        Lower and upper end of the interval.
+        The lower and the upper end of the interval.
 
     Raises:
         ValueError: The inputs are empty or differ in length, or ``level`` is not between 0 and 1.
     """
     _check(values, clusters)
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
+        raise ValueError(f"level must lie between 0 and 1, not {level}; 0.95 is usual")
     numbers: dict[Hashable, int] = {}
     member = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
     count = len(numbers)
     sums = np.bincount(member, weights=np.asarray(values, dtype=np.float64), minlength=count)
     sizes = np.bincount(member, minlength=count)
-    # How often each cluster is drawn, one row for each bootstrap replicate.
+    # How often each cluster is drawn: one row for each bootstrap sample.
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     means: NDArray[np.float64] = (times @ sums) / (times @ sizes)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -60,18 +60,18 @@ def paired_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean difference of two systems on the same images, with its clustered bootstrap interval.
+    """Compute the mean difference of two systems on the same prompts and seeds, with its clustered interval.
 
     Args:
         first: Values of the first system.
-        second: Values of the second system; value i of both belongs to the same prompt and seed.
+        second: Values of the second system. Value i of both has the same prompt and seed.
         clusters: As in ``clustered_interval``.
         level: Confidence level, between 0 and 1.
-        draws: Number of bootstrap replicates.
+        draws: Number of bootstrap samples.
         seed: Seed of the bootstrap.
 
     Returns:
-        Mean of ``first - second``, lower and upper end of its interval.
+        The mean of ``first - second``, and the lower and the upper end of its interval.
 
     Raises:
         ValueError: As in ``clustered_interval``.
@@ -83,15 +83,17 @@ def paired_interval(
 
 
 def cohens_kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Cohen's kappa (1960): the agreement of two raters beyond chance.
+    """Compute Cohen's kappa: the agreement of two raters beyond chance.
+
+    Source: Cohen, A Coefficient of Agreement for Nominal Scales (1960).
 
     Args:
         a: Answers of the first rater.
         b: Answers of the second rater to the same questions.
 
     Returns:
-        1 for perfect agreement, 0 for that of chance, negative below it. NaN when both raters always give the same
-        answer, since chance then agrees fully as well.
+        1 for perfect agreement, 0 for agreement by chance, negative for less. NaN if both raters always give the same
+        answer: chance alone then agrees perfectly.
 
     Raises:
         ValueError: The inputs are empty or differ in length.
@@ -107,4 +109,4 @@ def cohens_kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 def _check(a: Sequence[object], b: Sequence[object]) -> None:
     if len(a) != len(b) or len(a) == 0:
-        raise ValueError(f"two sequences of one length above 0 are needed, not {len(a)} and {len(b)}")
+        raise ValueError(f"the sequences have {len(a)} and {len(b)} values; give two of the same length, not empty")

@@ -1,4 +1,4 @@
-"""Versions of installed packages, to be written beside results."""
+"""The versions of installed packages, to be recorded with results."""
 
 from __future__ import annotations
 

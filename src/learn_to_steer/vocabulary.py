@@ -1,4 +1,4 @@
-"""The object and colour names of GenEval, which are those of COCO's detectors."""
+"""The names of objects and colours in GenEval. The objects are COCO's 80 classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLASSES = tuple(
     computer mouse, tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book,
     clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace("\n    ", " ").split(", ")
 )
-"""COCO's 80 classes in the order of their numbers, as GenEval names them."""
+"""COCO's 80 classes by GenEval's names, in the order of their numbers."""
 
 COCO_NAMES = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 """COCO's own name of a class -> GenEval's, where they differ."""

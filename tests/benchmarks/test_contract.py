@@ -190,7 +190,7 @@ def test_metadata_points_from_subject_to_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_perfect_pictures_score_all_and_spoiled_ones_none(name: str) -> None:
+def test_perfect_images_score_all_and_spoiled_ones_none(name: str) -> None:
     rule, vocabulary = benchmarks.rule(name), canonical_names()
     for prompt in some(name, runnable=True):
         scene = layout if prompt.relations else contents

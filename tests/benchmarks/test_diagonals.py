@@ -31,18 +31,18 @@ def square(x: float, y: float, side: float) -> tuple[float, float, float, float]
 )
 def test_worked_examples(x: float, y: float, side: float, expected: bool) -> None:
     assert holds(square(0, 0, side), "above left of", square(x, y, side)) is expected
-    # The same picture, upside down and left to right.
+    # The same image, upside down and left to right.
     assert holds(square(0, 0, side), "below right of", square(-x, -y, side)) is expected
     assert holds(square(0, 0, side), "above right of", square(-x, y, side)) is expected
 
 
 def test_what_is_only_above_fails_with_what_it_is() -> None:
-    asked = next(p for p in benchmarks.prompts("diagonals") if p.relations[0].predicate == "above left of")
-    (relation,) = asked.relations
+    target = next(p for p in benchmarks.prompts("diagonals") if p.relations[0].predicate == "above left of")
+    (relation,) = target.relations
     found = [Detection(relation.subject, 0.9, square(0, 0, 10)), Detection(relation.object, 0.9, square(5, 90, 10))]
-    verdict = benchmarks.rule("diagonals")(asked, found)
-    assert not verdict.correct
-    assert verdict.reason.endswith("(is above)")
+    score = benchmarks.rule("diagonals")(target, found)
+    assert not score.correct
+    assert score.reason.endswith("(is above)")
 
 
 def test_every_diagonal_has_its_quarter_and_no_pair_comes_twice() -> None:

@@ -1,4 +1,4 @@
-"""GenEval's verdicts beyond position: classes, counts, colours, thresholds, and how they are summed up."""
+"""GenEval's scores beyond position: classes, counts, colours, thresholds, and the numbers computed from them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def boxes(name: str, *scores: float, color: str | None = None) -> list[Detection
     return [Detection(name, score, (20 * n, 0, 20 * n + 10, 10), color) for n, score in enumerate(scores)]
 
 
-def verdict(asked: BenchmarkPrompt, *found: list[Detection]) -> Score:
-    return geneval.score(asked, [one for some in found for one in some], VOCABULARY)
+def score_of(target: BenchmarkPrompt, *found: list[Detection]) -> Score:
+    return geneval.score(target, [one for some in found for one in some], VOCABULARY)
 
 
 def three_clocks() -> BenchmarkPrompt:
@@ -30,39 +30,39 @@ def three_clocks() -> BenchmarkPrompt:
 
 def test_counting_wants_exactly_so_many_that_are_sure() -> None:
     right = (0.95, 0.99, 0.91)
-    assert verdict(three_clocks(), boxes("clock", *right)) == Score(True, True, (), "")
-    assert verdict(three_clocks(), boxes("clock", *right, 0.9)).correct  # 0.9 itself is not above it
-    assert verdict(three_clocks(), boxes("clock", *right[:2])) == Score(False, False, (), "too few: 2 of 3 clock")
-    assert verdict(three_clocks(), boxes("clock", *right, 0.92)) == Score(False, True, (), "too many: 4 clock, not 3")
-    assert verdict(three_clocks(), boxes("dog", 0.99)) == Score(False, False, (), "missing: clock")
-    assert verdict(three_clocks(), boxes("clock", *right), boxes("dog", 0.99, 0.99)).correct
+    assert score_of(three_clocks(), boxes("clock", *right)) == Score(True, True, (), "")
+    assert score_of(three_clocks(), boxes("clock", *right, 0.9)).correct  # 0.9 itself is not above it
+    assert score_of(three_clocks(), boxes("clock", *right[:2])) == Score(False, False, (), "too few: 2 of 3 clock")
+    assert score_of(three_clocks(), boxes("clock", *right, 0.92)) == Score(False, True, (), "too many: 4 clock, not 3")
+    assert score_of(three_clocks(), boxes("dog", 0.99)) == Score(False, False, (), "missing: clock")
+    assert score_of(three_clocks(), boxes("clock", *right), boxes("dog", 0.99, 0.99)).correct
 
 
 def test_other_tasks_count_from_above_a_lower_threshold_and_allow_more() -> None:
     two = prompt("two_object", {"class": "dog", "count": 1}, {"class": "cup", "count": 1})
-    assert verdict(two, boxes("dog", 0.31, 0.8), boxes("cup", 0.31)).correct
-    assert verdict(two, boxes("dog", 0.31), boxes("cup", 0.3)) == Score(False, False, (), "missing: cup")
-    assert verdict(two, []).reason == "missing: dog, cup"
+    assert score_of(two, boxes("dog", 0.31, 0.8), boxes("cup", 0.31)).correct
+    assert score_of(two, boxes("dog", 0.31), boxes("cup", 0.3)) == Score(False, False, (), "missing: cup")
+    assert score_of(two, []).reason == "missing: dog, cup"
 
 
 def test_the_best_of_a_class_has_the_colour() -> None:
     red = prompt("colors", {"class": "cup", "count": 1, "color": "red"})
-    assert verdict(red, boxes("cup", 0.8, color="red"), boxes("cup", 0.7, color="blue")).correct
-    wrong = verdict(red, boxes("cup", 0.7, color="red"), boxes("cup", 0.8, color="blue"))
+    assert score_of(red, boxes("cup", 0.8, color="red"), boxes("cup", 0.7, color="blue")).correct
+    wrong = score_of(red, boxes("cup", 0.7, color="red"), boxes("cup", 0.8, color="blue"))
     assert wrong == Score(False, True, (), "wrong colour: cup is blue, not red")
-    assert verdict(red, boxes("cup", 0.8)).reason == "wrong colour: cup is unknown, not red"
+    assert score_of(red, boxes("cup", 0.8)).reason == "wrong colour: cup is unknown, not red"
     both = prompt(
         "color_attr", {"class": "cup", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "blue"}
     )
-    assert verdict(both, boxes("cup", 0.8, color="red"), boxes("dog", 0.8, color="blue")).correct
-    assert not verdict(both, boxes("cup", 0.8, color="blue"), boxes("dog", 0.8, color="red")).correct
+    assert score_of(both, boxes("cup", 0.8, color="red"), boxes("dog", 0.8, color="blue")).correct
+    assert not score_of(both, boxes("cup", 0.8, color="blue"), boxes("dog", 0.8, color="red")).correct
 
 
 def test_position_has_the_threshold_too() -> None:
-    (asked,) = [p for p in benchmarks.prompts("geneval-position") if p.index == 353]  # a dog right of a teddy bear
+    (target,) = [p for p in benchmarks.prompts("geneval-position") if p.index == 353]  # a dog right of a teddy bear
     bear = Detection("teddy bear", 0.9, (0, 0, 10, 10))
     for score, correct in ((0.31, True), (0.3, False)):
-        assert geneval.score(asked, [bear, Detection("dog", score, (40, 0, 50, 10))]).correct is correct
+        assert geneval.score(target, [bear, Detection("dog", score, (40, 0, 50, 10))]).correct is correct
 
 
 def row(index: int, tag: str, correct: bool) -> dict:

@@ -42,11 +42,11 @@ def test_compat_inflates_the_score_of_random_layouts(form: str, least: float) ->
     prompts = benchmarks.prompts(f"multi-relation-{form}")
     strict = compat = 0.0
     for _ in range(20):
-        for asked in prompts:
-            corners = {name: tuple(rng.integers(0, 100, size=2)) for name in sorted(asked.objects)}
-            verdict = multi_relation.score(asked, found(**corners))
-            assert verdict.scores["compat"] >= verdict.correct
-            strict, compat = strict + verdict.correct, compat + verdict.scores["compat"]
+        for target in prompts:
+            corners = {name: tuple(rng.integers(0, 100, size=2)) for name in sorted(target.objects)}
+            score = multi_relation.score(target, found(**corners))
+            assert score.scores["compat"] >= score.correct
+            strict, compat = strict + score.correct, compat + score.scores["compat"]
     assert compat > least * strict > 0
 
 
@@ -57,6 +57,6 @@ def test_metrics_show_both() -> None:
 
 def test_ood_asks_for_all_of_the_papers_objects() -> None:
     for name in ("ood", "multi-relation-ood-5-3"):
-        objects = {noun for asked in benchmarks.prompts(name) for noun in asked.objects}
+        objects = {noun for target in benchmarks.prompts(name) for noun in target.objects}
         assert objects == set(multi_relation.OUT_OF_DISTRIBUTION)
     assert len(set(multi_relation.OUT_OF_DISTRIBUTION)) == len(set(multi_relation.IN_DISTRIBUTION)) == 16

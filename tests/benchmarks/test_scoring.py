@@ -64,10 +64,10 @@ def test_every_relation_is_tested_on_its_own_pair() -> None:
     assert score_relations(wanted, found) == Score(False, True, (True, False), "wrong side: cat left of bus (is above)")
 
 
-def test_what_remains_is_judged_when_an_object_is_missing() -> None:
+def test_what_remains_is_scored_when_an_object_is_missing() -> None:
     found = [Detection("dog", 0.9, (0, 0, 10, 10)), Detection("cat", 0.9, (40, 0, 50, 10))]
-    verdict = score_relations(prompt(("dog", "left of", "cat"), ("bus", "above", "knife")), found)
-    assert verdict == Score(False, False, (True, False), "missing: bus, knife")
+    outcome = score_relations(prompt(("dog", "left of", "cat"), ("bus", "above", "knife")), found)
+    assert outcome == Score(False, False, (True, False), "missing: bus, knife")
 
 
 @pytest.mark.parametrize(

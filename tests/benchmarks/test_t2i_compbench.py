@@ -116,7 +116,7 @@ def test_nearness_is_measured_in_the_detectors_frame() -> None:
     far = score(near, HERE, FAR)
     assert far.scores["fixed"] == pytest.approx(0.425 + 0.5 * 150 / (310 * 479 / 480))
     assert (far.correct, far.reason) == (False, "far apart: dog near cat")
-    assert score(near, HERE, FAR, (1024, 1024)).correct  # the same pixels of a larger picture
+    assert score(near, HERE, FAR, (1024, 1024)).correct  # the same pixels of a larger image
     assert not score(near, HERE, FAR, (480, 320)).correct
     with pytest.raises(ValueError, match="size of the image"):
         score(near, HERE, FAR, None)
@@ -130,8 +130,8 @@ def test_nouns_that_the_official_matching_cannot_find(noun: str) -> None:
 
 
 def test_metrics_tell_the_ceiling() -> None:
-    verdicts = [score(f"a {one} on the left of a cat", HERE, BESIDE) for one in ("dog", "cow")]
-    rows = [{"scores": v.scores, "correct": v.correct} for v in verdicts]
+    outcomes = [score(f"a {one} on the left of a cat", HERE, BESIDE) for one in ("dog", "cow")]
+    rows = [{"scores": v.scores, "correct": v.correct} for v in outcomes]
     assert benchmarks.metrics(FOUR, rows) == {
         "official": pytest.approx(0.4625),
         "official_ceiling": 0.5,
@@ -141,7 +141,7 @@ def test_metrics_tell_the_ceiling() -> None:
 
 
 def test_other_files_are_refused(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--data FILE, or get it with --data download"):
+    with pytest.raises(DataError, match="--data FILE, or download it with --data download"):
         benchmarks.prompts(ALL)
     with pytest.raises(DataError, match=r"cannot read .*nothing\.txt"):
         benchmarks.prompts(ALL, data=str(tmp_path / "nothing.txt"))

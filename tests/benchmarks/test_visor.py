@@ -48,7 +48,7 @@ def test_the_subset_is_a_fair_part_of_all() -> None:
     assert 450 < swapped < 550
 
 
-def asked(predicate: str) -> BenchmarkPrompt:
+def prompt_with(predicate: str) -> BenchmarkPrompt:
     return BenchmarkPrompt(0, "", (Relation("dog", predicate, "cat"),), {})
 
 
@@ -56,18 +56,18 @@ def boxes(name: str, *corners: tuple[int, int]) -> list[Detection]:
     return [Detection(name, 0.5, (x, y, x + 10, y + 10)) for x, y in corners]
 
 
-def test_any_pair_of_boxes_will_do_and_no_margin_is_asked_for() -> None:
+def test_any_pair_of_boxes_will_do_and_no_margin_is_needed() -> None:
     near = boxes("dog", (0, 0)) + boxes("cat", (1, 30))
-    assert visor.score(asked("left of"), near).correct
-    assert not benchmarks.score_relations(asked("left of"), near).correct
-    assert not visor.score(asked("right of"), near).correct
+    assert visor.score(prompt_with("left of"), near).correct
+    assert not benchmarks.score_relations(prompt_with("left of"), near).correct
+    assert not visor.score(prompt_with("right of"), near).correct
     both = boxes("dog", (0, 0), (50, 0)) + boxes("cat", (20, 0))
-    assert visor.score(asked("left of"), both).correct
-    assert visor.score(asked("right of"), both).correct
-    level = visor.score(asked("above"), both)
+    assert visor.score(prompt_with("left of"), both).correct
+    assert visor.score(prompt_with("right of"), both).correct
+    level = visor.score(prompt_with("above"), both)
     assert (level.correct, level.present, level.held) == (False, True, (False,))
     assert level.reason == "wrong side: dog above cat in no pair"
-    assert visor.score(asked("above"), boxes("dog", (0, 0))).reason == "missing: cat"
+    assert visor.score(prompt_with("above"), boxes("dog", (0, 0))).reason == "missing: cat"
 
 
 def rows(index: int, *images: tuple[bool, bool]) -> list[dict]:

@@ -135,7 +135,7 @@ def grounding_dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def noise():
-    """``noise(width, height)``: a picture of random pixels."""
+    """``noise(width, height)``: an image of random pixels."""
 
     def draw(width: int, height: int) -> Image.Image:
         rng = np.random.default_rng(width * height)

@@ -52,10 +52,10 @@ class Stub:
     """Tells the colour of a crop's middle; what is not red is blue."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def classify(self, crops, names):
-        self.asked += list(zip(crops, names, strict=True))
+        self.calls += list(zip(crops, names, strict=True))
         middles = [crop.getpixel((crop.width // 2, crop.height // 2)) for crop in crops]
         return ["red" if middle[0] > 200 and middle[1] < 100 else "blue" for middle in middles]
 
@@ -116,7 +116,7 @@ def test_best_sixteen_of_a_class():
 
 
 def test_padding_is_cropped_before_the_mask_is_scaled():
-    """Input of 64 x 64 of which a 32 high, 64 wide part is the picture, itself 100 high and 200 wide."""
+    """Input of 64 x 64 of which a 32 high, 64 wide part is the image, itself 100 high and 200 wide."""
     masks = answer(({16: 0.9}, (4, 4, 8, 8), 20.0), ({15: 0.9}, (0, 9, 16, 16), 20.0), side=16)
     (one,) = instances(*masks, padded=(64, 64), inside=(32, 64), size=(100, 200))
     assert one.detection.name == "dog"  # the cat lay in the padding
@@ -125,14 +125,14 @@ def test_padding_is_cropped_before_the_mask_is_scaled():
     assert len(instances(*masks, padded=(64, 64), inside=(64, 64), size=(100, 200))) == 2
 
 
-def test_pictures_are_scaled_padded_and_turned_upright():
+def test_images_are_scaled_padded_and_turned_upright():
     assert keep_ratio((512, 512), 800, 1333) == (800, 800)
     assert keep_ratio((480, 640), 800, 1333) == (800, 1067)
     assert keep_ratio((300, 1200), 800, 1333) == (333, 1333)
     network = Fixed()
     detector = Mask2FormerDetector(network)
-    picture = Image.new("RGB", (120, 30))
-    found = detector.detect([picture])[0]
+    image = Image.new("RGB", (120, 30))
+    found = detector.detect([image])[0]
     assert network.shape == (1, 3, 352, 1344)
     assert [one.score for one in found] == pytest.approx([0.9, 0.6], abs=1e-3)
     assert found[0].box == pytest.approx((0, 0, 60, 15), abs=1)
@@ -145,19 +145,19 @@ def test_pictures_are_scaled_padded_and_turned_upright():
     assert detector.detect([turned])[0][1].box == (0, 0, 30, 60)
 
 
-def test_colors_are_told_of_the_object_alone_and_only_when_asked_for():
+def test_colors_are_those_of_the_object_alone_and_only_when_a_query_wants_them():
     stub, loaded = Stub(), []
     detector = Mask2FormerDetector(Fixed(), colors=lambda: loaded.append(1) or stub)
-    picture = Image.new("RGB", (64, 64), "blue")
-    picture.paste((255, 0, 0), (0, 0, 32, 32))
-    plain = detector.detect([picture], [Query(("dog",))])[0]
+    image = Image.new("RGB", (64, 64), "blue")
+    image.paste((255, 0, 0), (0, 0, 32, 32))
+    plain = detector.detect([image], [Query(("dog",))])[0]
     assert [one.color for one in plain] == [None, None] and not loaded
-    found = detector.detect([picture, picture], [Query(("dog",), colors=True), Query(("dog",))])
+    found = detector.detect([image, image], [Query(("dog",), colors=True), Query(("dog",))])
     assert [one.color for one in found[0]] == ["red", "blue"]
     assert [one.color for one in found[1]] == [None, None]
-    detector.detect([picture], [Query(("dog",), colors=True)])
+    detector.detect([image], [Query(("dog",), colors=True)])
     assert loaded == [1]
-    (crop, name), _ = stub.asked[:2]
+    (crop, name), _ = stub.calls[:2]
     assert name == "dog" and crop.size == tuple(int(edge) for edge in found[0][0].box[2:])
 
 
@@ -172,27 +172,27 @@ def test_what_is_not_the_object_is_grey():
 
 def test_color_is_the_nearest_mean_of_three_texts(clip_folder, noise):
     """The real CLIP class, tiny; the same arithmetic by transformers' own forward."""
-    teller = load_colors("cpu", str(clip_folder))
+    classifier = load_colors("cpu", str(clip_folder))
     crops = [noise(40, 90), noise(32, 32), noise(3, 1)]
-    told = teller.classify(crops, ["dog", "cat", "dog"])
-    assert len(told) == 3 and set(told) <= set(COLORS)
+    named = classifier.classify(crops, ["dog", "cat", "dog"])
+    assert len(named) == 3 and set(named) <= set(COLORS)
     texts = [t.format(color=c, name="cat") for c in _color_classifier.COLORS for t in _color_classifier.TEMPLATES]
     assert texts[:3] == ["a photo of a red cat", "a photo of a red-colored cat", "a photo of a red object"]
-    tokens = teller.tokenizer(texts, padding=True, return_tensors="pt")
+    tokens = classifier.tokenizer(texts, padding=True, return_tensors="pt")
     pixels = _color_classifier.normalise(_color_classifier.to_tensor(crops[1]), _color_classifier.CLIP_COLORS)
     with torch.no_grad():
-        answer = teller.model(pixel_values=pixels, **tokens)
+        answer = classifier.model(pixel_values=pixels, **tokens)
     means = answer.text_embeds.reshape(10, 3, -1).mean(1)
-    likeness = (means / means.norm(dim=1, keepdim=True)) @ answer.image_embeds[0]
-    assert told[1] == _color_classifier.COLORS[int(likeness.argmax())]
-    assert teller.classify([], []) == []
+    similarity = (means / means.norm(dim=1, keepdim=True)) @ answer.image_embeds[0]
+    assert named[1] == _color_classifier.COLORS[int(similarity.argmax())]
+    assert classifier.classify([], []) == []
 
 
 def test_texts_of_a_class_are_read_once(clip_folder, noise, monkeypatch):
-    teller = load_colors("cpu", str(clip_folder))
-    teller.classify([noise(9, 9)], ["dog"])
-    monkeypatch.setattr(teller, "tokenizer", None)
-    teller.classify([noise(9, 9)], ["dog"])
+    classifier = load_colors("cpu", str(clip_folder))
+    classifier.classify([noise(9, 9)], ["dog"])
+    monkeypatch.setattr(classifier, "tokenizer", None)
+    classifier.classify([noise(9, 9)], ["dog"])
 
 
 @pytest.fixture

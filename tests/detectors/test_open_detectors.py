@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learn_to_steer.detectors import clipseg, grounding_dino, owlv2
-from learn_to_steer.detectors._open_vocabulary import detections, names_asked
+from learn_to_steer.detectors._open_vocabulary import detections, names_per_image
 from learn_to_steer.detectors.base import Query
 from learn_to_steer.errors import DataError
 
@@ -31,20 +31,20 @@ def logit(*shares: float) -> torch.Tensor:
     return torch.tensor(shares).logit()
 
 
-def test_names_are_reported_as_asked_and_boxes_lie_in_the_picture(loaded, noise):
-    pictures = [noise(60, 40), noise(33, 50).convert("L"), noise(60, 40)]
-    asked = [Query(("Dog", "cat")), Query(("teapot",)), Query(("cat", "Dog", "cat"), colors=True)]
+def test_names_are_reported_as_in_the_query_and_boxes_lie_in_the_image(loaded, noise):
+    images = [noise(60, 40), noise(33, 50).convert("L"), noise(60, 40)]
+    queries = [Query(("Dog", "cat")), Query(("teapot",)), Query(("cat", "Dog", "cat"), colors=True)]
     if hasattr(loaded, "threshold"):
         loaded.threshold = 0.0
-    found = loaded.detect(pictures, asked)
+    found = loaded.detect(images, queries)
     assert [{one.name for one in some} for some in found] == [{"Dog", "cat"}, {"teapot"}, {"Dog", "cat"}]
-    for picture, some in zip(pictures, found, strict=True):
+    for image, some in zip(images, found, strict=True):
         assert [one.score for one in some] == sorted((one.score for one in some), reverse=True)
         for one in some:
-            assert 0 <= one.box[0] < one.box[2] <= picture.width and 0 <= one.box[1] < one.box[3] <= picture.height
+            assert 0 <= one.box[0] < one.box[2] <= image.width and 0 <= one.box[1] < one.box[3] <= image.height
             assert 0 <= one.score <= 1 and one.color is None
-    # Each word has its own answer, whatever it is asked with.
-    alone = loaded.detect(pictures[:1], [Query(("cat",))])[0]
+    # The detections of a word do not depend on the other words of the query.
+    alone = loaded.detect(images[:1], [Query(("cat",))])[0]
     together = [one for one in found[0] if one.name == "cat"]
     assert [one.score for one in alone] == pytest.approx([one.score for one in together], abs=1e-5)
     assert found[2] == found[0] or {one.name for one in found[2]} == {one.name for one in found[0]}
@@ -58,18 +58,18 @@ def test_identity_and_weights(loaded):
     assert {(p.dtype, p.requires_grad) for p in loaded.model.parameters()} == {(torch.float32, False)}
 
 
-def test_nothing_asked_is_an_error(loaded, noise):
-    for asked in (None, [Query(())]):
-        with pytest.raises(DataError, match=f"the detector {loaded.name} finds only objects that it is told"):
-            loaded.detect([noise(9, 9)], asked)
+def test_a_query_without_names_is_an_error(loaded, noise):
+    for queries in (None, [Query(())]):
+        with pytest.raises(DataError, match=f"the detector {loaded.name} has no vocabulary; give a Query"):
+            loaded.detect([noise(9, 9)], queries)
     assert loaded.detect([], []) == []
-    with pytest.raises(DataError, match="1 pictures, but objects to look for in 2"):
+    with pytest.raises(DataError, match="got 1 images and 2 queries"):
         loaded.detect([noise(9, 9)], [Query(("dog",))] * 2)
 
 
 def test_they_have_no_vocabulary():
     assert [module.vocabulary() for module in MODULES.values()] == [None] * 3
-    assert names_asked("any", ["picture"], [Query(("b", "a", "b"))]) == [("b", "a")]
+    assert names_per_image("any", ["image"], [Query(("b", "a", "b"))]) == [("b", "a")]
 
 
 def test_threshold_is_strict_and_overlapping_boxes_are_one_object():
@@ -86,7 +86,7 @@ def test_threshold_is_strict_and_overlapping_boxes_are_one_object():
 def test_owlv2_boxes_are_shares_of_the_padded_square(size, box):
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1]])
     logits = torch.stack([logit(0.9, 0.8), logit(0.1, 0.21)], dim=1)
-    found = owlv2.found(logits, boxes, ("dog", "cat"), size)
+    found = owlv2.read_output(logits, boxes, ("dog", "cat"), size)
     # The second box lies in the padding, whatever its score.
     assert [(one.name, one.box) for one in found] == [("dog", pytest.approx(box))]
 
@@ -94,7 +94,7 @@ def test_owlv2_boxes_are_shares_of_the_padded_square(size, box):
 def test_owlv2_keeps_words_apart():
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
     logits = torch.stack([logit(0.6, 0.5), logit(0.2, 0.7)], dim=1)
-    found = owlv2.found(logits, boxes, ("dog", "cat"), (80, 80))
+    found = owlv2.read_output(logits, boxes, ("dog", "cat"), (80, 80))
     assert [(one.name, round(one.score, 2)) for one in found] == [("cat", 0.7), ("dog", 0.6)]
 
 
@@ -112,7 +112,7 @@ def test_grounding_dino_takes_the_best_token():
     logits = torch.full((3, 256), -torch.inf)
     logits[:, :3] = torch.stack([logit(0.1, 0.6, 0.3), logit(0.2, 0.25, 0.1), logit(0.5, 0.4, 0.1)])
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.5, 0.5, 0.1, 0.1], [0.9, 0.5, 0.4, 0.5]])
-    found = grounding_dino.found(logits, boxes, "dog", (200, 100))
+    found = grounding_dino.read_output(logits, boxes, "dog", (200, 100))
     assert [round(one.score, 2) for one in found] == [0.6, 0.5]
     assert found[0].box == pytest.approx((0, 0, 100, 100))
     assert found[1].box == pytest.approx((140, 25, 200, 75))
@@ -123,12 +123,12 @@ def test_clipseg_box_of_the_largest_region():
     seen = torch.zeros(88, 88)
     seen[0:4, 0:4] = 0.99
     seen[10:30, 20:60] = 0.6
-    found = clipseg.found(seen, "an owl", (176, 44))
+    found = clipseg.detection_in_map(seen, "an owl", (176, 44))
     assert (found.name, found.box) == ("an owl", (40.0, 5.0, 120.0, 15.0))
     assert found.score == pytest.approx(0.6)
-    assert clipseg.found(torch.ones(88, 88), "dog", (61, 7)).box == (0.0, 0.0, 61.0, 7.0)
+    assert clipseg.detection_in_map(torch.ones(88, 88), "dog", (61, 7)).box == (0.0, 0.0, 61.0, 7.0)
 
 
 def test_clipseg_level_is_strict_in_whole_steps():
     for share, is_there in ((120.9 / 255, False), (121.01 / 255, True)):
-        assert (clipseg.found(torch.full((8, 8), share), "dog", (8, 8)) is not None) is is_there
+        assert (clipseg.detection_in_map(torch.full((8, 8), share), "dog", (8, 8)) is not None) is is_there

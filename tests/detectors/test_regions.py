@@ -49,8 +49,8 @@ def test_corners_connect_and_holes_are_filled():
 
 
 def test_a_ring_is_larger_than_a_bar_of_more_pixels_and_what_lies_in_it_is_its_own():
-    picture = drawn("######.#### #....#.#### #.##.#.#### #....#.#### ######.####")
-    region = largest_region(picture)
+    mask = drawn("######.#### #....#.#### #.##.#.#### #....#.#### ######.####")
+    region = largest_region(mask)
     assert region.sum() == 30 and region[:, :6].all()
 
 

@@ -17,7 +17,7 @@ DOG, CAT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20
 
 
 class StubDetector:
-    """Answers with ``find(image)`` and counts the images that it was shown."""
+    """Answers with ``find(image)`` and counts its images."""
 
     name = "stub"
     counting: float | None = None
@@ -28,9 +28,9 @@ class StubDetector:
         self.identity = {"name": "stub"}
         self.seen = 0
 
-    def detect(self, pictures: Any, asked: Any = None) -> list[list[Detection]]:
-        self.seen += len(pictures)
-        return [list(self.find(image)) for image in pictures]
+    def detect(self, images: Any, queries: Any = None) -> list[list[Detection]]:
+        self.seen += len(images)
+        return [list(self.find(image)) for image in images]
 
 
 @pytest.fixture

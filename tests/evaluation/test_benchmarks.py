@@ -1,4 +1,4 @@
-"""Whole evaluations on benchmarks with rules of their own; images are white and the detector is told what to see."""
+"""Whole evaluations on benchmarks with rules of their own; images are white, and a stub decides what is detected."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_benchmark_reads_its_file(see: Any, run: Any, tmp_path: Path, monkeypa
     [
         ({}, "name a benchmark or a file"),
         ({"benchmark": "visor", "prompts": "mine.jsonl"}, "name a benchmark or a file"),
-        ({"prompts": "mine.jsonl", "data": "spatial_val.txt"}, "leave it out beside --prompts"),
+        ({"prompts": "mine.jsonl", "data": "spatial_val.txt"}, "leave one of them out"),
     ],
 )
 def test_prompts_come_from_one_place(

@@ -34,8 +34,8 @@ def config(saved_sd, tmp_path):
 
 
 def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):
-    told = []
-    summary = evaluate(config, lambda done, total: told.append((done, total)), scorer=left_dog)
+    progress = []
+    summary = evaluate(config, lambda done, total: progress.append((done, total)), scorer=left_dog)
     out = tmp_path / "out"
     images = sorted(path.relative_to(out / "images").as_posix() for path in out.rglob("*.png"))
     assert images == [f"{index:05d}/samples/{k:04d}.png" for index in (0, 1) for k in (0, 1)]
@@ -52,7 +52,7 @@ def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):
     assert summary["accuracy_interval"] == [0.0, 1.0]
     assert summary["failures"] == {"wrong side": 2}
     assert json.loads((out / "summary.json").read_text()) == summary
-    assert told == [(0, 4), (3, 4), (4, 4)]
+    assert progress == [(0, 4), (3, 4), (4, 4)]
 
 
 def test_a_baseline_is_evaluated_like_the_learned_objective(config, left_dog, tmp_path):

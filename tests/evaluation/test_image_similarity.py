@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.image_similarity import ImagePair, background_change, find_embedder, paired_similarity
+from learn_to_steer.evaluation.run_comparison import ImagePair, background_change, find_embedder, paired_similarity
 
 
 def random_image(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -109,3 +109,13 @@ def test_pairs_are_compared_with_their_own_references_and_with_those_of_other_pr
 def test_pairs_of_one_prompt_have_no_strangers_and_may_have_no_background(pairs: list[ImagePair]) -> None:
     found = paired_similarity(lambda images: torch.ones(len(images), 2), pairs[:1])
     assert found == {"similarity": [pytest.approx(1.0)] * 3, "similarity_to_strangers": None}
+
+
+@pytest.mark.parametrize(("columns", "in_background"), [((58, 60), False), ((80, 82), False), ((57, 58), True)])
+def test_a_tenth_of_a_box_around_it_is_no_background(columns: tuple[int, int], in_background: bool) -> None:
+    base = random_image(0, (100, 100))
+    changed = base.copy()
+    changed.paste((255, 255, 255), (columns[0], 60, columns[1], 80))
+    for boxes in (([(60, 60, 80, 80)], []), ([], [(60, 60, 80, 80)])):
+        change = background_change(changed, base, *boxes)
+        assert change is not None and (change.difference > 0) is in_background

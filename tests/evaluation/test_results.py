@@ -1,4 +1,4 @@
-"""The numbers of a summary and of a comparison, on verdicts that can be checked by hand."""
+"""The numbers of a summary and of a comparison, on scores that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.detectors.base import Detector
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.evaluation import Scorer, compare_rows, summarise
+from learn_to_steer.evaluation.results import prompts_digest
 from learn_to_steer.geometry import Detection
-from learn_to_steer.prompts import parse
+from learn_to_steer.prompts import Relation, parse
 
 # Only the vocabulary matters here: the detections are given.
 SCORER = Scorer(cast(Detector, None), {"dog": "dog", "cat": "cat", "cow": "cow"})
@@ -21,9 +22,9 @@ LEFT, RIGHT, NEARLY, LOW = (0, 20, 20, 40), (40, 20, 60, 40), (3, 20, 23, 40), (
 
 def row(index: int, text: str, **boxes: tuple[int, ...]) -> dict:
     prompt = BenchmarkPrompt(index, text, parse(text), {})
-    verdict = SCORER.score(prompt, [Detection(name, 0.9, box) for name, box in boxes.items()])
+    score = SCORER.score(prompt, [Detection(name, 0.9, box) for name, box in boxes.items()])
     facts = {"index": index, "relations": [r.as_list() for r in prompt.relations], "converged": index == 0}
-    return facts | verdict | {"passes": 4 * index, "checks": 1, "seconds": 0.5}
+    return facts | score | {"passes": 4 * index, "checks": 1, "seconds": 0.5}
 
 
 @pytest.fixture
@@ -124,3 +125,21 @@ def test_runs_are_compared_on_the_images_that_both_have(rows):
         compare_rows(ours[:1], ours[1:])
     with pytest.raises(ValueError, match="number 1 is '1' here and 'other' there"):
         compare_rows(ours, [ours[2] | {"prompt": "other"}])
+
+
+def test_the_digest_of_prompts_depends_on_texts_numbers_and_relations() -> None:
+    base = BenchmarkPrompt(0, "a dog left of a cat", (Relation("dog", "left of", "cat"),), {"tag": "position"})
+    others = [
+        replace(base, index=1),
+        replace(base, prompt="a dog to the left of a cat"),
+        replace(base, relations=(Relation("dog", "right of", "cat"),)),
+    ]
+    assert len({prompts_digest([prompt]) for prompt in (base, *others)}) == 4
+    assert prompts_digest([replace(base, metadata={})]) == prompts_digest([base])
+
+
+def test_the_interval_resamples_prompts_not_images() -> None:
+    correct = row(0, "a dog left of a cat", dog=LEFT, cat=RIGHT)
+    wrong = row(1, "a cat left of a dog", dog=LEFT, cat=RIGHT)
+    summary = summarise([correct] * 4 + [wrong] * 4)
+    assert (summary["accuracy"], summary["accuracy_interval"]) == (0.5, [0.0, 1.0])

@@ -75,8 +75,8 @@ def test_layouts(layout: Callable[[Path, str], Path], prompts: str, scorer: Scor
     config = ScoreConfig(str(place), prompts=prompts, detector="stub", out=str(tmp_path / "out"))
     summary = score(config, scorer=scorer)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    verdicts = [(row["index"], row["sample"], row["correct"], row["present"]) for row in rows]
-    assert verdicts == [(0, 0, True, True), (0, 1, False, False), (1, 0, False, True), (1, 1, False, False)]
+    outcomes = [(row["index"], row["sample"], row["correct"], row["present"]) for row in rows]
+    assert outcomes == [(0, 0, True, True), (0, 1, False, False), (1, 0, False, True), (1, 1, False, False)]
     assert (summary["accuracy"], summary["both_present"], summary["passes_per_image"]) == (0.25, 0.5, None)
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
     before = scorer.detector.seen
@@ -247,7 +247,7 @@ def test_the_cache_tells_images_detectors_and_names_apart(
     # One look for the image, three for the check that the detector repeats itself.
     assert [looks(closed, first), looks(closed, first), looks(closed, second)] == [4, 0, 0]
     assert [looks(other, first), looks(other, second)] == [4, 0]
-    # A detector without a vocabulary is told what to look for: another prompt is another question.
+    # A detector without a vocabulary depends on the query, so another prompt needs another entry.
     prompt = replace(second.prompt, prompt="a dog", relations=(), metadata={"include": [{"class": "dog"}]})
     assert [looks(open_, first), looks(open_, second._replace(prompt=prompt)), looks(open_, first)] == [4, 4, 0]
 

@@ -24,25 +24,26 @@ def test_the_packaged_detectors_pass(scorer):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         (lambda one: replace(one, name="cat" if one.name == "dog" else one.name), "does not find dog in"),
         (lambda one: replace(one, box=tuple(edge + 30 for edge in one.box)), "does not find dog, bus, banana"),
+        (lambda one: replace(one, box=tuple(edge + 10 for edge in one.box)), "does not find dog, bus, banana"),
     ],
 )
-def test_wrong_labels_and_shifted_boxes_are_refused(scorer, monkeypatch, broken, told):
+def test_wrong_labels_and_shifted_boxes_are_refused(scorer, monkeypatch, broken, message):
     detect = scorer.detector.detect
 
-    def broken_detect(pictures, asked=None) -> list[list[Detection]]:
-        return [[broken(one) for one in found] for found in detect(pictures, asked)]
+    def broken_detect(images, queries=None) -> list[list[Detection]]:
+        return [[broken(one) for one in found] for found in detect(images, queries)]
 
     monkeypatch.setattr(scorer.detector, "detect", broken_detect)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         run_self_test(scorer)
 
 
 def test_loading_a_scorer_tests_it(scorer, monkeypatch):
-    monkeypatch.setattr(type(scorer.detector), "detect", lambda self, pictures, asked=None: [[] for _ in pictures])
+    monkeypatch.setattr(type(scorer.detector), "detect", lambda self, images, queries=None: [[] for _ in images])
     with pytest.raises(DataError, match="fails its self-test"):
         load_scorer("emoji")
 

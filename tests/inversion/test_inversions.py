@@ -127,5 +127,6 @@ def test_fresh_noise_does_not_come_back(tiny_sd):
     )
     held = way(task, lambda level, latents, time: task.recording(latents, time).float(), steps=10)
     assert (lost.value < held.value).all()
+    assert ((lost.value > 0) & (lost.value < 19.5)).all() and not lost.good.any()
     with pytest.raises(DataError, match="start"):
         way(task, observe, start="nowhere")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -12,13 +14,13 @@ PROMPT = "a dog to the left of a teddy bear"
 
 
 def test_maps_of_kept_latents(tiny_sd):
-    trace = LatentTrajectory(steps=4, keep=3)
+    trajectory = LatentTrajectory(steps=4, keep=3)
     noise = torch.randn(2, 16, 12, 8, generator=torch.Generator().manual_seed(0))
     arguments = {"num_inference_steps": 4, "height": 96, "width": 64, "latents": noise, "output_type": "latent"}
-    tiny_sd([PROMPT] * 2, callback_on_step_end=trace, **arguments)
-    assert sorted(trace.kept) == [1, 2, 3]
+    tiny_sd([PROMPT] * 2, callback_on_step_end=trajectory, **arguments)
+    assert sorted(trajectory.kept) == [1, 2, 3]
     maps = object_maps(
-        tiny_sd, PROMPT, parse(PROMPT), [(trace, 0), (trace, 1), (trace, 0)], {"height": 96, "width": 64}
+        tiny_sd, PROMPT, parse(PROMPT), [(trajectory, 0), (trajectory, 1), (trajectory, 0)], {"height": 96, "width": 64}
     )
     assert maps.objects == ("dog", "teddy bear")
     assert maps.steps == (1, 2, 3)
@@ -29,6 +31,21 @@ def test_maps_of_kept_latents(tiny_sd):
 
 
 def test_one_step_leaves_nothing_to_show(tiny_sd):
-    trace = LatentTrajectory(steps=1)
-    tiny_sd(PROMPT, num_inference_steps=1, height=64, width=64, callback_on_step_end=trace, output_type="latent")
-    assert trace.kept == {}
+    trajectory = LatentTrajectory(steps=1)
+    tiny_sd(PROMPT, num_inference_steps=1, height=64, width=64, callback_on_step_end=trajectory, output_type="latent")
+    assert trajectory.kept == {}
+
+
+def test_latents_are_kept_as_the_denoiser_gets_them_in_the_next_step() -> None:
+    scheduler = SimpleNamespace(timesteps=[900, 600, 300], scale_model_input=lambda latents, time: latents * time)
+    trajectory = LatentTrajectory(3, keep=2)
+    for step in range(3):
+        trajectory(SimpleNamespace(scheduler=scheduler), step, None, {"latents": torch.full((2, 1), step + 1.0)})
+    assert {step: (time, latents.tolist()) for step, (time, latents) in trajectory.kept.items()} == {
+        1: (600, [[600.0]] * 2),
+        2: (300, [[600.0]] * 2),
+    }
+    unscaled = SimpleNamespace(scheduler=SimpleNamespace(timesteps=[1.0, 0.5]))
+    trajectory = LatentTrajectory(2, keep=1)
+    trajectory(unscaled, 0, None, {"latents": torch.ones(1)})
+    assert trajectory.kept == {1: (0.5, torch.ones(1))}

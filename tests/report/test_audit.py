@@ -1,4 +1,4 @@
-"""The page to label by eye, and what the labels say of the automatic score."""
+"""The page for manual labels, and their agreement with the automatic score."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evaluation(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_page_shows_pictures_and_boxes_and_escapes_what_prompts_say(evaluation: Path) -> None:
+def test_page_shows_images_and_boxes_and_escapes_what_prompts_say(evaluation: Path) -> None:
     text = audit_page(evaluation, count=4).read_text()
     assert text.count("<figure id=") == 4
     assert text.count('<rect x="1" y="2" width="29" height="38"/>') == 4

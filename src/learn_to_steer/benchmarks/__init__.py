@@ -1,6 +1,6 @@
 """Benchmarks: prompt sets, and the rules that score detected boxes against them.
 
-One file is one family of benchmarks; ``base`` says what it offers.
+One file is one family of benchmarks; ``base`` says what a file offers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 def benchmark_names() -> list[str]:
-    """Names of all benchmarks, as used on the command line, in the order of their files."""
+    """The names of all benchmarks on the command line, in the order of their files."""
     return list(_declared().entries)
 
 
@@ -59,7 +59,7 @@ def held_out_names() -> list[str]:
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | None = None) -> list[BenchmarkPrompt]:
-    """The prompts of a benchmark that a detector can score.
+    """Make or read the prompts of a benchmark whose objects a detector knows.
 
     Args:
         name: Name of the benchmark.
@@ -71,39 +71,46 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None, data: str | 
 
     Raises:
         UnknownNameError: There is no such benchmark; the message names the nearest one.
-        DataError: The file is missing, not needed, or not the published one.
+        DataError: The file is missing or not the published one, or the benchmark reads none.
     """
     module = _find(name)
     if reads(name):
-        read: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary, data)
-        return read
+        from_file: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary, data)
+        return from_file
     if data is not None:
         raise DataError(f"the benchmark {registry.normal(name)} reads no file; leave --data out")
-    made: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary)
-    return made
+    generated: list[BenchmarkPrompt] = module.prompts(registry.normal(name), vocabulary)
+    return generated
 
 
 def reads(name: str) -> str:
-    """The file that the user must give for a benchmark.
+    """Name the file that the user must give for a benchmark.
 
     Args:
         name: Name of the benchmark.
 
     Returns:
-        What the file is; empty when the benchmark makes its own prompts.
+        The file's name and publisher; empty if the benchmark makes its own prompts.
+
+    Raises:
+        UnknownNameError: There is no such benchmark.
     """
     return str(getattr(_find(name), "READS", ""))
 
 
 def rule(name: str | None, counting: float | None = None) -> Rule:
-    """The rule by which a benchmark scores images.
+    """Get the rule by which a benchmark scores images.
 
     Args:
         name: Name of the benchmark; None for a user's own prompts, which are scored by ``score_relations``.
-        counting: Detection score above which objects are counted, where a rule counts; None for the benchmark's own.
+        counting: Detection score above which objects are counted; None for the benchmark's own. It has no effect on
+            benchmarks that do not count.
 
     Returns:
         The rule.
+
+    Raises:
+        UnknownNameError: There is no such benchmark.
     """
     module = _find(name) if name is not None else None
     own: Rule = getattr(module, "score", score_relations)
@@ -112,14 +119,17 @@ def rule(name: str | None, counting: float | None = None) -> Rule:
 
 
 def metrics(name: str | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers that a benchmark publishes, beside accuracy.
+    """Compute the numbers that a benchmark publishes, beside accuracy.
 
     Args:
         name: Name of the benchmark; None for a user's own prompts.
-        rows: Rows of ``results.jsonl``, one an image.
+        rows: Rows of ``results.jsonl``, one for each image.
 
     Returns:
-        Numbers by name; empty where a benchmark publishes none.
+        The numbers by name; empty if the benchmark publishes none.
+
+    Raises:
+        UnknownNameError: There is no such benchmark.
     """
     own = getattr(_find(name), "metrics", None) if name is not None else None
     return own(rows) if own else {}

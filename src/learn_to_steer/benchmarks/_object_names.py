@@ -13,12 +13,12 @@ BROADER = {"man": "person", "woman": "person", "girl": "person", "boy": "person"
 SAME = {"sofa": "couch", "television": "tv"}
 
 
-def detector_class(name: str, canonical: Mapping[str, str]) -> str:
-    """The detector's class for an object.
+def detector_class(name: str, vocabulary: Mapping[str, str]) -> str:
+    """Find the detector's class for an object.
 
     Args:
         name: The object as a prompt writes it: a class, an alias, a plural, or a kind of person such as "girl".
-        canonical: Every name and alias that the detector knows -> the class it reports.
+        vocabulary: Every name and alias that the detector knows -> the class it reports.
 
     Returns:
         The class.
@@ -27,35 +27,36 @@ def detector_class(name: str, canonical: Mapping[str, str]) -> str:
         UnknownNameError: The detector has no such class; the message names the nearest one.
     """
     for form in _forms(name):
-        if form in canonical:
-            return canonical[form]
-    raise unknown("object (the detector cannot see it)", name, canonical)
+        if form in vocabulary:
+            return vocabulary[form]
+    raise unknown("object (the detector has no class for it)", name, vocabulary)
 
 
-def is_known(name: str, canonical: Mapping[str, str]) -> bool:
+def is_known(name: str, vocabulary: Mapping[str, str]) -> bool:
     """Whether ``detector_class`` finds a class."""
-    return any(form in canonical for form in _forms(name))
+    return any(form in vocabulary for form in _forms(name))
 
 
 def matching_detections(
-    name: str, detections: Sequence[Detection], canonical: Mapping[str, str] | None
+    name: str, detections: Sequence[Detection], vocabulary: Mapping[str, str] | None
 ) -> list[Detection]:
-    """The detections of one object of a prompt.
+    """Select the detections of one object of a prompt.
 
     Args:
         name: The object as the prompt writes it.
-        detections: What the detector found.
-        canonical: As in ``detector_class``; without it, names are compared as written, with plurals allowed.
+        detections: All detections in the image.
+        vocabulary: As in ``detector_class``. Without it a detection matches if its name is the object as written, or
+            its singular.
 
     Returns:
-        Its detections, best first.
+        Its detections, highest score first.
 
     Raises:
-        UnknownNameError: ``canonical`` does not contain the object.
+        UnknownNameError: ``vocabulary`` does not contain the object.
     """
-    forms = _forms(name) if canonical is None else [detector_class(name, canonical)]
-    same = ([one for one in detections if one.name == form] for form in forms)
-    return sorted(next(filter(None, same), []), key=lambda one: -one.score)
+    forms = _forms(name) if vocabulary is None else [detector_class(name, vocabulary)]
+    by_form = ([one for one in detections if one.name == form] for form in forms)
+    return sorted(next(filter(None, by_form), []), key=lambda one: -one.score)
 
 
 def _forms(name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Prompt files: a user's own, exported sets, and the pinned files that others publish."""
+"""Prompt files: read a user's own, write prompt sets, and read the pinned files that others publish."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TIMEOUT = 60  # seconds
 def load_file(path: str | os.PathLike[str]) -> list[BenchmarkPrompt]:
     """Read a user's prompts from lines like ``{"prompt": ..., "relations": [[subject, predicate, object], ...]}``.
 
-    A line without ``relations`` is parsed. The line itself becomes the metadata, completed by what GenEval's layout
-    needs.
+    Where a line has no ``relations``, they are parsed from its prompt. The line becomes the metadata; what GenEval's
+    layout needs is added.
 
     Args:
         path: A JSON-lines file.
@@ -34,8 +34,8 @@ def load_file(path: str | os.PathLike[str]) -> list[BenchmarkPrompt]:
 
     Raises:
         DataError: The file is missing, empty or malformed.
-        PromptError: A prompt has no relation, an unknown predicate, or does not contain an object. Messages name the
-            row; blank lines are not counted.
+        PromptError: A prompt has no relation or an unknown predicate, or lacks an object of its relations. The
+            message names the row; blank lines are not counted.
     """
     rows = storage.read_jsonl(path, allow_torn=False)
     if not rows:
@@ -46,9 +46,9 @@ def load_file(path: str | os.PathLike[str]) -> list[BenchmarkPrompt]:
 def _prompt(index: int, row: dict[str, Any], place: str) -> BenchmarkPrompt:
     text, given = row.get("prompt"), row.get("relations")
     if not isinstance(text, str):
-        raise DataError(f"{place}: 'prompt' must be a string, not {text!r}")
+        raise DataError(f"{place}: 'prompt' is {text!r}; it must be a string")
     if given is not None and not isinstance(given, list):
-        raise DataError(f"{place}: 'relations' must be a list, not {given!r}")
+        raise DataError(f"{place}: 'relations' is {given!r}; it must be a list of [subject, predicate, object]")
     try:
         relations = parse(text) if given is None else tuple(_relation(text, entry, place) for entry in given)
     except PromptError as error:
@@ -60,24 +60,26 @@ def _prompt(index: int, row: dict[str, Any], place: str) -> BenchmarkPrompt:
 
 def _relation(text: str, entry: Any, place: str) -> Relation:
     if not (isinstance(entry, list) and len(entry) == 3 and all(isinstance(word, str) for word in entry)):
-        raise DataError(f"{place}: a relation is [subject, predicate, object], not {entry!r}")
+        raise DataError(
+            f"{place}: the relation {entry!r} must be a list of three strings: [subject, predicate, object]"
+        )
     return locate(text, Relation.from_text(" | ".join(entry)))
 
 
 def export(sets: Mapping[str, Sequence[BenchmarkPrompt]], out: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Write prompt sets as files for other tools: ``<name>.jsonl``, ``<name>.txt`` and ``manifest.json``.
 
-    A line of the first holds ``index``, ``prompt``, ``relations`` as [subject, predicate, object], GenEval's ``tag``
-    and ``include`` (``version`` 2, see ``geneval_line``), other metadata of the benchmark, and ``original`` where its
-    authors word the prompt differently. ``load_file`` reads sets whose prompts all have relations. The second file
-    holds the prompts alone.
+    A line of ``<name>.jsonl`` holds ``index``, ``prompt``, ``relations`` as [subject, predicate, object], GenEval's
+    ``tag`` and ``include`` (``version`` 2, see ``geneval_line``), other metadata of the benchmark, and ``original``
+    where its authors word the prompt differently. ``load_file`` reads the file if all prompts have relations. A line
+    of ``<name>.txt`` is a prompt.
 
     Args:
         sets: Prompts by the name of their set.
         out: The folder to write into.
 
     Returns:
-        The manifest: number of prompts and SHA-256 of both files, by name.
+        The manifest: for each set the number of ``prompts``, and the ``sha256`` of both files.
 
     Raises:
         DataError: A file cannot be written.
@@ -109,38 +111,40 @@ def published_lines(name: str, data: str | None, url: str, digest: str) -> list[
 
     Args:
         name: Name of the benchmark, for messages.
-        data: Path of the file, or "download" to get it once and keep it in the user's cache.
+        data: Path of the file, or "download" to download it once into the user's cache.
         url: Where the file is published.
-        digest: SHA-256 of the lines below, each ended by a newline, so that line ends do not matter.
+        digest: SHA-256 of the lines that are returned, each with a newline at its end. So line ends do not matter.
 
     Returns:
-        The lines, stripped, without blank ones.
+        The lines without surrounding white space; blank lines are left out.
 
     Raises:
         DataError: The file cannot be read or downloaded, or has other lines.
     """
     file = url.rsplit("/", 1)[-1]
     if data is None:
-        raise DataError(f"the benchmark {name} reads {file}; name it with --data FILE, or get it with --data download")
+        raise DataError(
+            f"the benchmark {name} reads {file}; name it with --data FILE, or download it with --data download"
+        )
     if data != DOWNLOAD:
         return _checked(_read(Path(data)), digest, data, f"give the {file} of {url}")
-    kept = cache_folder() / f"{digest[:12]}-{file}"
-    if kept.is_file():
-        return _checked(_read(kept), digest, str(kept), "remove it and download it again")
+    cached = cache_folder() / f"{digest[:12]}-{file}"
+    if cached.is_file():
+        return _checked(_read(cached), digest, str(cached), "remove it and download it again")
     try:
-        with urlopen(url, timeout=TIMEOUT) as answer:
-            content: bytes = answer.read()
+        with urlopen(url, timeout=TIMEOUT) as response:
+            content: bytes = response.read()
     except (OSError, HTTPException) as error:
         raise DataError(
-            f"cannot download {url} ({error}); get it by other means and name it with --data FILE"
+            f"cannot download {url} ({error}); download it in another way and name it with --data FILE"
         ) from error
-    found = _checked(content, digest, url, "find the published file and name it with --data FILE")
-    storage.write_atomic(kept, content)
-    return found
+    lines = _checked(content, digest, url, "find the published file and name it with --data FILE")
+    storage.write_atomic(cached, content)
+    return lines
 
 
 def cache_folder() -> Path:
-    """The folder of downloads: ``learn-to-steer`` in ``XDG_CACHE_HOME`` or in ``~/.cache``."""
+    """The folder of downloads: ``learn-to-steer`` in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "learn-to-steer"
 
 
@@ -148,11 +152,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; name the file with --data FILE") from error
+        raise DataError(f"cannot read {path}: {error.strerror}; name a readable file with --data FILE") from error
 
 
 def _checked(content: bytes, digest: str, place: str, remedy: str) -> list[str]:
-    found = [line.strip() for line in content.decode(errors="replace").splitlines() if line.strip()]
-    if hashlib.sha256("".join(line + "\n" for line in found).encode()).hexdigest() != digest:
-        raise DataError(f"{place} does not hold the published prompts (its SHA-256 is another one); {remedy}")
-    return found
+    lines = [line.strip() for line in content.decode(errors="replace").splitlines() if line.strip()]
+    if hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest() != digest:
+        raise DataError(f"{place} does not hold the published prompts (its SHA-256 differs); {remedy}")
+    return lines

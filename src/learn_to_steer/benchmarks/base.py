@@ -1,13 +1,14 @@
-"""The interface of a benchmark: what its prompts and scores are, and helpers to make prompts.
+"""The interface of a benchmark: its prompts, its scores, and helpers to make prompts.
 
 A benchmark is one file of this folder, or a module that an installed package registers. It offers:
 
 - ``NAMES``: the names of its prompt sets on the command line;
 - ``prompts(name, vocabulary)``: the prompts of one set, see ``benchmarks.prompts``;
 - optionally ``score``, a ``Rule`` of its own, in place of GenEval's rule for relations;
-- optionally ``metrics(rows)``: the numbers it publishes, from the rows of ``results.jsonl``;
-- optionally ``READS``: the name of a file that the user must give; ``prompts`` then takes its path as third argument;
-- optionally ``COUNTING_THRESHOLD``: its ``score`` takes the keyword ``counting`` to replace it;
+- optionally ``metrics(rows)``: the numbers that it publishes, from the rows of ``results.jsonl``;
+- optionally ``READS``: the name of a file that the user must give; ``prompts`` takes its path as third argument;
+- optionally ``COUNTING_THRESHOLD``: the detection score above which it counts objects; ``score`` then takes the
+  keyword ``counting``, which replaces it;
 - optionally ``HELD_OUT = False``, if training data cannot leave out its pairs of objects.
 """
 
@@ -32,9 +33,9 @@ class BenchmarkPrompt:
     """One prompt of a benchmark.
 
     Attributes:
-        index: Number of its image folder: unique within the benchmark, whatever subset is taken.
+        index: Its number, which names the folder of its images. It is the same in every subset of the benchmark.
         prompt: The text.
-        relations: The relations it asks for, with character spans; empty where it asks for something else.
+        relations: Its relations, with character spans; empty if it has none.
         metadata: Its line of GenEval's ``metadata.jsonl``: ``tag`` is the task, ``include`` names the objects.
     """
 
@@ -56,10 +57,10 @@ class Score:
     """The score of one image.
 
     Attributes:
-        correct: Whether the image shows all that the prompt asks for.
-        present: Whether every object was found.
-        held: Whether each relation holds, in the prompt's order.
-        reason: What is wrong, several reasons separated by "; "; empty when correct.
+        correct: Whether the image shows everything in the prompt.
+        present: Whether every object was detected.
+        held: Whether each relation holds, in the order of the prompt.
+        reason: Why the image is not correct, several reasons separated by "; "; empty if it is correct.
         scores: What else the benchmark measures, by name.
     """
 
@@ -77,23 +78,23 @@ class Rule(Protocol):
         self,
         prompt: BenchmarkPrompt,
         detections: Sequence[Detection],
-        canonical: Mapping[str, str] | None = None,
+        vocabulary: Mapping[str, str] | None = None,
         size: Size | None = None,
     ) -> Score:
         """Score one image.
 
         Args:
             prompt: The prompt of the image.
-            detections: What the detector found, above its own threshold.
-            canonical: Every name and alias that the detector knows -> the class it reports. Without it, names are
-                compared as written, with plurals allowed.
+            detections: The detections in the image, above the detector's own threshold.
+            vocabulary: Every name and alias that the detector knows -> the class it reports. None: see
+                ``matching_detections``.
             size: Width and height of the image, in the unit of the boxes.
 
         Returns:
             The score.
 
         Raises:
-            UnknownNameError: ``canonical`` does not contain an object of the prompt.
+            UnknownNameError: ``vocabulary`` does not contain an object of the prompt.
         """
 
 
@@ -131,14 +132,14 @@ def geneval_line(prompt: str, relations: Iterable[Relation]) -> dict[str, Any]:
 
     For every relation ``include`` lists the reference, then the subject with a "position" that points to it.
     ``version`` 2 means that "position" reads "this entry, relation, that entry", as in GenEval. The Learn-to-Steer
-    authors' evaluator reads files without a version the other way round.
+    authors' evaluator reads files without a version in the opposite order: "that entry, relation, this entry".
 
     Args:
         prompt: The text.
         relations: Its relations.
 
     Returns:
-        The metadata, one line of ``metadata.jsonl``.
+        The metadata: a line of ``metadata.jsonl``.
     """
     include: list[dict[str, Any]] = []
     for relation in relations:
@@ -148,7 +149,7 @@ def geneval_line(prompt: str, relations: Iterable[Relation]) -> dict[str, Any]:
 
 
 def runnable(prompts: Iterable[BenchmarkPrompt], vocabulary: Mapping[str, str] | None) -> list[BenchmarkPrompt]:
-    """Select the prompts whose objects a detector can find.
+    """Select the prompts whose objects a detector knows.
 
     Args:
         prompts: All prompts.
@@ -163,7 +164,7 @@ def runnable(prompts: Iterable[BenchmarkPrompt], vocabulary: Mapping[str, str] |
 
 
 def stratified(prompts: Sequence[BenchmarkPrompt], limit: int, seed: int) -> list[BenchmarkPrompt]:
-    """Draw a subset in which each task and relation keeps its share.
+    """Draw a random subset in which every task and relation keeps its share.
 
     Prompts with several relations are grouped by all of them together.
 

@@ -1,8 +1,8 @@
 """The four diagonals: "a photo of a A above and to the left of a B", a benchmark of our own.
 
-GenEval has no diagonals. The prompts are drawn as in its position task: two different ones of its 80 classes, then the
-relation, with 50 prompts of each. The rule is GenEval's along both axes at once, on the best-scoring box of each class:
-A must be above B *and* left of B. ``learn_to_steer.geometry.holds`` says which directions that leaves.
+GenEval has no diagonals. The prompts are drawn as in its position task: two different classes of its 80, then the
+relation. Each relation has 50 prompts. The rule is GenEval's along both axes at once, on the best-scoring box of each
+class: A must be above B *and* left of B. ``learn_to_steer.geometry.holds`` names the directions for which both hold.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SEED = 37
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 prompts, 50 of each diagonal, no pair of objects twice; see ``learn_to_steer.benchmarks.prompts``.
+    """Make 200 prompts, 50 for each diagonal, with no pair of objects twice; see ``learn_to_steer.benchmarks.prompts``.
 
     Args:
-        name: The only one of ``NAMES``.
-        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+        name: ``diagonals``.
+        vocabulary: Every name and alias that a detector knows -> its class; other objects' prompts are left out.
 
     Returns:
         The prompts.

@@ -1,4 +1,4 @@
-"""GenEval: the prompts of its six tasks, its rule, and a validation set of position prompts to tune on.
+"""GenEval: the prompts of its six tasks, its rules, and a validation set of position prompts to tune settings on.
 
 Source: arXiv 2310.11513; djghosh13/geneval, ``prompts/create_prompts.py`` and ``evaluation/evaluate_images.py``.
 
@@ -24,12 +24,12 @@ from learn_to_steer.vocabulary import CLASSES, COLORS
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 BY_NAME = {f"geneval-{task.replace('_', '-')}": task for task in TASKS}
 NAMES = ("geneval", *BY_NAME, "geneval-position-val")
-THRESHOLD = 0.3  # a detection's score must lie above it
-COUNTING_THRESHOLD = 0.9  # the same where objects are counted
-FUSED = 0.9  # two classes in boxes of a higher IoU are one object seen twice
+THRESHOLD = 0.3  # only detections with a higher score are used
+COUNTING_THRESHOLD = 0.9  # the same for the counting task
+FUSED = 0.9  # two boxes with a higher IoU are one object that was detected as two classes
 SEED = 43  # GenEval's own
 VALIDATION_SEED = 2025
-VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts even if a detector knows only a third of the objects
+VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts, even if a detector knows only a third of the objects
 VALIDATION_COUNT = 200
 
 RELATIONS = ("left of", "right of", "above", "below")
@@ -37,14 +37,14 @@ NUMERALS = {2: "two", 3: "three", 4: "four"}
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """The prompts of one set; see ``learn_to_steer.benchmarks.prompts``.
+    """Make the prompts of one set; see ``learn_to_steer.benchmarks.prompts``.
 
     ``geneval`` has all 553 prompts, ``geneval-<task>`` those of one task; ``index`` is the folder number in GenEval's
     own layout. ``geneval-position-val`` has 200 prompts without any pair of objects of the test set, in either order.
 
     Args:
         name: One of ``NAMES``.
-        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+        vocabulary: Every name and alias that a detector knows -> its class; other objects' prompts are left out.
 
     Returns:
         The prompts.
@@ -62,67 +62,68 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 def score(
     prompt: BenchmarkPrompt,
     detections: Sequence[Detection],
-    canonical: Mapping[str, str] | None = None,
+    vocabulary: Mapping[str, str] | None = None,
     size: Size | None = None,
     counting: float = COUNTING_THRESHOLD,
 ) -> Score:
-    """GenEval's rule; a ``Rule``.
+    """Score an image by GenEval's rules; a ``Rule``.
 
-    Detections count that score above 0.3, or above ``counting`` where the task is to count objects. GenEval also keeps
-    no more than 16 detections a class, far more than any count it asks for. The thresholds are made for Mask2Former's
+    Only detections with a score above 0.3 are used, in the counting task above ``counting``. GenEval also keeps no more
+    than 16 detections of a class, far more than the highest count of any prompt. The thresholds suit Mask2Former's
     scores.
 
     Args:
         prompt: The prompt of the image.
-        detections: What the detector found, above its own threshold.
-        canonical: Every name and alias that the detector knows -> the class it reports; None to compare as written.
+        detections: The detections in the image, above the detector's own threshold.
+        vocabulary: Every name and alias that the detector knows -> the class it reports. None: see
+            ``matching_detections``.
         size: Has no effect.
-        counting: Detection score above which objects are counted.
+        counting: Detection score above which objects are counted in the counting task.
 
     Returns:
         The score.
 
     Raises:
-        UnknownNameError: ``canonical`` does not contain an object of the prompt.
+        UnknownNameError: ``vocabulary`` does not contain an object of the prompt.
     """
     threshold = counting if prompt.metadata["tag"] == "counting" else THRESHOLD
-    sure = [one for one in detections if one.score > threshold]
+    above = [one for one in detections if one.score > threshold]
     if prompt.relations:
-        return score_relations(prompt, sure, canonical, size)
-    return score_contents(prompt, sure, canonical)
+        return score_relations(prompt, above, vocabulary, size)
+    return score_contents(prompt, above, vocabulary)
 
 
 def score_relations(
     prompt: BenchmarkPrompt,
     detections: Sequence[Detection],
-    canonical: Mapping[str, str] | None = None,
+    vocabulary: Mapping[str, str] | None = None,
     size: Size | None = None,
 ) -> Score:
-    """GenEval's rule for relations; see ``geometry.holds``. A ``Rule``, and the one for a user's own prompts.
+    """Score relations by GenEval's rule, see ``geometry.holds``; a ``Rule``, also that of a user's own prompts.
 
-    Of each class the best-scoring box counts. Every relation is tested on its own pair only. It never holds between
-    boxes of an IoU above 0.9, which are one object seen twice.
+    The box with the highest score of each class is used. A relation never holds between boxes with an IoU above 0.9:
+    they are one object that was detected as two classes.
 
     Args:
         prompt: The prompt of the image.
-        detections: What the detector found, above its own threshold.
-        canonical: Every name and alias that the detector knows -> the class it reports. Without it, names are
-            compared as written, with plurals allowed.
+        detections: The detections in the image, above the detector's own threshold.
+        vocabulary: Every name and alias that the detector knows -> the class it reports. None: see
+            ``matching_detections``.
         size: Has no effect, since all lengths are relative to the boxes.
 
     Returns:
         The score, with a reason for each failure.
 
     Raises:
-        UnknownNameError: ``canonical`` does not contain an object of the prompt.
+        UnknownNameError: ``vocabulary`` does not contain an object of the prompt.
     """
     names = (name for relation in prompt.relations for name in (relation.subject, relation.object))
-    found = {name: next(iter(matching_detections(name, detections, canonical)), None) for name in names}
-    missing = [name for name, detection in found.items() if detection is None]
+    best = {name: next(iter(matching_detections(name, detections, vocabulary)), None) for name in names}
+    missing = [name for name, detection in best.items() if detection is None]
     reasons = [f"missing: {', '.join(missing)}"] if missing else []
     held = []
     for relation in prompt.relations:
-        subject, reference = found[relation.subject], found[relation.object]
+        subject, reference = best[relation.subject], best[relation.object]
         if subject is None or reference is None:
             held.append(False)
             continue
@@ -134,50 +135,50 @@ def score_relations(
 
 
 def _failure(relation: Relation, subject: Detection, reference: Detection) -> str:
-    """Why a pair of boxes fails its relation; empty when it holds."""
+    """Why a relation does not hold between two detections; empty if it holds."""
     if iou(subject.box, reference.box) > FUSED:
         return f"fused: {relation.subject} and {relation.object} share a box"
     if holds(subject.box, relation.predicate, reference.box):
         return ""
     wanted = f"{relation.subject} {relation.predicate} {relation.object}"
-    seen = sorted(basic_relations(subject.box, reference.box))
-    return f"wrong side: {wanted} (is {' and '.join(seen)})" if seen else f"ambiguous: {wanted} (no clear axis)"
+    actual = sorted(basic_relations(subject.box, reference.box))
+    return f"wrong side: {wanted} (is {' and '.join(actual)})" if actual else f"ambiguous: {wanted} (no clear axis)"
 
 
 def score_contents(
-    prompt: BenchmarkPrompt, detections: Sequence[Detection], canonical: Mapping[str, str] | None = None
+    prompt: BenchmarkPrompt, detections: Sequence[Detection], vocabulary: Mapping[str, str] | None = None
 ) -> Score:
-    """GenEval's rule for objects, counts and colours: ``include`` and ``exclude`` of the prompt's metadata.
+    """Score objects, counts and colours by GenEval's rule: ``include`` and ``exclude`` of the prompt's metadata.
 
-    There must be at least ``count`` detections of every included class; where a ``color`` is given, the ``count`` best
-    ones must have it. An excluded class fails the image from ``count`` detections on, which is how GenEval asks for
-    an exact number.
+    An included class needs at least ``count`` detections. Where a ``color`` is given, the ``count`` detections with the
+    highest scores must have it. An excluded class must have fewer than ``count`` detections; so GenEval requires an
+    exact number.
 
     Args:
         prompt: The prompt of the image.
-        detections: What the detector found, above the threshold.
-        canonical: As in ``score_relations``.
+        detections: The detections in the image, above the threshold.
+        vocabulary: As in ``score_relations``.
 
     Returns:
         The score, with a reason for each failure.
 
     Raises:
-        UnknownNameError: ``canonical`` does not contain an object.
+        UnknownNameError: ``vocabulary`` does not contain an object.
     """
     missing, reasons, present = [], [], True
     for entry in prompt.metadata["include"]:
         name, count = entry["class"], entry["count"]
-        best = matching_detections(name, detections, canonical)[:count]
+        best = matching_detections(name, detections, vocabulary)[:count]
         present &= len(best) == count
         if not best:
             missing.append(name)
         elif len(best) < count:
             reasons.append(f"too few: {len(best)} of {count} {name}")
         elif "color" in entry and any(one.color != entry["color"] for one in best):
-            seen = ", ".join(one.color or "unknown" for one in best)
-            reasons.append(f"wrong colour: {name} is {seen}, not {entry['color']}")
+            colors = ", ".join(one.color or "unknown" for one in best)
+            reasons.append(f"wrong colour: {name} is {colors}, not {entry['color']}")
     for entry in prompt.metadata.get("exclude", []):
-        number = len(matching_detections(entry["class"], detections, canonical))
+        number = len(matching_detections(entry["class"], detections, vocabulary))
         if number >= entry["count"]:
             reasons.append(f"too many: {number} {entry['class']}, not {entry['count'] - 1}")
     if missing:
@@ -186,14 +187,15 @@ def score_contents(
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """GenEval's published numbers.
+    """Compute GenEval's published numbers.
 
     Args:
-        rows: Rows of ``results.jsonl``, one an image.
+        rows: Rows of ``results.jsonl``, one for each image.
 
     Returns:
-        ``tasks``, the share of correct images of each task; ``overall``, their plain mean; ``correct_images``, the
-        share of correct images; ``correct_prompts``, the share of prompts with at least one correct image.
+        ``tasks``, the share of correct images of each task; ``overall``, the mean of these shares;
+        ``correct_images``, the share of correct images; ``correct_prompts``, the share of prompts with at least one
+        correct image.
     """
     tasks: dict[str, list[bool]] = defaultdict(list)
     prompts: dict[int, bool] = defaultdict(bool)
@@ -210,41 +212,41 @@ def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def lines(seed: int, draws: int = 100) -> list[dict[str, Any]]:
-    """GenEval's metadata lines.
+    """Make GenEval's metadata lines.
 
     Seed 43 and 100 draws give the published ``evaluation_metadata.jsonl`` byte for byte.
 
     Args:
         seed: Seed of the generator.
-        draws: Number of draws a task, of which repeated ones are dropped.
+        draws: Number of draws for each task but the first; repeated lines are dropped.
 
     Returns:
-        One dict a line.
+        The lines.
     """
     rng = np.random.default_rng(seed)
-    found = [_line("single_object", [_object(c)], _a(CLASSES[c])) for c in rng.choice(80, size=80, replace=False)]
+    made = [_line("single_object", [_object(c)], _a(CLASSES[c])) for c in rng.choice(80, size=80, replace=False)]
     for _ in range(draws):
         a, b = rng.choice(80, size=2, replace=False)
-        found.append(_line("two_object", [_object(a), _object(b)], f"{_a(CLASSES[a])} and {_a(CLASSES[b])}"))
+        made.append(_line("two_object", [_object(a), _object(b)], f"{_a(CLASSES[a])} and {_a(CLASSES[b])}"))
     for _ in range(draws):
         c, count = rng.choice(80), int(rng.integers(2, 4, endpoint=True))
         plural = CLASSES[c] + ("es" if CLASSES[c].endswith("s") else "s")
         too_many = [{"class": CLASSES[c], "count": count + 1}]
-        found.append(_line("counting", [_object(c, count)], f"{NUMERALS[count]} {plural}", too_many))
+        made.append(_line("counting", [_object(c, count)], f"{NUMERALS[count]} {plural}", too_many))
     for _ in range(draws):
         c, color = rng.choice(79) + 1, COLORS[rng.choice(10)]  # a person has no colour
-        found.append(_line("colors", [_object(c, color=color)], _a(f"{color} {CLASSES[c]}")))
+        made.append(_line("colors", [_object(c, color=color)], _a(f"{color} {CLASSES[c]}")))
     for _ in range(draws):
         a, b = rng.choice(80, size=2, replace=False)
         relation = RELATIONS[rng.choice(4)]
         include = [_object(b), _object(a) | {"position": [relation, 0]}]
-        found.append(_line("position", include, f"{_a(CLASSES[a])} {relation} {_a(CLASSES[b])}"))
+        made.append(_line("position", include, f"{_a(CLASSES[a])} {relation} {_a(CLASSES[b])}"))
     for _ in range(draws):
         a, b = rng.choice(79, size=2, replace=False) + 1
         one, two = (COLORS[i] for i in rng.choice(10, size=2, replace=False))
         text = f"{_a(f'{one} {CLASSES[a]}')} and {_a(f'{two} {CLASSES[b]}')}"
-        found.append(_line("color_attr", [_object(a, color=one), _object(b, color=two)], text))
-    return list({repr(line): line for line in found}.values())
+        made.append(_line("color_attr", [_object(a, color=one), _object(b, color=two)], text))
+    return list({repr(line): line for line in made}.values())
 
 
 def _object(index: int, count: int = 1, color: str | None = None) -> dict[str, Any]:

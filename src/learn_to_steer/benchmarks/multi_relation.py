@@ -2,8 +2,8 @@
 
 The paper's prompt files are not public; these are drawn by its rules, seeded, with proper articles.
 ``multi-relation-*`` has the paper's in-distribution objects, ``multi-relation-ood-*`` its out-of-distribution
-ones. ``multi-relation-val-*`` are other prompts of the first kind, to tune on. Another package may add prompts with
-objects of its own: ``draw``.
+ones. ``multi-relation-val-*`` are other prompts with the in-distribution objects, to tune settings on. Another package
+can make prompts of its own objects with ``draw``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from learn_to_steer.geometry import BASIC, Detection, basic_relations
 COUNT = 200
 SEED = 29
 
-# Objects-relations -> what joins each object to the next: a relation, or "and", which starts a new pair.
+# "<objects>-<relations>" -> what stands between each object and the next: a relation, or "and" between two pairs.
 FORMS = {
     "3-2": ("relation", "relation"),
     "4-2": ("relation", "and", "relation"),
     "4-3": ("relation", "relation", "relation"),
     "5-3": ("relation", "relation", "and", "relation"),
 }
-SPLITS = {"": 0, "ood-": 8, "val-": 12}  # the first seed of each; 4 to 7 are taken
+SPLITS = {"": 0, "ood-": 8, "val-": 12}  # the first seed of each; a package with objects of its own uses 4 to 7
 NAMES = tuple(f"multi-relation-{split}{form}" for split in SPLITS for form in FORMS)
 
 IN_DISTRIBUTION = (
@@ -43,9 +43,16 @@ OUT_OF_DISTRIBUTION = (
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """200 different prompts of ``name``; within a prompt neither an object nor a relation comes twice.
+    """Make 200 different prompts; within a prompt neither an object nor a relation comes twice.
 
     See ``learn_to_steer.benchmarks.prompts``.
+
+    Args:
+        name: One of ``NAMES``.
+        vocabulary: Every name and alias that a detector knows -> its class; other objects' prompts are left out.
+
+    Returns:
+        The prompts.
     """
     split, form = name.removeprefix("multi-relation-")[:-3], name[-3:]
     tested = {prompt.prompt for prompt in prompts(name.replace("val-", ""))} if split == "val-" else set()
@@ -54,55 +61,76 @@ def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[Benc
 
 
 def draw(form: str, objects: Sequence[str], seed: int, excluded: Collection[str] = ()) -> list[BenchmarkPrompt]:
-    """200 different prompts of one form.
+    """Draw 200 different prompts of one form.
 
     Args:
         form: A key of ``FORMS``.
         objects: Nouns to draw from.
-        seed: Of the first form; the others count on from it. A set of objects has a seed of its own.
-        excluded: Texts that none of the prompts may be.
+        seed: Seed of the first form; the n-th form has ``seed + n``. Every list of objects needs seeds of its own.
+        excluded: Texts of prompts that must not be drawn.
 
     Returns:
-        Prompts numbered from 0.
+        The prompts, numbered from 0.
     """
     joins = FORMS[form]
     rng = np.random.default_rng([SEED, seed + list(FORMS).index(form)])
-    found: dict[str, BenchmarkPrompt] = {}
-    while len(found) < COUNT:
+    made: dict[str, BenchmarkPrompt] = {}
+    while len(made) < COUNT:
         nouns = [objects[i] for i in rng.choice(len(objects), size=len(joins) + 1, replace=False)]
         relations = iter([BASIC[i] for i in rng.choice(len(BASIC), size=joins.count("relation"), replace=False)])
-        prompt = compose(len(found), nouns, [next(relations) if join == "relation" else None for join in joins])
+        prompt = compose(len(made), nouns, [next(relations) if join == "relation" else None for join in joins])
         if prompt.prompt not in excluded:
-            found.setdefault(prompt.prompt, prompt)
-    return list(found.values())
+            made.setdefault(prompt.prompt, prompt)
+    return list(made.values())
 
 
 def score(
     prompt: BenchmarkPrompt,
     detections: Sequence[Detection],
-    canonical: Mapping[str, str] | None = None,
+    vocabulary: Mapping[str, str] | None = None,
     size: Size | None = None,
 ) -> Score:
-    """The strict verdict, each relation on its own pair, and beside it the authors' ``compat``; a ``Rule``.
+    """Score strictly, each relation on its own pair, and also as the authors do (``compat``); a ``Rule``.
 
-    The authors' evaluator keeps the relations that it has found at earlier pairs of a prompt, so that these may
-    stand in for a later pair's: on random layouts of small boxes 1.3 times the strict score with two relations,
-    more than twice with three. ``compat`` is for comparison with their published numbers.
+    The authors' evaluator collects the relations of all pairs of a prompt so far, and a pair passes if its relation is
+    among them, even if it holds for an earlier pair only. On random layouts of small boxes its score is 1.3 times the
+    strict one with two relations, and more than twice with three. ``compat`` is for comparison with their published
+    numbers.
+
+    Args:
+        prompt: The prompt of the image.
+        detections: The detections in the image, above the detector's own threshold.
+        vocabulary: Every name and alias that the detector knows -> the class it reports. None: see
+            ``matching_detections``.
+        size: Has no effect.
+
+    Returns:
+        The score; ``scores`` has ``compat``, 1 or 0.
+
+    Raises:
+        UnknownNameError: ``vocabulary`` does not contain an object of the prompt.
     """
-    strict = score_relations(prompt, detections, canonical, size)
+    strict = score_relations(prompt, detections, vocabulary, size)
     compat = strict.present
-    seen: set[str] = set()
+    collected: set[str] = set()
     for relation in prompt.relations if strict.present else ():
         subject, reference = (
-            matching_detections(n, detections, canonical)[0] for n in (relation.subject, relation.object)
+            matching_detections(n, detections, vocabulary)[0] for n in (relation.subject, relation.object)
         )
-        seen |= basic_relations(subject.box, reference.box)
-        compat = compat and relation.predicate in seen
+        collected |= basic_relations(subject.box, reference.box)
+        compat = compat and relation.predicate in collected
     return replace(strict, scores={"compat": float(compat)})
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """``strict`` is the accuracy; ``compat`` the same images by the authors' lenient evaluator."""
+    """Compute the accuracy by both rules.
+
+    Args:
+        rows: Rows of ``results.jsonl``, one for each image.
+
+    Returns:
+        ``strict``, the accuracy; ``compat``, the accuracy by the authors' more lenient rule.
+    """
     return {
         "strict": sum(row["correct"] for row in rows) / len(rows),
         "compat": sum(row["scores"]["compat"] for row in rows) / len(rows),

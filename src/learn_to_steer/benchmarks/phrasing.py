@@ -1,9 +1,9 @@
 """The prompts of ``multi-relation-3-2`` in other wordings (arXiv 2509.02295, section 4.3), and as dense prompts.
 
-Prompt n asks for the same layout as prompt n there. ``phrasing-and`` joins the two relations with "and",
+Prompt n has the same layout as prompt n there. ``phrasing-and`` joins the two relations with "and",
 ``phrasing-same`` says "and the same X". ``phrasing-plain`` is the first relation alone; ``phrasing-dense`` adds
-colours, a place and a style to it, as people write prompts. The wordings are ours. The prompts are parsed as a user's
-prompt is.
+colours, a place and a style to it, as people write prompts. The wordings are our own. The relations are parsed from the
+text, as those of a user's prompt.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ MANNERS = ("a bright photo", "a detailed illustration", "a quiet scene", "a clos
 
 
 def prompts(name: str, vocabulary: Mapping[str, str] | None = None) -> list[BenchmarkPrompt]:
-    """The prompts of one set: 200 with two relations, fewer with one, since no layout comes twice.
+    """Make the prompts of one set: 200 with two relations, fewer with one, since no layout comes twice.
 
     See ``learn_to_steer.benchmarks.prompts``.
 
     Args:
         name: One of ``NAMES``.
-        vocabulary: Every name and alias that a detector knows; only prompts with these objects are returned.
+        vocabulary: Every name and alias that a detector knows -> its class; other objects' prompts are left out.
 
     Returns:
         The prompts.
     """
-    write, kept = _FORMS[name]
-    found = []
+    write, count = _FORMS[name]
+    made = []
     layouts = set()
     for prompt in multi_relation.prompts(SOURCE):
-        layout = tuple(tuple(relation.as_list()) for relation in prompt.relations[:kept])
+        layout = tuple(tuple(relation.as_list()) for relation in prompt.relations[:count])
         if layout in layouts:
             continue
         layouts.add(layout)
         text = write(prompt.relations, np.random.default_rng([SEED, prompt.index]))
         relations = parse(text)
-        found.append(BenchmarkPrompt(prompt.index, text, relations, geneval_line(text, relations)))
-    return runnable(found, vocabulary)
+        made.append(BenchmarkPrompt(prompt.index, text, relations, geneval_line(text, relations)))
+    return runnable(made, vocabulary)
 
 
 def _and(relations: tuple[Relation, ...], _: np.random.Generator) -> str:
@@ -79,7 +79,7 @@ def _wording_of_place(relation: Relation) -> str:
     return f"{phrase(relation.predicate)} {indefinite_article(relation.object)} {relation.object}"
 
 
-# Set -> the function that writes a prompt, and how many of the two relations it has.
+# Set -> the function that writes a prompt, and how many of the two relations the prompt has.
 _FORMS = {
     "phrasing-and": (_and, 2),
     "phrasing-same": (_same, 2),

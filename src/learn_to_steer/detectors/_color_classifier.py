@@ -1,4 +1,4 @@
-"""Colours of detected objects as in GenEval: zero-shot classification with CLIP.
+"""The colours of detected objects, by zero-shot classification with CLIP as in GenEval.
 
 Source: GenEval, arXiv 2310.11513; djghosh13/geneval, ``evaluation/evaluate_images.py``.
 
@@ -29,7 +29,7 @@ from learn_to_steer.vocabulary import COLORS
 
 DEFAULT = "openai/clip-vit-large-patch14"
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
-BACKGROUND = "#999999"  # replaces everything but the object
+BACKGROUND = "#999999"  # the pixels around the object are set to it
 
 
 class ColorClassifier:
@@ -62,11 +62,11 @@ class ColorClassifier:
         pixels = normalise(torch.cat([to_tensor(_square(crop, side)) for crop in crops]), CLIP_COLORS)
         images = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
         images = functional.normalize(self.model.visual_projection(images), dim=-1)
-        similarities = (self._colors_of(name) @ one for name, one in zip(names, images, strict=True))
+        similarities = (self._colors_of(name) @ image for name, image in zip(names, images, strict=True))
         return [COLORS[int(similarity.argmax())] for similarity in similarities]
 
     def _colors_of(self, name: str) -> Float[Tensor, "colors features"]:
-        """Unit embeddings of the colours of ``name``: the mean over templates."""
+        """One unit vector per colour: the mean of the text embeddings of all templates for ``name``."""
         if name not in self._embeddings:
             texts = [template.format(color=color, name=name) for color in COLORS for template in TEMPLATES]
             length = self.model.config.text_config.max_position_embeddings
@@ -96,25 +96,25 @@ def load_colors(device: str = "cpu", source: str = DEFAULT) -> ColorClassifier:
     return ColorClassifier(model, load_tokenizer(source, model.config.text_config.vocab_size))
 
 
-def isolate(picture: Image.Image, mask: Bool[Tensor, "height width"], box: Box) -> Image.Image:
+def isolate(image: Image.Image, mask: Bool[Tensor, "height width"], box: Box) -> Image.Image:
     """Cut an object out of an image.
 
     Args:
-        picture: An RGB image.
+        image: An RGB image.
         mask: The object's pixels.
-        box: Its box (x0, y0, x1, y1).
+        box: Its box (x0, y0, x1, y1) in pixels.
 
     Returns:
-        The crop of the box, grey where the object is not.
+        The image inside the box, with the pixels outside the mask grey.
     """
     shape = Image.fromarray(mask.cpu().numpy())
-    background = Image.new("RGB", picture.size, BACKGROUND)
+    background = Image.new("RGB", image.size, BACKGROUND)
     x0, y0, x1, y1 = (int(edge) for edge in box)
-    return Image.composite(picture, background, shape).crop((x0, y0, x1, y1))
+    return Image.composite(image, background, shape).crop((x0, y0, x1, y1))
 
 
 def _square(crop: Image.Image, side: int) -> Image.Image:
-    """The central square after the short side was resized to ``side``; CLIP does not see the ends of long objects."""
+    """Resize the short side to ``side`` pixels, then crop the central square, without the ends of long objects."""
     short = min(crop.size)
     width, height = (max(int(side * length / short), side) for length in crop.size)
     x, y = round((width - side) / 2), round((height - side) / 2)

@@ -1,7 +1,7 @@
-"""Networks of transformers: load them from a folder or hub id, and prepare images and texts for them.
+"""Load networks of transformers from a folder or hub id, and prepare images and texts for them.
 
-Loading is silent, and fails when weights are missing. Images are prepared here and not by transformers' image
-processors, which need torchvision or SciPy and resize and pad in other ways than the published evaluations.
+Loading prints nothing, and fails when weights are missing. transformers' own image processors are not used: they need
+torchvision or SciPy, and they resize and pad images in other ways than the published evaluations do.
 """
 
 from __future__ import annotations
@@ -37,48 +37,49 @@ def load_network(network: Any, source: str, device: str = "cpu") -> tuple[Any, s
         device: The torch device.
 
     Returns:
-        The network, and for a detector's ``identity`` the hub id and its commit, or the hash of the folder's weights.
+        The network; and its weights as a detector's ``identity`` names them: the hub id and its commit, or the hash of
+        the folder's weights.
 
     Raises:
         DataError: The source does not exist, holds another kind of network, or lacks some weights.
     """
     from transformers import AutoConfig
 
-    where, wanted = _checked_path(source), network.config_class.model_type
-    with _reading(source, f"name a folder or hub id of a {wanted} model", bars=not where.is_dir()):
-        config = AutoConfig.from_pretrained(_id(where, source))
-        if config.model_type != wanted:
-            raise DataError(f"the weights {source} are of a {config.model_type} model, not of {wanted}; name others")
+    path, expected = _checked_path(source), network.config_class.model_type
+    with _reading(source, f"name a folder or hub id of a {expected} model", bars=not path.is_dir()):
+        config = AutoConfig.from_pretrained(_location(path, source))
+        if config.model_type != expected:
+            raise DataError(f"the weights {source} are of a {config.model_type} model, not of {expected}; name others")
         model, report = network.from_pretrained(
-            _id(where, source), config=config, dtype=torch.float32, output_loading_info=True
+            _location(path, source), config=config, dtype=torch.float32, output_loading_info=True
         )
     # Missing weights would be random ones. Buffers are computed, so they may be missing.
     missing = sorted(set(report["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if missing:
         raise DataError(f"the weights {source} lack {len(missing)} tensors ({missing[0]}, ...); download them again")
-    return model.to(device).eval().requires_grad_(False), _weights_identity(where, source, config)
+    return model.to(device).eval().requires_grad_(False), _weights_identity(path, source, config)
 
 
-def load_tokenizer(source: str, words: int) -> Any:
+def load_tokenizer(source: str, vocabulary_size: int) -> Any:
     """Load a tokenizer.
 
     Args:
         source: As in ``load_network``.
-        words: Size of the network's vocabulary.
+        vocabulary_size: Number of token ids that the network knows.
 
     Returns:
         The tokenizer.
 
     Raises:
-        DataError: The source has no tokenizer, or it does not fit the network.
+        DataError: The source has no tokenizer, or one that does not fit the network.
     """
     from transformers import AutoTokenizer
 
-    where = _checked_path(source)
-    with _reading(source, "its tokenizer must lie beside its weights", bars=not where.is_dir()):
-        tokenizer = AutoTokenizer.from_pretrained(_id(where, source))
+    path = _checked_path(source)
+    with _reading(source, "its tokenizer must lie beside its weights", bars=not path.is_dir()):
+        tokenizer = AutoTokenizer.from_pretrained(_location(path, source))
     ids = tokenizer("a dog and a cat").input_ids
-    if len(set(ids)) < 4 or max(ids) >= words:  # without its files transformers may build an empty one
+    if len(set(ids)) < 4 or max(ids) >= vocabulary_size:  # without its files, transformers may build an empty tokenizer
         raise DataError(f"the tokenizer in {source} does not fit its network; its files must lie beside the weights")
     return tokenizer
 
@@ -89,7 +90,7 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int, device: Any, pad_a
     Args:
         tokenizer: A tokenizer of transformers.
         texts: The texts.
-        length: Number of tokens at which they are cut.
+        length: Number of tokens after which a text is truncated.
         device: The torch device of the result.
         pad_all: Pad to ``length`` instead of to the longest text.
 
@@ -101,27 +102,27 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int, device: Any, pad_a
     return {name: value.to(device) for name, value in tokens.items()}
 
 
-def upright(picture: Image) -> Image:
+def upright(image: Image) -> Image:
     """The image in RGB, rotated as its EXIF orientation says; boxes refer to these pixels."""
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def to_tensor(picture: Image) -> Float[Tensor, "1 3 height width"]:
-    """An RGB image as float32 tensor with values in [0, 255]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+def to_tensor(image: Image) -> Float[Tensor, "1 3 height width"]:
+    """An RGB image as a float32 tensor with values in [0, 255]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
 
 
 def resize(
     pixels: Float[Tensor, "n channels _ _"], size: tuple[int, int], antialias: bool = False
 ) -> Float[Tensor, "n channels height width"]:
-    """Resize bilinearly to ``size`` = (height, width), with pixel centres at halves."""
+    """Resize bilinearly to ``size`` = (height, width) in pixels, with ``align_corners=False``."""
     return functional.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def normalise(
     pixels: Float[Tensor, "n 3 height width"], colors: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> Float[Tensor, "n 3 height width"]:
-    """Subtract the mean from values in [0, 255] and divide by the standard deviation."""
+    """Subtract the mean of ``colors`` from pixels in [0, 255], and divide by their standard deviation."""
     mean, deviation = (pixels.new_tensor(values)[:, None, None] * 255 for values in colors)
     return (pixels - mean) / deviation
 
@@ -136,18 +137,19 @@ def keep_ratio(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
 def _checked_path(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise DataError(f"{source} is neither a folder nor a hub id (owner/name)")
+        raise DataError(f"the weights {source} are neither a folder nor a hub id; name one of the two (owner/name)")
     return path
 
 
-def _id(where: Path, source: str) -> str:
-    return str(where) if where.is_dir() else source
+def _location(path: Path, source: str) -> str:
+    """What ``from_pretrained`` loads: the folder if there is one, else the hub id."""
+    return str(path) if path.is_dir() else source
 
 
-def _weights_identity(where: Path, source: str, config: Any) -> str:
-    if where.is_dir():
-        files = sorted(path for ending in ("safetensors", "bin") for path in where.glob(f"*.{ending}"))
-        return "sha256:" + "+".join(sha256(path)[:12] for path in files)
+def _weights_identity(path: Path, source: str, config: Any) -> str:
+    if path.is_dir():
+        files = sorted(file for suffix in ("safetensors", "bin") for file in path.glob(f"*.{suffix}"))
+        return "sha256:" + "+".join(sha256(file)[:12] for file in files)
     return f"{source}@{str(getattr(config, '_commit_hash', None) or 'main')[:12]}"
 
 
@@ -166,7 +168,7 @@ def _reading(source: str, remedy: str, bars: bool) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except Exception as error:  # a foreign folder can fail in any way: no file, broken JSON, other shapes
+    except Exception as error:  # a user's folder can fail in any way: no file, broken JSON, other shapes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the weights {source} could not be loaded ({reason}); {remedy}") from error
     finally:

@@ -1,4 +1,4 @@
-"""What open-vocabulary detectors share: the names to look for, and the boxes of one name."""
+"""What open-vocabulary detectors share: the names to look for, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OVERLAP = 0.5  # IoU above which two boxes of a name are one object
 
 
 class OpenVocabularyDetector:
-    """Base of detectors whose network draws boxes around what a text names.
+    """Base of detectors whose network takes an image and a text, and returns boxes.
 
     Args:
         model: The network, of transformers.
         tokenizer: Its tokenizer.
         weights: Which weights it has, for ``identity``.
-        threshold: Score above which a box counts.
+        threshold: Score above which a box is reported.
     """
 
     name: str
@@ -44,34 +44,37 @@ class OpenVocabularyDetector:
         }
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``."""
-        names = names_asked(self.name, pictures, asked)
-        return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
+        names = names_per_image(self.name, images, queries)
+        return [self._detect_one(upright(image), each) for image, each in zip(images, names, strict=True)]
 
-    def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
+    def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
+        """The detections in an RGB image, highest score first."""
         raise NotImplementedError
 
 
-def names_asked(who: str, pictures: Sequence[Any], asked: Sequence[Query] | None) -> list[tuple[str, ...]]:
+def names_per_image(detector: str, images: Sequence[Image], queries: Sequence[Query] | None) -> list[tuple[str, ...]]:
     """The distinct names to look for in each image.
 
     Args:
-        who: Name of the detector, for messages.
-        pictures: The images.
-        asked: What to look for in each.
+        detector: Name of the detector, for messages.
+        images: The images.
+        queries: One query for each image.
 
     Returns:
-        Names without repetition, in order.
+        The names of each query, in order, without repetition.
 
     Raises:
-        DataError: There are no names for an image.
+        DataError: A query has no names, or there are more or fewer queries than images.
     """
-    if asked is None or not all(one.names for one in asked):
-        raise DataError(f"the detector {who} finds only objects that it is told; say what to look for in each picture")
-    if len(asked) != len(pictures):
-        raise DataError(f"{len(pictures)} pictures, but objects to look for in {len(asked)}; give one Asked a picture")
-    return [tuple(dict.fromkeys(one.names)) for one in asked]
+    if queries is None or not all(query.names for query in queries):
+        raise DataError(f"the detector {detector} has no vocabulary; give a Query with names for each image")
+    if len(queries) != len(images):
+        raise DataError(
+            f"the detector {detector} got {len(images)} images and {len(queries)} queries; give one Query an image"
+        )
+    return [tuple(dict.fromkeys(query.names)) for query in queries]
 
 
 def detections(
@@ -88,16 +91,17 @@ def detections(
         name: The object's name.
         scores: Scores in [0, 1].
         boxes: Centre x, centre y, width and height, as fractions of ``frame``.
-        frame: Width and height that the boxes refer to, in pixels of the image from its upper left corner.
-        size: Width and height of the image. Boxes are clipped to it, and dropped if less than a pixel remains.
+        frame: Width and height of the area that the boxes refer to, in pixels. Its upper left corner is the image's.
+        size: Width and height of the image in pixels. Boxes are clipped to the image, and dropped if they are then less
+            than a pixel wide or high.
         threshold: Score that a detection must exceed.
 
     Returns:
-        Detections, best first, no two of which overlap by an IoU above OVERLAP.
+        The detections, highest score first. No two overlap by an IoU above OVERLAP.
     """
     kept: list[Detection] = []
-    sure = (scores > threshold).nonzero()[:, 0]
-    for index in sure[scores[sure].argsort(descending=True, stable=True)].tolist():
+    candidates = (scores > threshold).nonzero()[:, 0]
+    for index in candidates[scores[candidates].argsort(descending=True, stable=True)].tolist():
         box = _clipped_corners(boxes[index].tolist(), frame, size)
         if min(box[2] - box[0], box[3] - box[1]) >= 1 and all(iou(box, other.box) <= OVERLAP for other in kept):
             kept.append(Detection(name, float(scores[index]), box))
@@ -105,7 +109,7 @@ def detections(
 
 
 def _clipped_corners(box: Sequence[float], frame: tuple[float, float], size: tuple[int, int]) -> Box:
-    """Corners (x0, y0, x1, y1) in pixels, inside the image."""
+    """Corners (x0, y0, x1, y1) in pixels, clipped to the image."""
     x, y, width, height = box
     x0, x1 = ((x + side * width / 2) * frame[0] for side in (-1, 1))
     y0, y1 = ((y + side * height / 2) * frame[1] for side in (-1, 1))

@@ -4,8 +4,8 @@ A detector is one file of this folder, or a module that an installed package reg
 
 - ``load(device, source=None) -> Detector``: the detector with its usual weights, or with those of ``source``, a folder
   or hub id;
-- ``vocabulary()``: every word that it answers to -> the class it reports; None when it answers to any word;
-- optionally ``self_test_images()``: images with what is in them, which it must find before it scores anything.
+- ``vocabulary()``: every word that it knows -> the class it reports; None for a detector that looks for any word;
+- optionally ``self_test_images()``: a list of images, each with the detections that the detector must report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Query:
 
     Attributes:
         names: The objects, as the prompt names them.
-        colors: Whether their colours matter.
+        colors: Whether to report their colours too.
     """
 
     names: tuple[str, ...]
@@ -38,11 +38,11 @@ class Detector(Protocol):
 
     Attributes:
         name: The detector's name.
-        tells_colors: Whether detections can carry a colour, one of ``vocabulary.COLORS``, as GenEval's colour tasks
-            need.
-        counting: Detection score above which objects are counted; None for the benchmark's own, which is made for
-            its own detector.
-        identity: Everything that decides what it finds (weights, thresholds), as JSON. Results of detectors with
+        tells_colors: Whether it can report colours, as GenEval's colour tasks need. A colour is one of
+            ``vocabulary.COLORS``.
+        counting: Detection score above which objects are counted. None: the benchmark's own threshold, which suits
+            the benchmark's own detector.
+        identity: All that the detections depend on (weights, thresholds), as JSON. Results of detectors with
             different identities are not mixed.
     """
 
@@ -51,18 +51,19 @@ class Detector(Protocol):
     counting: float | None
     identity: Mapping[str, Any]
 
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """Find objects.
 
         Args:
-            pictures: The images.
-            asked: What to look for in each image. A detector with a vocabulary ignores the names and reports its
-                classes; one without looks for the names and reports them as they are.
+            images: The images.
+            queries: What to look for, one query for each image. A detector with a vocabulary ignores the names and
+                reports its classes; one without looks for the names and reports them as they are. None: the detector
+                reports everything that it knows.
 
         Returns:
-            Detections of each image, best first: names, scores in [0, 1], boxes in pixels.
+            The detections of each image, highest score first. Scores lie in [0, 1]; boxes are in pixels.
 
         Raises:
-            DataError: A detector without a vocabulary is given no names.
+            DataError: The detector has no vocabulary, and a query has no names.
         """
         ...

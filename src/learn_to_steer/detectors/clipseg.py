@@ -2,11 +2,11 @@
 
 Source: arXiv 2112.10003; sapir1779/learn-to-steer, ``ood_multiple_rels_evaluation/evaluate_images.py``.
 
-It gives one box a name: the extent of the largest region where the network sees it. It cannot tell reliably that
-something is absent, and one region can serve two names.
+It reports at most one box for each name: the extent of the largest region with a high probability. It often reports
+objects that are absent, and it can report one region under two names.
 
-Differs: the authors' evaluator gives no score; here it is the mean probability in the region. Regions are compared by
-their number of pixels (see ``largest_region``).
+Differs: the authors' evaluator gives no score; here the score is the mean probability in the region. The largest region
+is the one with the most pixels (see ``largest_region``).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from learn_to_steer.detectors._networks import (
     to_tensor,
     upright,
 )
-from learn_to_steer.detectors._open_vocabulary import names_asked
+from learn_to_steer.detectors._open_vocabulary import names_per_image
 from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "CIDAS/clipseg-rd64-refined"
-QUERY = "a {name}"  # "a" before vowels too, as in the authors' evaluator
+TEXT = "a {name}"  # "a" before vowels too, as in the authors' evaluator
 LEVEL = 120  # of 255: a pixel shows the object when its probability, rounded down to 255ths, is higher
 SIDE = 352  # pixels: images are resized to a square of this side
 
@@ -62,53 +62,55 @@ class ClipSegDetector:
         self.identity: Mapping[str, Any] = {"name": self.name, "weights": weights, "level": LEVEL, "side": side}
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
-        """See ``Detector.detect``; at most one detection a name."""
-        names = names_asked(self.name, pictures, asked)
-        return [self._find(upright(picture), words) for picture, words in zip(pictures, names, strict=True)]
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
+        """See ``Detector.detect``; at most one detection for each name."""
+        names = names_per_image(self.name, images, queries)
+        return [self._detect_one(upright(image), each) for image, each in zip(images, names, strict=True)]
 
-    def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
-        pixels = to_tensor(picture).to(self.model.device)
+    def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
+        pixels = to_tensor(image).to(self.model.device)
         pixels = normalise(resize(pixels, (self.side, self.side), antialias=True).round(), IMAGENET_COLORS)
-        queries = [QUERY.format(name=name) for name in names]
+        texts = [TEXT.format(name=name) for name in names]
         length = self.model.config.text_config.max_position_embeddings
-        tokens = encode(self.tokenizer, queries, length, self.model.device)
+        tokens = encode(self.tokenizer, texts, length, self.model.device)
         logits = self.model(pixel_values=pixels.expand(len(names), -1, -1, -1), **tokens).logits
         maps = logits.reshape(len(names), *logits.shape[-2:]).sigmoid()  # some versions drop a batch dimension of 1
-        every = (found(one, name, picture.size) for one, name in zip(maps, names, strict=True))
-        return sorted((one for one in every if one is not None), key=lambda one: -one.score)
+        detections = (detection_in_map(each, name, image.size) for each, name in zip(maps, names, strict=True))
+        return sorted((one for one in detections if one is not None), key=lambda one: -one.score)
 
 
-def found(probabilities: Float[Tensor, "rows columns"], name: str, size: tuple[int, int]) -> Detection | None:
-    """The detection in an object's probability map.
+def detection_in_map(
+    probabilities: Float[Tensor, "rows columns"], name: str, size: tuple[int, int]
+) -> Detection | None:
+    """Turn an object's probability map into a detection.
 
     Args:
-        probabilities: The map.
+        probabilities: The map, with values in [0, 1].
         name: The object's name.
         size: Width and height of the image in pixels.
 
     Returns:
-        A box in whole pixels, rounded down as in the authors' evaluator, scored by the mean probability of the pixels
-        in the region that show the object; None when there are none.
+        The box of the map's largest region, in whole pixels, rounded down as in the authors' evaluator. Its score is
+        the mean probability of the region's pixels that show the object. None if no pixel shows it.
     """
-    shown = (probabilities * 255).byte() > LEVEL
-    region = largest_region(shown.cpu().numpy())
+    above = (probabilities * 255).byte() > LEVEL
+    region = largest_region(above.cpu().numpy())
     if region is None:
         return None
     rows, columns = (np.nonzero(region.any(axis=axis))[0] for axis in (1, 0))
     xs, ys = (columns[0], columns[-1] + 1), (rows[0], rows[-1] + 1)
     x0, x1 = (float(x * size[0] // region.shape[1]) for x in xs)
     y0, y1 = (float(y * size[1] // region.shape[0]) for y in ys)
-    inside = torch.from_numpy(region).to(shown.device) & shown
+    inside = torch.from_numpy(region).to(above.device) & above
     return Detection(name, float(probabilities[inside].mean()), (x0, y0, x1, y1))
 
 
 def largest_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """The largest connected region of a mask, with pixels touching at corners connected and holes filled.
+    """Find the largest connected region of a mask; pixels that touch at corners are connected, and holes are filled.
 
-    OpenCV's largest external contour is the same, except that it measures the polygon through the centres of the border
-    pixels, which is smaller by about half the border's length. The order of two regions can differ where their sizes
-    are nearly equal, or where one is compact and the other thin.
+    The authors' evaluator takes OpenCV's largest external contour. OpenCV measures the polygon through the centres of
+    the border pixels, which is smaller than the number of pixels by about half the border's length. So the two rules
+    can choose different regions when the sizes are nearly equal, or when one region is compact and the other thin.
 
     Args:
         mask: Boolean (height, width).
@@ -119,7 +121,7 @@ def largest_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     if not mask.any():
         return None
     background = label_regions(np.pad(~mask, 1, constant_values=True), diagonal=False)
-    filled = (background != background[0, 0])[1:-1, 1:-1]  # all that the background around the image does not reach
+    filled = (background != background[0, 0])[1:-1, 1:-1]  # all but the background around the mask
     labels = label_regions(filled, diagonal=True)
     return np.asarray(labels == 1 + np.bincount(labels.ravel())[1:].argmax())
 
@@ -132,7 +134,7 @@ def label_regions(mask: NDArray[np.bool_], diagonal: bool) -> NDArray[np.int64]:
         diagonal: Whether pixels that touch at a corner are connected.
 
     Returns:
-        (height, width): 0 outside of the mask, elsewhere the number of the region, from 1.
+        Integers (height, width): 0 outside the mask, elsewhere the number of the region, from 1.
     """
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     begins, stops = np.nonzero(edges == 1), np.nonzero(edges == -1)
@@ -161,7 +163,7 @@ def label_regions(mask: NDArray[np.bool_], diagonal: bool) -> NDArray[np.int64]:
 
 
 def vocabulary() -> None:
-    """None, since it answers to any word."""
+    """None: the detector looks for any word."""
     return
 
 

@@ -1,9 +1,9 @@
-"""Grounding DINO, an open-vocabulary detector: it looks for any name, one at a time.
+"""Grounding DINO, an open-vocabulary detector: it looks for any name.
 
 Source: arXiv 2303.05499; transformers' port of it.
 
-Differs: for a text with several objects it answers with parts of the text, which can merge two names. Here every name
-is a text of its own.
+Differs: given a text with several objects, the network labels a box with a part of the text, which may mix two names.
+Here the network runs once for each name.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class GroundingDinoDetector(OpenVocabularyDetector):
     def __init__(self, model: Any, tokenizer: Any, weights: str = "", threshold: float = THRESHOLD) -> None:
         super().__init__(model, tokenizer, weights, threshold)
 
-    def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
-        size = keep_ratio((picture.height, picture.width), SHORT, LONG)
-        pixels = resize(to_tensor(picture).to(self.model.device), size, antialias=True).round()
+    def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
+        size = keep_ratio((image.height, image.width), SHORT, LONG)
+        pixels = resize(to_tensor(image).to(self.model.device), size, antialias=True).round()
         pixels = normalise(pixels, IMAGENET_COLORS)
-        every = []
+        detected = []
         for name in names:
             tokens = encode(self.tokenizer, [text_for(name)], self.model.config.max_text_len, self.model.device)
-            answer = self.model(pixel_values=pixels, **tokens)
-            every += found(answer.logits[0], answer.pred_boxes[0], name, picture.size, self.threshold)
-        return sorted(every, key=lambda one: -one.score)
+            output = self.model(pixel_values=pixels, **tokens)
+            detected += read_output(output.logits[0], output.pred_boxes[0], name, image.size, self.threshold)
+        return sorted(detected, key=lambda one: -one.score)
 
 
 def text_for(name: str) -> str:
@@ -66,31 +66,32 @@ def text_for(name: str) -> str:
     return f"{name.lower().strip(' .')}."
 
 
-def found(
+def read_output(
     logits: Float[Tensor, "queries tokens"],
     boxes: Float[Tensor, "queries 4"],
     name: str,
     size: tuple[int, int],
     threshold: float = THRESHOLD,
 ) -> list[Detection]:
-    """The detections in the network's output for one name and one image.
+    """Turn the network's output for one name and one image into detections.
 
     Args:
-        logits: One logit a query and text token, -inf after the end of the text. The best token is the query's score.
+        logits: One logit for each query and text token, -inf after the end of the text. A query's score is the
+            sigmoid of its highest logit.
         boxes: Centre x, centre y, width and height, as fractions of the image.
-        name: The name.
+        name: The object's name.
         size: Width and height of the image in pixels.
         threshold: Score that a detection must exceed.
 
     Returns:
-        Detections, best first.
+        The detections, highest score first.
     """
     frame = (float(size[0]), float(size[1]))
     return detections(name, logits.sigmoid().amax(-1), boxes, frame, size, threshold)
 
 
 def vocabulary() -> None:
-    """None, since it answers to any word."""
+    """None: the detector looks for any word."""
     return
 
 

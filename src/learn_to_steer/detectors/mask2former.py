@@ -4,7 +4,7 @@ Source: GenEval, arXiv 2310.11513, which uses mmdetection's Mask2Former; djghosh
 ``evaluation/evaluate_images.py``.
 
 Differs: the weights are those of the Hugging Face hub, from another training run than GenEval's checkpoint for
-mmdetection. So scores are not GenEval's own; report them as "mask2former".
+mmdetection. So results are not GenEval's own; report them as those of "mask2former".
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from learn_to_steer.geometry import Detection
 from learn_to_steer.vocabulary import CLASSES, COCO_NAMES
 
 DEFAULT = "facebook/mask2former-swin-small-coco-instance"
-THRESHOLD = 0.3  # a score must be higher; where objects are counted, the benchmark has a higher threshold
-PER_CLASS = 16
+THRESHOLD = 0.3  # a score must be higher; benchmarks that count objects apply a higher threshold of their own
+PER_CLASS = 16  # detections of one class that are kept at most
 PAIRS = 100  # number of best (query, class) pairs that are considered
 SHORT, LONG = 800, 1333  # pixels: upper limits of the sides of the resized image
 STRIDE = 32  # pixels: the network's input is padded to a multiple of it
@@ -59,7 +59,7 @@ class Mask2FormerDetector:
     Args:
         model: A Mask2FormerForUniversalSegmentation of transformers.
         weights: Which weights it has, for ``identity``.
-        colors: Loads the colour classifier when colours first matter.
+        colors: Loads the colour classifier; called at the first query for colours.
     """
 
     name = "mask2former"
@@ -78,28 +78,30 @@ class Mask2FormerDetector:
         self._colors: ColorClassifier | None = None
 
     @torch.no_grad()
-    def detect(self, pictures: Sequence[Image], asked: Sequence[Query] | None = None) -> list[list[Detection]]:
+    def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``; raises DataError when colours are needed and CLIP cannot be loaded."""
-        with_colors = [one.colors for one in asked] if asked is not None else [False] * len(pictures)
-        return [self._find(upright(picture), ask) for picture, ask in zip(pictures, with_colors, strict=True)]
+        colors = [query.colors for query in queries] if queries is not None else [False] * len(images)
+        return [
+            self._detect_one(upright(image), with_colors) for image, with_colors in zip(images, colors, strict=True)
+        ]
 
-    def _find(self, picture: Image, with_colors: bool) -> list[Detection]:
-        size = (picture.height, picture.width)
+    def _detect_one(self, image: Image, with_colors: bool) -> list[Detection]:
+        size = (image.height, image.width)
         inside = keep_ratio(size, SHORT, LONG)
-        # As in mmdetection: no antialiasing, whole numbers, padding with 0, the mean colour.
-        pixels = resize(to_tensor(picture).to(self.model.device), inside).round()
+        # As in mmdetection: no antialiasing, rounding to whole numbers, and padding with 0, which is the mean colour.
+        pixels = resize(to_tensor(image).to(self.model.device), inside).round()
         right, below = -inside[1] % STRIDE, -inside[0] % STRIDE
         pixels = functional.pad(normalise(pixels, IMAGENET_COLORS), (0, right, 0, below))
-        answer = self.model(pixel_values=pixels)
+        output = self.model(pixel_values=pixels)
         padded = (pixels.shape[2], pixels.shape[3])
-        found = instances(answer.class_queries_logits[0], answer.masks_queries_logits[0], padded, inside, size)
+        detected = instances(output.class_queries_logits[0], output.masks_queries_logits[0], padded, inside, size)
         if not with_colors:
-            return [one.detection for one in found]
+            return [one.detection for one in detected]
         if self._colors is None:
             self._colors = self._load_colors()
-        crops = [isolate(picture, one.mask, one.detection.box) for one in found]
-        colors = self._colors.classify(crops, [one.detection.name for one in found])
-        return [replace(one.detection, color=color) for one, color in zip(found, colors, strict=True)]
+        crops = [isolate(image, one.mask, one.detection.box) for one in detected]
+        colors = self._colors.classify(crops, [one.detection.name for one in detected])
+        return [replace(one.detection, color=color) for one, color in zip(detected, colors, strict=True)]
 
 
 def instances(
@@ -109,38 +111,38 @@ def instances(
     inside: Size,
     size: Size,
 ) -> list[Instance]:
-    """The instances in the network's output for one image.
+    """Turn the network's output for one image into instances.
 
     A score is the probability of the class times the mean probability of the mask. A box is the extent of the mask,
     with its right and lower edges exclusive. One query can give several classes.
 
     Args:
-        class_logits: One logit a query and class; the last class is "nothing".
-        mask_logits: One map a query, at any scale of the network's input.
+        class_logits: One logit for each query and class; the last class is "nothing".
+        mask_logits: One map for each query, at any scale of the network's input.
         padded: Height and width of the network's input in pixels.
-        inside: Height and width of its upper left part that the image fills.
-        size: Height and width of the image itself.
+        inside: Height and width in pixels of the upper left part of the input that the image fills.
+        size: Height and width of the image itself in pixels.
 
     Returns:
-        Instances, best first, at most PER_CLASS of a class.
+        The instances, highest score first, at most PER_CLASS of each class.
     """
-    shares = class_logits.softmax(-1)[:, :-1]
-    best = shares.flatten().topk(min(PAIRS, shares.numel()))
-    sure = best.values > THRESHOLD  # no others can pass, since a mask's mean probability is at most 1
-    pairs = [divmod(pair, shares.shape[1]) for pair in best.indices[sure].tolist()]
+    probabilities = class_logits.softmax(-1)[:, :-1]
+    best = probabilities.flatten().topk(min(PAIRS, probabilities.numel()))
+    above = best.values > THRESHOLD  # no others can pass, since a mask's mean probability is at most 1
+    pairs = [divmod(pair, probabilities.shape[1]) for pair in best.indices[above].tolist()]
     if not pairs:
         return []
     queries = sorted({query for query, _ in pairs})
     masks = resize(mask_logits[queries][None], padded)[..., : inside[0], : inside[1]]
     by_query = dict(zip(queries, resize(masks, size)[0], strict=True))
-    found = []
-    for share, (query, number) in zip(best.values[sure].tolist(), pairs, strict=True):
+    detected = []
+    for probability, (query, number) in zip(best.values[above].tolist(), pairs, strict=True):
         mask = by_query[query] > 0
         if mask.any():
-            score = share * float(by_query[query].sigmoid()[mask].mean())
-            found.append(Instance(Detection(CLASSES[number], score, _extent(mask)), mask))
-    found = sorted((one for one in found if one.detection.score > THRESHOLD), key=lambda one: -one.detection.score)
-    return _capped(found)
+            score = probability * float(by_query[query].sigmoid()[mask].mean())
+            detected.append(Instance(Detection(CLASSES[number], score, _extent(mask)), mask))
+    kept = sorted((one for one in detected if one.detection.score > THRESHOLD), key=lambda one: -one.detection.score)
+    return _capped(kept)
 
 
 def vocabulary() -> dict[str, str]:
@@ -164,9 +166,12 @@ def load(device: str = "cpu", source: str | None = None) -> Detector:
     source = source or DEFAULT
     model, weights = load_network(_network(), source, device)
     labels = model.config.id2label
-    # Some names are VOC's ("tvmonitor"), so only numbers are compared; the first and last name show the order.
+    # Some checkpoints have VOC's names ("tvmonitor"): only the number of classes, the first and last one are checked.
     if len(labels) != len(CLASSES) or (labels[0], labels[79]) != ("person", "toothbrush"):
-        raise DataError(f"the weights {source} have {len(labels)} classes, not COCO's 80 from person to toothbrush")
+        raise DataError(
+            f"the weights {source} have {len(labels)} classes, not COCO's 80 from person to toothbrush; name "
+            "weights that were trained on COCO's instances"
+        )
     return Mask2FormerDetector(model, weights, lambda: load_colors(device))
 
 
@@ -175,7 +180,7 @@ def _network() -> Any:
     from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerModel, Mask2FormerPreTrainedModel
 
     class InferenceOnly(Mask2FormerForUniversalSegmentation):  # type: ignore[misc]
-        """Without the loss, which needs SciPy even for inference."""
+        """Leaves out the loss, whose constructor needs SciPy."""
 
         def __init__(self, config: Any) -> None:
             Mask2FormerPreTrainedModel.__init__(self, config)
@@ -192,12 +197,12 @@ def _extent(mask: Bool[Tensor, "height width"]) -> tuple[float, float, float, fl
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _capped(found: Sequence[Instance]) -> list[Instance]:
+def _capped(detected: Sequence[Instance]) -> list[Instance]:
     """The first PER_CLASS instances of every class."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     kept = []
-    for one in found:
-        seen[one.detection.name] += 1
-        if seen[one.detection.name] <= PER_CLASS:
+    for one in detected:
+        counts[one.detection.name] += 1
+        if counts[one.detection.name] <= PER_CLASS:
             kept.append(one)
     return kept

@@ -1,9 +1,9 @@
-"""OWLv2, an open-vocabulary detector: it looks for any name, and may find what is not there.
+"""OWLv2, an open-vocabulary detector: it looks for any name, and may report objects that are absent.
 
 Source: arXiv 2306.09683; transformers' port of it.
 
 Differs: padding is grey as in the authors' code, not black as in transformers' newest version; images are reduced with
-a triangle filter, not a Gaussian one. Neither matters for square images of up to 960 pixels.
+a triangle filter, not a Gaussian one. Neither changes square images of up to 960 pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from learn_to_steer.detectors.base import Detector
 from learn_to_steer.geometry import Detection
 
 DEFAULT = "google/owlv2-base-patch16-ensemble"
-QUERY = "a photo of a {name}"
+TEXT = "a photo of a {name}"
 THRESHOLD = 0.2  # our choice, not calibrated; values in use are 0.1 to 0.3
 GREY = 127.5  # of the padding
 
@@ -50,40 +50,40 @@ class Owlv2Detector(OpenVocabularyDetector):
     def __init__(self, model: Any, tokenizer: Any, weights: str = "", threshold: float = THRESHOLD) -> None:
         super().__init__(model, tokenizer, weights, threshold)
 
-    def _find(self, picture: Image, names: Sequence[str]) -> list[Detection]:
-        queries = [QUERY.format(name=name) for name in names]
+    def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
+        texts = [TEXT.format(name=name) for name in names]
         length = self.model.config.text_config.max_position_embeddings
-        tokens = encode(self.tokenizer, queries, length, self.model.device, pad_all=True)
-        answer = self.model(pixel_values=self._pixels(picture), **tokens)
-        return found(answer.logits[0], answer.pred_boxes[0], names, picture.size, self.threshold)
+        tokens = encode(self.tokenizer, texts, length, self.model.device, pad_all=True)
+        output = self.model(pixel_values=self._pixels(image), **tokens)
+        return read_output(output.logits[0], output.pred_boxes[0], names, image.size, self.threshold)
 
-    def _pixels(self, picture: Image) -> Tensor:
+    def _pixels(self, image: Image) -> Tensor:
         """The image in the upper left corner of a grey square, resized to the network's input."""
-        square = max(picture.size)
+        square = max(image.size)
         side = self.model.config.vision_config.image_size
-        pixels = to_tensor(picture).to(self.model.device)
-        pixels = functional.pad(pixels, (0, square - picture.width, 0, square - picture.height), value=GREY)
+        pixels = to_tensor(image).to(self.model.device)
+        pixels = functional.pad(pixels, (0, square - image.width, 0, square - image.height), value=GREY)
         return normalise(resize(pixels, (side, side), antialias=True), CLIP_COLORS)
 
 
-def found(
+def read_output(
     logits: Float[Tensor, "patches names"],
     boxes: Float[Tensor, "patches 4"],
     names: Sequence[str],
     size: tuple[int, int],
     threshold: float = THRESHOLD,
 ) -> list[Detection]:
-    """The detections in the network's output for one image.
+    """Turn the network's output for one image into detections.
 
     Args:
-        logits: One logit a patch and name.
+        logits: One logit for each patch and name.
         boxes: Centre x, centre y, width and height, as fractions of the square that the image was padded to.
-        names: The names.
+        names: The objects' names.
         size: Width and height of the image in pixels.
         threshold: Score that a detection must exceed.
 
     Returns:
-        Detections, best first.
+        The detections, highest score first.
     """
     square = float(max(size))
     scores = logits.sigmoid()
@@ -92,7 +92,7 @@ def found(
 
 
 def vocabulary() -> None:
-    """None, since it answers to any word."""
+    """None: the detector looks for any word."""
     return
 
 

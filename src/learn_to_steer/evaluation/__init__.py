@@ -1,8 +1,9 @@
 """Measure a model, steered or not: generate images, score them with a detector, summarise.
 
-``evaluate`` runs a benchmark into a folder of GenEval's layout and can be continued after a stop; ``score`` scores
-images that are there already. Their parts are useful alone: ``open_model`` (pipeline and steering), ``draw`` (images
-whose noise depends on seed, prompt and index only) and ``load_scorer`` (a tested detector, and its verdicts).
+``evaluate`` runs a benchmark and writes its images into a folder of GenEval's layout; a run that was stopped can be
+continued. ``score`` scores images that exist already. Their parts are useful alone: ``open_model`` (pipeline and
+steering), ``draw`` (images whose noise depends on seed, prompt and index only) and ``load_scorer`` (a detector that
+passed its self-test, and the scores that follow from its detections).
 """
 
 from learn_to_steer.configs import EvaluateConfig, ModelConfig, ScoreConfig

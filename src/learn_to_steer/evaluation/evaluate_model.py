@@ -1,4 +1,4 @@
-"""Evaluate a model: generate images, score them, summarise. A stopped evaluation goes on where it stopped."""
+"""Evaluate a model: generate images, score them, summarise. An evaluation that was stopped can be continued."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Evaluation:
         return Path(self.config.out)
 
     def resolved(self) -> dict[str, Any]:
-        """What the settings came to, and the identities of everything that decides the results."""
+        """The settings in effect, and the identities of the model and the detectors."""
         steered = self.model.steered
         return {
             "sampling": self.model.sampling,
@@ -64,8 +64,8 @@ class _Evaluation:
             **({"verified_by": self.verifier.identity} if self.verifier else {}),
         }
 
-    def make(self, batch: Sequence[PromptImage], check_detector: bool) -> None:
-        """Generate, save and score one batch. The row comes last, so that an image with a row is whole."""
+    def run_batch(self, batch: Sequence[PromptImage], check_detector: bool) -> None:
+        """Generate, save and score one batch. A row is written after its image, so an image with a row is complete."""
         jobs = [Job(prompt.prompt, prompt.relations, sample) for prompt, sample, _ in batch]
         seed = self.config.seed
         if self.verifier is None:
@@ -81,8 +81,8 @@ class _Evaluation:
             prompt, metadata = target.prompt, json.dumps(target.prompt.metadata, ensure_ascii=False)
             storage.write_atomic(target.path, png_bytes(one.image))
             storage.write_atomic(target.path.parents[1] / "metadata.jsonl", metadata + "\n")
-            verdict = self.scorer.score(prompt, detections, self.rule, one.image.size)
-            row = prompt_fields(prompt, target.sample) | _cost(one) | verdict
+            score = self.scorer.score(prompt, detections, self.rule, one.image.size)
+            row = prompt_fields(prompt, target.sample) | _cost(one) | score
             storage.append_jsonl(self.out / "results.jsonl", row)
 
 
@@ -94,22 +94,22 @@ def evaluate(
     scorer: Scorer | None = None,
     verifier: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model on a benchmark or on prompts of the user's own.
+    """Evaluate a model on a benchmark or on the user's own prompts.
 
     Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``images/<index>/samples/<number>.png`` (GenEval's
-    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Images that are there and have a row are kept.
+    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Existing images with a row are kept.
 
     Args:
         config: The settings.
         on_progress: Called with the number of finished images and their total.
-        model: A model that is open already, changed in ways that ``config`` cannot express; its ``fingerprints``
-            should tell so. None opens the one that ``config`` names.
-        scorer: The detector that scores, in place of the one that ``config`` names.
-        verifier: The detector for FOR's second stage, in place of the one that ``config`` names.
+        model: A model to evaluate instead of the one that ``config`` names, such as one with changed weights. Its
+            ``fingerprints`` must tell models apart, since images of different models are not mixed.
+        scorer: The detector that scores, instead of the one that ``config`` names.
+        verifier: The detector for FOR's second stage, instead of the one that ``config`` names.
 
     Returns:
-        The summary: ``summarise``, the benchmark's own ``metrics``, the settings and versions, and ``against`` if
-        another evaluation is compared.
+        The summary: the values of ``summarise``, the benchmark's own ``metrics``, the settings and versions, and the
+        comparison with another run as ``against`` if ``config`` names one.
 
     Raises:
         DataError: The folder holds another evaluation, or the detector is broken.
@@ -117,7 +117,7 @@ def evaluate(
     """
     detector = config.detector or (scorer.detector.name if scorer else default_detector(config.model))
     config = replace(config, detector=detector)
-    # Cheap mistakes are found before any weights are loaded.
+    # Mistakes in the settings are reported before any weights are loaded.
     storage.check_folder(config.out)
     selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
     selection.check()
@@ -137,32 +137,34 @@ def evaluate(
         for prompt in prompts
         for sample in range(config.images)
     ]
-    _make_missing(evaluation, targets, on_progress)
+    _run_missing(evaluation, targets, on_progress)
     rows = _finished_rows(evaluation.out)
-    lost = [target.path for target in targets if target.key not in rows]
-    if lost:
-        raise DataError(f"{len(lost)} images are missing after generation (first: {lost[0]}); run it again")
+    absent = [target.path for target in targets if target.key not in rows]
+    if absent:
+        raise DataError(
+            f"{len(absent)} images have no file or no row after the evaluation (first: {absent[0]}); run it again"
+        )
     write_rows(evaluation.out, rows)
-    counted = [rows[target.key] for target in targets]
-    boxes = [row["boxes"] for row in counted]
+    selected = [rows[target.key] for target in targets]
+    boxes = [row["boxes"] for row in selected]
     require_some(scorer, boxes, "or look at the images: perhaps the model draws nothing")
-    summary = summarise(counted) | {
-        "metrics": benchmarks.metrics(config.benchmark, counted),
+    summary = summarise(selected) | {
+        "metrics": benchmarks.metrics(config.benchmark, selected),
         "config": config.as_dict(),
         **evaluation.resolved(),
         "prompts_sha256": prompts_digest(prompts),
         "versions": library_versions(),
     }
     if reference:
-        summary["against"] = compare_runs(targets, counted, reference, device)
+        summary["against"] = compare_runs(targets, selected, reference, device)
     storage.write_json(evaluation.out / "summary.json", summary)
     return summary
 
 
-def _make_missing(
+def _run_missing(
     evaluation: _Evaluation, targets: Sequence[PromptImage], on_progress: Callable[[int, int], None] | None
 ) -> None:
-    """Make those images that are not there yet, or have no row."""
+    """Generate and score the images that do not exist yet or have no row."""
     rows = _finished_rows(evaluation.out)
     _require_same_prompts(evaluation.out, targets, rows)
     missing = [target for target in targets if target.key not in rows]
@@ -170,7 +172,7 @@ def _make_missing(
         if on_progress:
             on_progress(len(targets) - len(missing) + start, len(targets))
         batch = missing[start : start + evaluation.config.batch]
-        evaluation.make(batch, check_detector=not rows and start == 0)
+        evaluation.run_batch(batch, check_detector=not rows and start == 0)
     if on_progress:
         on_progress(len(targets), len(targets))
 
@@ -182,30 +184,30 @@ def _claim_folder(evaluation: _Evaluation) -> None:
     ours = json.loads(json.dumps(config.decisive() | resolved))
     if path.exists():
         theirs = storage.read_json(path)
-        other = next((name for name in ours if theirs.get(name) != ours[name]), None)
-        if other is not None:
+        name = next((name for name in ours if theirs.get(name) != ours[name]), None)
+        if name is not None:
             raise DataError(
-                f"{out} holds another evaluation ({other} {theirs.get(other)!r}, now {ours[other]!r}); "
-                "choose another --out or remove it"
+                f"{out} holds another evaluation ({name} {theirs.get(name)!r}, now {ours[name]!r}); "
+                "choose another --out or remove the folder"
             )
     storage.write_json(path, config.as_dict() | resolved)
 
 
 def _require_same_prompts(out: Path, targets: Sequence[PromptImage], rows: dict[Key, Row]) -> None:
-    """Raise DataError if images were made of other prompts (a prompt file that has been edited since)."""
+    """Raise DataError if rows have other prompts, such as those of a prompt file that was edited since."""
     for target in targets:
-        row, now = rows.get(target.key), prompt_fields(target.prompt, target.sample)
-        if row is not None and (row["prompt"], row["relations"]) != (now["prompt"], now["relations"]):
+        row, fields = rows.get(target.key), prompt_fields(target.prompt, target.sample)
+        if row is not None and (row["prompt"], row["relations"]) != (fields["prompt"], fields["relations"]):
             raise DataError(
                 f"{out} holds images of other prompts (number {row['index']} was {row['prompt']!r}, "
-                f"now {now['prompt']!r}); choose another --out or remove it"
+                f"now {fields['prompt']!r}); choose another --out or remove the folder"
             )
 
 
 def _finished_rows(out: Path) -> dict[Key, Row]:
-    """Rows of ``results.jsonl`` whose image is there; the last of two rows of one image counts.
+    """Rows of ``results.jsonl`` whose image exists; of two rows of one image the last.
 
-    Rows without ``scores`` come from a version that did not know the benchmarks' own; their images are made again.
+    Rows without ``scores`` were written by an older version; their images are generated again.
     """
     path = out / "results.jsonl"
     rows = storage.read_jsonl(path) if path.exists() else []
@@ -214,7 +216,7 @@ def _finished_rows(out: Path) -> dict[Key, Row]:
 
 
 def _cost(generated: GeneratedImage) -> Row:
-    """The part of a row that says what steering did and how long it took."""
+    """The part of a row about steering and time."""
     report = generated.report
     return {
         "passes": report.passes if report else 0,

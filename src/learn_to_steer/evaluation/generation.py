@@ -37,8 +37,8 @@ class GeneratedImage:
 
     Attributes:
         image: The image.
-        report: What steering did; None if the image was not steered.
-        seconds: Its share of the time of the pipeline call.
+        report: The report of steering; None if the image was not steered.
+        seconds: Time of the pipeline call, divided by its number of images.
     """
 
     image: Image
@@ -47,7 +47,7 @@ class GeneratedImage:
 
 
 def noise_generator(seed: int, prompt: str, index: int) -> torch.Generator:
-    """Make the random generator of one image, on the CPU so that its noise is the same on every device."""
+    """Make the random generator of one image. It is on the CPU, so the noise is the same on every device."""
     digest = hashlib.sha256(f"{seed}\n{index}\n{prompt}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -65,15 +65,15 @@ def draw(
     Args:
         model: The pipeline with its sampling and steering.
         jobs: The images to generate.
-        seed: Seed of all noise.
-        steer: Whether to steer; only a model with steering, and only jobs with relations are steered.
+        seed: Seed of the noise of all images.
+        steer: Whether to steer. Has no effect on a model without steering and on jobs without relations.
         on_step: The pipeline's ``callback_on_step_end``.
 
     Returns:
         One image per job, in order.
 
     Raises:
-        PromptError: The classifier does not know a relation, or the model does not read a word.
+        PromptError: The loss does not know a predicate, or an object lies beyond the text that the model reads.
     """
     arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],

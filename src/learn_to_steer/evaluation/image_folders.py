@@ -1,6 +1,6 @@
 """Find and read images by prompt and number: GenEval's folders, T2I-CompBench's file names, or a manifest.
 
-A missing image is an error and never skipped: totals over incomplete sets are wrong without anybody noticing.
+A missing image is an error: nobody would notice that results are those of an incomplete set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PromptImage(NamedTuple):
     Attributes:
         prompt: The prompt.
         sample: Number of the image among those of the prompt.
-        path: The file, which may still have to be made.
+        path: The file; it may not exist yet.
     """
 
     prompt: BenchmarkPrompt
@@ -44,48 +44,48 @@ def image_path(folder: Path, index: int, sample: int) -> Path:
 
 
 def find_images(
-    place: str | Path, prompts: Sequence[BenchmarkPrompt], images_per_prompt: int | None = None
+    location: str | Path, prompts: Sequence[BenchmarkPrompt], images_per_prompt: int | None = None
 ) -> list[PromptImage]:
     """Find the images of all prompts.
 
     Args:
-        place: One of: a folder of ``<index>/samples/<number>.png`` (GenEval; ``<index>/metadata.jsonl`` is compared
+        location: One of: a folder of ``<index>/samples/<number>.png`` (GenEval; ``<index>/metadata.jsonl`` is compared
             with the prompt), also inside ``images/`` as ``evaluate`` leaves it; a folder of ``<prompt>_<number>.png``
             (T2I-CompBench), also inside ``samples/``; a JSON-lines file whose rows have ``image`` (a path relative to
             that file) and ``prompt`` or ``index``.
         prompts: The prompts.
-        images_per_prompt: How many images of each prompt to take, lowest number first; None: as many as the prompt
-            with most images has.
+        images_per_prompt: How many images of each prompt to take, lowest numbers first. None: as many as the prompt
+            with the most images has.
 
     Returns:
         The images in order of prompt and number.
 
     Raises:
-        DataError: Images are missing, or were made of other prompts.
+        DataError: Images are missing, or belong to other prompts.
     """
-    place = Path(place)
-    if place.is_file():
-        found = _from_manifest(place, prompts)
-    elif not place.is_dir():
-        raise DataError(f"{place} does not exist; name a folder of images or a JSON-lines manifest")
+    location = Path(location)
+    if location.is_file():
+        by_prompt = _from_manifest(location, prompts)
+    elif not location.is_dir():
+        raise DataError(f"{location} does not exist; name a folder of images or a JSON-lines file that lists them")
     else:
-        root = place / "images" if (place / "images").is_dir() else place
+        root = location / "images" if (location / "images").is_dir() else location
         numbered = any(entry.is_dir() and entry.name.isdigit() for entry in root.iterdir())
-        found = _from_numbered_folders(root, prompts) if numbered else _from_file_names(place, prompts)
-    wanted = images_per_prompt or max((len(files) for files in found), default=0)
-    lacking = [(p, len(files)) for p, files in zip(prompts, found, strict=True) if len(files) < max(wanted, 1)]
+        by_prompt = _from_numbered_folders(root, prompts) if numbered else _from_file_names(location, prompts)
+    needed = max(images_per_prompt or max((len(files) for files in by_prompt), default=0), 1)
+    lacking = [(p, len(files)) for p, files in zip(prompts, by_prompt, strict=True) if len(files) < needed]
     if lacking:
         prompt, count = lacking[0]
-        missing = sum(max(wanted, 1) - have for _, have in lacking)
+        missing = sum(needed - have for _, have in lacking)
         raise DataError(
-            f"{missing} images are missing in {place}, {len(lacking)} of {len(prompts)} prompts lack some; first: "
-            f"number {prompt.index}, {prompt.prompt!r}, has {count} of {max(wanted, 1)} "
-            "(score fewer prompts with --limit, or fewer images with --images)"
+            f"{missing} images are missing in {location}: {len(lacking)} of {len(prompts)} prompts have too few; "
+            f"the first is number {prompt.index}, {prompt.prompt!r}, has {count} of {needed}; "
+            "score fewer prompts with --limit, or fewer images with --images"
         )
     return [
         PromptImage(prompt, sample, file)
-        for prompt, files in zip(prompts, found, strict=True)
-        for sample, file in enumerate(files[:wanted])
+        for prompt, files in zip(prompts, by_prompt, strict=True)
+        for sample, file in enumerate(files[:needed])
     ]
 
 
@@ -105,7 +105,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image {path} cannot be read ({error}); make it again") from error
+        raise DataError(f"the image {path} cannot be read ({error}); generate it again") from error
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -116,25 +116,26 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def _from_numbered_folders(root: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
-    """GenEval's layout."""
+    """The images of each prompt in GenEval's layout."""
     folders = {int(entry.name): entry for entry in root.iterdir() if entry.is_dir() and entry.name.isdigit()}
-    found: list[list[Path]] = []
+    by_prompt: list[list[Path]] = []
     for prompt in prompts:
         folder = folders.get(prompt.index)
         if folder is None:
-            found.append([])
+            by_prompt.append([])
             continue
         metadata = folder / "metadata.jsonl"
         rows = read_jsonl(metadata) if metadata.is_file() else []
         if rows and _content(rows[0]) != _content(prompt.metadata):
             raise DataError(
                 f"{metadata} is about {rows[0].get('prompt')!r}, but prompt {prompt.index} is {prompt.prompt!r}: "
-                "these are images of another benchmark, or of its prompts in another order"
+                "these are images of another benchmark, or of its prompts in another order; name the benchmark or the "
+                "file of prompts that they were generated from"
             )
         samples = folder / "samples"
         files = [file for file in _image_files(samples) if file.stem.isdigit()] if samples.is_dir() else []
-        found.append(sorted(files, key=lambda file: int(file.stem)))
-    return found
+        by_prompt.append(sorted(files, key=lambda file: int(file.stem)))
+    return by_prompt
 
 
 def _content(metadata: dict[str, object]) -> object:
@@ -142,9 +143,9 @@ def _content(metadata: dict[str, object]) -> object:
     return metadata.get("include") or metadata.get("prompt")
 
 
-def _from_file_names(place: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
-    """T2I-CompBench's layout."""
-    root = place / "samples" if (place / "samples").is_dir() else place
+def _from_file_names(folder: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
+    """The images of each prompt in T2I-CompBench's layout."""
+    root = folder / "samples" if (folder / "samples").is_dir() else folder
     by_title: dict[str, list[tuple[int, Path]]] = {}
     for file in _image_files(root):
         title, _, number = file.stem.rpartition("_")
@@ -152,7 +153,7 @@ def _from_file_names(place: Path, prompts: Sequence[BenchmarkPrompt]) -> list[li
             by_title.setdefault(_normalized(title), []).append((int(number), file))
     if not by_title:
         raise DataError(
-            f"{place} holds neither folders <number>/samples (GenEval) nor files <prompt>_<k>.png (T2I-CompBench); "
+            f"{folder} holds neither folders <number>/samples (GenEval) nor files <prompt>_<k>.png (T2I-CompBench); "
             "list other layouts in a JSON-lines file with 'image' and 'prompt'"
         )
     return [
@@ -162,7 +163,7 @@ def _from_file_names(place: Path, prompts: Sequence[BenchmarkPrompt]) -> list[li
 
 
 def _titles(prompt: BenchmarkPrompt) -> list[str]:
-    """The prompt as it is written here and in the benchmark's own file."""
+    """The normalized texts of a prompt: as it is written here, and as in the benchmark's own file."""
     original = prompt.metadata.get("prompt")
     return sorted({_normalized(prompt.prompt), *([_normalized(original)] if isinstance(original, str) else [])})
 
@@ -172,7 +173,8 @@ def _normalized(text: str) -> str:
 
 
 def _from_manifest(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
-    found: dict[object, list[Path]] = {}
+    """The images of each prompt that a JSON-lines file lists."""
+    by_key: dict[object, list[Path]] = {}
     titles = {prompt.index: _titles(prompt) for prompt in prompts}
     for number, row in enumerate(read_jsonl(path, allow_torn=False), 1):
         key = row.get("index", row.get("prompt"))
@@ -181,13 +183,15 @@ def _from_manifest(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[
             raise DataError(f"{path}, row {number}: a row needs 'image', and 'prompt' (text) or 'index' (a number)")
         expected = titles.get(key) if isinstance(key, int) else None
         if expected is not None and "prompt" in row and _normalized(row["prompt"]) not in expected:
-            raise DataError(f"{path}, row {number}: prompt {key} is {expected[0]!r}, not {row['prompt']!r}")
+            raise DataError(
+                f"{path}, row {number}: prompt {key} is {expected[0]!r}, not {row['prompt']!r}; correct one of the two"
+            )
         file = path.parent / row["image"]
         if not file.is_file():
-            raise DataError(f"{path}, row {number}: the image {file} does not exist")
-        found.setdefault(_normalized(key) if isinstance(key, str) else key, []).append(file)
+            raise DataError(f"{path}, row {number}: the image {file} does not exist; paths are relative to this file")
+        by_key.setdefault(_normalized(key) if isinstance(key, str) else key, []).append(file)
     return [
-        found.get(prompt.index) or [file for title in _titles(prompt) for file in found.get(title, [])]
+        by_key.get(prompt.index) or [file for title in _titles(prompt) for file in by_key.get(title, [])]
         for prompt in prompts
     ]
 

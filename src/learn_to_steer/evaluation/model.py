@@ -1,4 +1,4 @@
-"""From a config to a loaded pipeline, its sampling and its steering."""
+"""Load the pipeline that a config names, with its sampling arguments and its steering."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from learn_to_steer.steering.memory import estimate
 UNSTEERED = "none"
 LEARNED = "learned"
 CHECKPOINTING = ("auto", "on", "off")
-# Peak memory of an iteration over the activations it keeps: kernels need room, and gradients are held as well.
+# Peak memory of an iteration, as a multiple of the activations that it keeps: kernels and gradients need memory too.
 PEAK = 1.6
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model.
+    """A loaded pipeline, ready to generate images.
 
     Attributes:
         pipe: The diffusers pipeline.
-        variant: The facts of the model.
-        sampling: Keyword arguments of every call: steps, guidance, size.
-        steered: The same pipeline, steered. None: it is not to be steered.
-        fingerprints: Short hashes of the weights in use, "denoiser" and, if there is one, "classifier".
+        variant: Its variant, with the model's facts.
+        sampling: Keyword arguments of every pipeline call: steps, guidance, size.
+        steered: The same pipeline, steered; None if the config says not to steer.
+        fingerprints: Short hashes of the weights: of the "denoiser" and, if there is one, of the "classifier".
     """
 
     pipe: Any
@@ -53,13 +53,16 @@ class Model:
 
 
 def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
-    """Load the pipeline that ``config`` names, placed as it says.
+    """Load the pipeline that ``config`` names, with its dtype and device.
+
+    Args:
+        config: The settings.
 
     Returns:
-        The pipeline and the facts of its model.
+        The pipeline and its variant.
 
     Raises:
-        SteerError: As ``load_pipeline``.
+        SteerError: As in ``load_pipeline``.
     """
     placement = Placement(config.dtype, config.offload, config.quantize, config.lora, config.revision)
     scheduler = config.scheduler if isinstance(config, PipelineConfig) else None
@@ -68,20 +71,26 @@ def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
 
 
 def open_model(config: ModelConfig) -> Model:
-    """Load what ``config`` names, and check that it fits together.
+    """Load the pipeline, the loss and the classifier that ``config`` names, and check that they fit together.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The model.
 
     Raises:
         UnknownNameError: A model, loss, profile, setting or scheduler that does not exist.
-        DataError: Weights or a classifier that are missing or cannot be read.
+        DataError: The weights or the classifier are missing or cannot be read.
         MismatchError: The classifier was made for another model, or the loss uses none.
-        UnsupportedError: A scheduler with which steering has no effect, a loss that this family cannot have, a size
-            that the model cannot draw, or too little memory.
+        UnsupportedError: Steering has no effect with the scheduler, the loss does not support the model's family, the
+            model cannot generate images of that size, or there is too little memory.
     """
     choices = [UNSTEERED, *registry.names("losses")]
     name = registry.normal(config.objective)
     if name not in choices:
         raise registry.unknown("loss", config.objective, choices)
-    resolve_config({}, None, config.profile, config.settings)  # a mistake in them is found before a model is loaded
+    resolve_config({}, None, config.profile, config.settings)  # reports mistakes before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
         raise registry.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
     pipe, variant = open_pipeline(config)
@@ -90,19 +99,19 @@ def open_model(config: ModelConfig) -> Model:
     fingerprints = {"denoiser": digests.norms_and_biases(getattr(pipe, family.denoiser))}
     if name == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
-    objective = _objective(name, pipe, variant, config)
-    settings = resolve_config(objective.schedule, variant, config.profile, config.settings)
+    loss = _build_loss(name, pipe, variant, config)
+    settings = resolve_config(loss.schedule, variant, config.profile, config.settings)
     check_pipeline(pipe, family)
     if "checkpointing" not in config.settings:
         settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
-    steered = Steerer(objective, settings).on(pipe)
-    if isinstance(objective, Learned):
-        fingerprints["classifier"] = digests.norms_and_biases(objective.classifier)
+    steered = Steerer(loss, settings).on(pipe)
+    if isinstance(loss, Learned):
+        fingerprints["classifier"] = digests.norms_and_biases(loss.classifier)
     return Model(pipe, variant, sampling, steered, fingerprints)
 
 
-def _sampling(config: ModelConfig, variant: Variant, cell: int) -> dict[str, Any]:
-    """The arguments of a pipeline call; UnsupportedError for a size that is no multiple of ``cell`` pixels."""
+def _sampling(config: ModelConfig, variant: Variant, multiple: int) -> dict[str, Any]:
+    """The arguments of a pipeline call; UnsupportedError unless its size is a multiple of ``multiple`` pixels."""
     given = {
         "num_inference_steps": config.steps,
         "guidance_scale": config.guidance,
@@ -113,43 +122,49 @@ def _sampling(config: ModelConfig, variant: Variant, cell: int) -> dict[str, Any
         name: value for name, value in given.items() if value is not None
     }
     for side in ("height", "width"):
-        if sampling[side] % cell:
-            raise UnsupportedError(f"{side} must be a multiple of {cell} pixels, not {sampling[side]}")
+        if sampling[side] % multiple:
+            raise UnsupportedError(
+                f"{side} must be a multiple of {multiple} pixels, not {sampling[side]}; choose another --{side}"
+            )
     return sampling
 
 
-def _objective(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Loss:
-    """The loss called ``name``, for the maps of ``pipe``."""
+def _build_loss(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Loss:
+    """The loss called ``name``, for the attention maps of ``pipe``."""
     if name == LEARNED:
         source = config.classifier or classifier_source(variant)
         return Learned(load(package_folder(str(source))).to(pipe.device))
     if config.classifier is not None:
-        raise MismatchError(f"the loss {name} uses no classifier; leave --classifier out, or steer with {LEARNED}")
+        raise MismatchError(f"the loss {name} uses no classifier; leave --classifier out, or choose --loss {LEARNED}")
     family = find(pipe)
-    built: Loss = registry.load("losses", name).build(family.layout(getattr(pipe, family.denoiser)))
-    return built
+    loss: Loss = registry.load("losses", name).build(family.layout(getattr(pipe, family.denoiser)))
+    return loss
 
 
 def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) -> bool:
-    """Whether to use gradient checkpointing; "auto": if an iteration would not fit into the GPU without it."""
+    """Whether to use gradient checkpointing; "auto": if an iteration does not fit into GPU memory without it."""
     if config.checkpointing != "auto":
         return config.checkpointing == "on"
-    device = pipe._execution_device  # where it will run: an offloaded pipeline waits on the CPU
+    device = pipe._execution_device  # where it will run: until then, an offloaded pipeline is on the CPU
     if device.type != "cuda" or config.quantize:
         return bool(config.quantize)
     family = find(pipe)
-    recording = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
-    need = estimate(pipe, family, recording)
+    snapshot = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
+    memory = estimate(pipe, family, snapshot)
     free, _ = torch.cuda.mem_get_info(device)
-    if config.offload:  # the denoiser is still to come
+    if config.offload:  # the denoiser is not on the GPU yet
         free -= sum(p.numel() * p.element_size() for p in getattr(pipe, family.denoiser).parameters())
-    told = "weights {:.1f} GiB; a pass keeps {:.1f} GiB an image ({:.1f} checkpointed), {} at once; {:.1f} GiB are free"
-    sizes = [size / 2**30 for size in (need.weights, need.kept, need.checkpointed, free)]
-    message = told.format(*sizes[:3], config.rows, sizes[3])
-    if PEAK * need.checkpointed * config.rows > free:
+    weights, kept, checkpointed, gib_free = (
+        size / 2**30 for size in (memory.weights, memory.kept, memory.checkpointed, free)
+    )
+    message = (
+        f"the weights take {weights:.1f} GiB; an iteration of {config.rows} images keeps {kept:.1f} GiB for each "
+        f"({checkpointed:.1f} with gradient checkpointing); {gib_free:.1f} GiB are free"
+    )
+    if PEAK * memory.checkpointed * config.rows > free:
         raise UnsupportedError(
-            f"{message}: too few even with gradient checkpointing; make fewer or smaller pictures at a time (--batch, "
-            "--images, --height, --width), or hold the weights smaller (--offload model, --quantize 4bit)"
+            f"{message}: too few even with gradient checkpointing; generate fewer or smaller images at once (--batch, "
+            "--images, --height, --width), or reduce the memory of the weights (--offload model, --quantize 4bit)"
         )
     log.info(message)
-    return PEAK * need.kept * config.rows > free
+    return PEAK * memory.kept * config.rows > free

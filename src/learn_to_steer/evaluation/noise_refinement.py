@@ -1,9 +1,11 @@
 """Noise refinement after FOR: check the finished image, generate it again from refined noise, keep the better one.
 
-Source: FOR, arXiv 2503.06506, stage 2. Differs: a detector takes the place of the VQA model and of the questions that
-a language model writes. An object's answer is its best detection score, a relation's is whether its boxes hold it.
-If the verifier is also the detector that scores the results, the score is that of the better of two tries in its own
-eyes: use another one.
+Source: FOR, arXiv 2503.06506, stage 2.
+
+Differs: the authors take questions from a language model and answers from a VQA model; here a detector, the verifier,
+answers. The answer for an object is its highest detection score, the answer for a relation whether it holds.
+
+The verifier should not be the detector that scores the results: it would score images that it selected itself.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ from learn_to_steer.evaluation.scoring import Scorer
 from learn_to_steer.losses.for_unified import ForStage2
 from learn_to_steer.steering import Steerer
 
-OBJECTIVE = "for-unified"
-DOUBT = 0.5  # an object with an answer below this is refined
+LOSS = "for-unified"
+DOUBT = 0.5  # objects with an answer below it are refined
 
 
-def require_unified_loss(objective: str) -> None:
-    """Raise UnsupportedError unless ``objective`` is FOR's unified loss, the only one with a second stage."""
-    if registry.normal(objective) != OBJECTIVE:
-        raise UnsupportedError(f"a verifier belongs to FOR's second stage: use it with the objective {OBJECTIVE}")
+def require_unified_loss(loss: str) -> None:
+    """Raise UnsupportedError unless ``loss`` names FOR's unified loss, the only one with a second stage."""
+    if registry.normal(loss) != LOSS:
+        raise UnsupportedError(
+            f"the loss (objective) {loss} has no second stage that uses a verifier; choose --loss {LOSS}, or leave "
+            "--verifier out"
+        )
 
 
 def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int) -> list[GeneratedImage]:
@@ -35,12 +40,12 @@ def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int)
 
     Args:
         model: A model steered by FOR's unified loss.
-        verifier: Says which objects are doubtful, and which image is better.
+        verifier: The detector that selects the objects to refine, and the better image.
         jobs: The images to generate.
-        seed: Seed of all noise.
+        seed: Seed of the noise of all images.
 
     Returns:
-        One image per job; seconds and passes are those of both tries. Images without relations are generated once.
+        One image per job, with the time and iterations of both images. Jobs without relations are generated once.
     """
     assert model.steered is not None
     images = []
@@ -60,11 +65,11 @@ def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int)
 
 
 def _verify(verifier: Scorer, job: Job, generated: GeneratedImage) -> tuple[list[float], float]:
-    """The answer for each object, in order of the objects' numbers, and the mean over objects and relations."""
+    """The answer for each object, in the loss's order, and the mean answer over objects and relations."""
     prompt = BenchmarkPrompt(0, job.prompt, job.relations, {})
     detections = verifier.detect([generated.image], [prompt])[0]
-    # An object mentioned twice is two objects to steering, which tells them apart by their place in the prompt.
-    mentions = [end for r in job.relations for end in ((r.subject, r.subject_span), (r.object, r.object_span))]
+    # Steering tells objects apart by their place in the prompt: one that is mentioned twice is two objects.
+    mentions = [mention for r in job.relations for mention in ((r.subject, r.subject_span), (r.object, r.object_span))]
     best = [
         next(iter(matching_detections(name, detections, verifier.vocabulary)), None)
         for name, _ in dict.fromkeys(mentions)
@@ -75,7 +80,7 @@ def _verify(verifier: Scorer, job: Job, generated: GeneratedImage) -> tuple[list
 
 
 def _with_cost_of_both(better: GeneratedImage, other: GeneratedImage) -> GeneratedImage:
-    """``better`` with the seconds and steps of both tries."""
+    """``better`` with the seconds and steps of both images."""
     assert better.report is not None and other.report is not None
     steps = [*other.report.steps, *better.report.steps]
     return GeneratedImage(better.image, replace(better.report, steps=steps), better.seconds + other.seconds)

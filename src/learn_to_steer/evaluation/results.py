@@ -1,4 +1,4 @@
-"""Rows of ``results.jsonl``, one per image, and the summary of them: accuracy with its interval, failures, cost."""
+"""The rows of ``results.jsonl``, one per image, and their summary: accuracy with its interval, failures, cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.statistics import clustered_interval
+from learn_to_steer.versions import installed_versions
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "numpy", "pillow")
 Row = dict[str, Any]
@@ -21,12 +21,12 @@ Key = tuple[int, int]  # index of the prompt, number of the image
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
-    """The image that a row is about: index of its prompt and number of the image."""
+    """The key of a row's image: index of its prompt and number of the image."""
     return int(row["index"]), int(row["sample"])
 
 
 def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
-    """The part of a row that names the image: its prompt and number."""
+    """The part of a row that identifies the image: its prompt and number."""
     return {
         "index": prompt.index,
         "sample": sample,
@@ -37,7 +37,7 @@ def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
 
 
 def write_rows(folder: Path, rows: Mapping[Key, Row]) -> None:
-    """Write ``results.jsonl`` anew, in order of prompt and number."""
+    """Write ``results.jsonl``, sorted by prompt and number; an existing file is replaced."""
     lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
     storage.write_atomic(folder / "results.jsonl", "".join(lines))
 
@@ -49,8 +49,8 @@ def prompts_digest(prompts: Sequence[BenchmarkPrompt]) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that the numbers depend on."""
-    return {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    """The versions of Python and of the libraries that results depend on."""
+    return installed_versions(*LIBRARIES) | {"python": platform.python_version()}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -60,20 +60,26 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         rows: Rows of ``results.jsonl``.
 
     Returns:
-        Shares of images, each None if it is of no image at all. ``accuracy``, with the 95 % bootstrap interval over
-        prompts ``accuracy_interval``. ``both_present``: every object was detected. ``each_once``: of the images with
-        relations, those in which every object named by a relation was detected exactly once (None if a row does not
-        say). ``accuracy_where_present`` and ``on_axis_where_present``: of the images in which every object was
-        detected; the latter asks only for the correct side along the prompt's axis, as VISOR_cond does.
-        ``per_relation``: the same per predicate. ``failures``: number of images per kind of failure; an image may
-        have two. ``passes_per_image``, ``checks_per_image``, ``seconds_per_image``, ``converged``: means, None for
-        images that other tools generated.
+        The summary by name. Shares of images, None if there are no such images:
+
+        - ``accuracy``: the share of correct images; ``accuracy_interval`` is its 95 % bootstrap interval over prompts;
+        - ``both_present``: every object was detected;
+        - ``each_once``: of the images with relations, those in which each of their objects was detected exactly once
+          (None if a row does not say);
+        - ``accuracy_where_present`` and ``on_axis_where_present``: of the images in which every object was detected,
+          those that are correct, and those whose objects lie on the correct side of each other by any amount, as in
+          VISOR_cond.
+
+        ``per_relation`` has the same shares for each predicate. ``failures`` is the number of images for each kind of
+        failure; an image may have several kinds. ``passes_per_image`` (iterations), ``checks_per_image`` (evaluations
+        without an update), ``seconds_per_image`` and ``converged`` are means, None for images that other tools
+        generated. ``prompts`` and ``images`` are their numbers.
 
     Raises:
         ValueError: There are no rows.
     """
     if not rows:
-        raise ValueError("a summary needs at least one image")
+        raise ValueError("a summary needs at least one image, but there are no rows")
     correct = [bool(row["correct"]) for row in rows]
     present = [row for row in rows if row["present"]]
     with_relations = [row for row in rows if row["relations"]]
@@ -129,10 +135,3 @@ def _mean(rows: Sequence[Row], key: str) -> float | None:
 def _failure_kinds(reason: str) -> list[str]:
     """The kinds of failure in a reason, once each: "missing", "wrong side", "ambiguous", "fused"."""
     return list(dict.fromkeys(part.split(":", 1)[0] for part in reason.split("; ") if part))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,4 +1,4 @@
-"""Score images that are there already: of this package or another one, by any detector or rule."""
+"""Score images that exist already, whatever tool generated them, with any detector and rule."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def score(
     *,
     scorer: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Score images that are there already.
+    """Score images that exist already.
 
-    Writes ``detections.jsonl``, from which a second scoring takes what was detected before, ``results.jsonl`` (a row
-    per image) and ``summary.json``.
+    Writes ``detections.jsonl`` (a cache that later calls reuse), ``results.jsonl`` (a row per image) and
+    ``summary.json``.
 
     Args:
         config: The settings.
         on_progress: Called with the number of finished images and their total.
-        scorer: The detector that scores, in place of the one that ``config`` names.
+        scorer: The detector that scores, instead of the one that ``config`` names.
 
     Returns:
         The summary, as in ``evaluate``.
@@ -67,7 +67,7 @@ def score(
     config = _completed(config, scorer)
     out = Path(config.out)
     if out.resolve() == Path(config.pictures).resolve():
-        raise DataError(f"--out {out} is where the images and their results are; choose another folder")
+        raise DataError(f"--out {out} is the folder of the images and their results; choose another folder")
     selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
     selection.check()
     scorer = scorer or load_scorer(config.detector or "", config.device)
@@ -80,8 +80,8 @@ def score(
     rows: dict[Key, Row] = {}
     for image, (detections, size) in zip(images, detected, strict=True):
         cost = {name: earlier.get(image.key, {}).get(name) for name in COST}
-        verdict = scorer.score(image.prompt, detections, rule, size)
-        rows[image.key] = prompt_fields(image.prompt, image.sample) | cost | verdict
+        score_fields = scorer.score(image.prompt, detections, rule, size)
+        rows[image.key] = prompt_fields(image.prompt, image.sample) | cost | score_fields
     write_rows(out, rows)
     listed = list(rows.values())
     summary = summarise(listed) | {
@@ -103,7 +103,7 @@ def detect_images(
     cache: Path,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[list[Detection], tuple[int, int]]]:
-    """Detect objects in images, taking from a cache what was detected before.
+    """Detect objects in images, with a cache of earlier detections.
 
     Args:
         scorer: The detector.
@@ -115,8 +115,8 @@ def detect_images(
         The detections of each image, and its width and height in pixels.
 
     Raises:
-        DataError: An image cannot be read. The detector is broken: it reports scores or boxes that are not finite,
-            contradicts itself, or finds nothing in any image.
+        DataError: An image cannot be read. Or the detector is broken: it reports scores or boxes that are not finite,
+            different detections for one image, or nothing in any image.
     """
     keys = [_cache_key(scorer, image) for image in images]
     cached = {row["key"]: row for row in storage.read_jsonl(cache)} if cache.exists() else {}
@@ -143,12 +143,14 @@ def detect_images(
 
 
 def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
-    """``config`` with the prompts and detector of the evaluation that made the images, unless others are named.
+    """``config`` with the prompts and detector of the evaluation that generated the images, unless others are named.
 
-    Raises DataError if no detector is named and none is known to fit.
+    Raises DataError if no detector is named and none is known for the model.
     """
     if not Path(config.pictures).exists():
-        raise DataError(f"{config.pictures} does not exist; name the folder of the images, or a manifest")
+        raise DataError(
+            f"{config.pictures} does not exist; name the folder of the images, or a JSON-lines file that lists them"
+        )
     path = Path(config.pictures) / "config.json"
     made_with: Any = storage.read_json(path) if path.is_file() else {}
     if made_with and config.benchmark is None and config.prompts is None:
@@ -158,9 +160,9 @@ def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
 
 
 def _earlier_rows(folder: Path) -> dict[Key, Row]:
-    """The rows of the evaluation that made the images; none for images of other tools.
+    """The rows of the evaluation that generated the images; none for images of other tools.
 
-    Raises DataError if that evaluation has not been finished: its images are not the whole set.
+    Raises DataError if that evaluation was not finished, since some images are missing.
     """
     if not (folder / "config.json").is_file() or not (folder / "results.jsonl").is_file():
         return {}
@@ -170,7 +172,7 @@ def _earlier_rows(folder: Path) -> dict[Key, Row]:
 
 
 def _cache_key(scorer: Scorer, image: PromptImage) -> str:
-    """The image, the detector and, for a detector that is given names to look for, these names."""
+    """A key of the image, the detector, and the query as far as the detector depends on it."""
     query = detection_query(image.prompt)
     names = [*query.names] if scorer.vocabulary is None else []
     identity = [scorer.identity, names, query.colors]

@@ -1,4 +1,4 @@
-"""The scorer: a detector that has passed its self-test, and the verdict on what it finds in an image."""
+"""The scorer: a detector that passed its self-test, and the score of an image by its detections."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.model_names import named_variant
 
-SELF_TEST_IOU = 0.6  # a box matches the known one above this overlap
-SAME_IOU, SAME_SCORE = 0.9, 0.01  # two runs on one image agree up to this overlap and this difference of scores
-MANY_IMAGES = 8  # a working detector finds something in at least one of so many
+SELF_TEST_IOU = 0.6  # in the self-test a box must overlap the expected one by a higher IoU
+SAME_IOU, SAME_SCORE = 0.9, 0.01  # two detections are the same above this IoU and below this difference of scores
+MANY_IMAGES = 8  # a working detector finds something in at least one of this many images
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A detector and what its module says about it.
+    """A detector with its vocabulary and its self-test images.
 
     Attributes:
         detector: Finds objects in images.
-        vocabulary: Every word the detector answers to -> the class it reports; None if it answers to any word.
-        self_test_images: Makes images together with the objects that are certainly in them; None if the module has
-            none.
+        vocabulary: Every word that the detector knows -> the class it reports; None if it looks for any word.
+        self_test_images: Makes images, each with the detections that the detector must report; None if its module
+            has none.
     """
 
     detector: Detector
@@ -38,18 +38,18 @@ class Scorer:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides what the detector finds. Results of two identities are never mixed."""
+        """All that the detections depend on. Results of different identities are never mixed."""
         return dict(self.detector.identity)
 
     def detect(self, images: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> list[list[Detection]]:
-        """Detect in each image the objects of its prompt.
+        """Detect the objects of each image's prompt.
 
         Args:
             images: The images.
             prompts: One prompt per image.
 
         Returns:
-            The detections of each image, boxes in its pixels.
+            The detections of each image, boxes in pixels.
         """
         return self.detector.detect(images, [detection_query(prompt) for prompt in prompts])
 
@@ -64,15 +64,15 @@ class Scorer:
 
         Args:
             prompt: The prompt of the image.
-            detections: What was detected in the image.
+            detections: The detections in the image.
             rule: The benchmark's rule.
             size: Width and height of the image in pixels, for rules that need them.
 
         Returns:
-            The verdict, as part of a row of ``results.jsonl``: ``correct``, ``present``, ``held``, ``reason`` and
-            ``scores`` are the rule's. ``once``: every object named by a relation was detected exactly once (None
-            without relations). ``on_axis``: per relation, whether the centres of the best boxes lie on the correct
-            side of each other by any amount (None where an object is missing). ``boxes``: the detections.
+            A part of a row of ``results.jsonl``. ``correct``, ``present``, ``held``, ``reason`` and ``scores`` are
+            those of the rule's ``Score``. ``once``: whether each object of a relation was detected exactly once (None
+            without relations). ``on_axis``: for each relation, whether the centres of the best-scoring boxes lie on
+            the correct side of each other by any amount (None if an object is missing). ``boxes``: the detections.
 
         Raises:
             UnknownNameError: The prompt names an object outside the vocabulary.
@@ -112,11 +112,11 @@ class Scorer:
 
 
 def load_scorer(name: str, device: str = "cpu") -> Scorer:
-    """Load a detector and test it on the images that its module knows.
+    """Load a detector and run its self-test.
 
     Args:
-        name: A detector's name, or "name:SOURCE" for other weights of its kind (a folder or hub id).
-        device: Where the detector runs.
+        name: A detector's name, or "name:SOURCE" for other weights of it (a folder or hub id).
+        device: The torch device of the detector.
 
     Returns:
         The scorer.
@@ -133,7 +133,9 @@ def load_scorer(name: str, device: str = "cpu") -> Scorer:
 
 
 def default_detector(model: str | None) -> str:
-    """Name the detector for images of a model: the one that its variant names.
+    """Get the name of the detector for images of a model.
+
+    A model's variant names it.
 
     Args:
         model: The model's name; None if unknown.
@@ -142,28 +144,28 @@ def default_detector(model: str | None) -> str:
         The detector's name.
 
     Raises:
-        DataError: No detector is known for the model. One that does not know what is in an image would score it as
-            wrong.
+        DataError: No detector is known for the model. None is chosen silently: a detector that does not know the
+            objects of an image would score it as wrong.
     """
     variant = named_variant(model) if model else None
     if variant is None or variant.detector is None:
         raise DataError(
-            f"name a --detector for images of {model or 'an unknown model'}: mask2former knows COCO's objects, owlv2 "
-            "and grounding-dino any word"
+            f"name a --detector for images of {model or 'an unknown model'}: mask2former finds COCO's objects, owlv2 "
+            "and grounding-dino any object"
         )
     return variant.detector
 
 
 def detection_query(prompt: BenchmarkPrompt) -> Query:
-    """Say what a detector has to look for in an image of ``prompt``."""
+    """The query for an image of ``prompt``: its objects, and whether it needs colours."""
     return Query(tuple(sorted(prompt.objects)), any("color" in e for e in prompt.metadata.get("include", ())))
 
 
 def run_self_test(scorer: Scorer) -> None:
     """Check that a detector finds every object of its self-test images.
 
-    This catches wrong labels and shifted boxes, which look healthy otherwise. Detectors without such images pass:
-    what they find depends on their weights, and none come with the package.
+    This catches wrong labels and shifted boxes, which would otherwise go unnoticed. Detectors without such images
+    pass: their detections depend on weights that do not come with the package.
 
     Args:
         scorer: The detector with its self-test images.
@@ -176,21 +178,22 @@ def run_self_test(scorer: Scorer) -> None:
     samples = scorer.self_test_images()
     queries = [Query(tuple(one.name for one in expected)) for _, expected in samples]
     detected = scorer.detector.detect([image for image, _ in samples], queries)
-    lost = [
+    missed = [
         one.name
         for (_, expected), detections in zip(samples, detected, strict=True)
         for one in expected
         if not any(other.name == one.name and iou(other.box, one.box) > SELF_TEST_IOU for other in detections)
     ]
-    if lost:
+    if missed:
         raise DataError(
-            f"the detector {scorer.detector.name} fails its self-test: it does not find {', '.join(lost)} in images "
-            f"made for it; its weights or its installation are broken ({scorer.identity}); nothing is scored"
+            f"the detector {scorer.detector.name} fails its self-test, so nothing is scored: it does not find "
+            f"{', '.join(missed)} in its test images; its weights or its installation are broken ({scorer.identity}); "
+            "install them again, or choose another --detector"
         )
 
 
 def require_repeatable(scorer: Scorer, image: Image, prompt: BenchmarkPrompt, name: str = "its first image") -> None:
-    """Check that a detector finds the same in an image alone and in a batch.
+    """Check that a detector reports the same for an image alone and in a batch.
 
     Args:
         scorer: The detector.
@@ -199,14 +202,15 @@ def require_repeatable(scorer: Scorer, image: Image, prompt: BenchmarkPrompt, na
         name: What error messages call the image.
 
     Raises:
-        DataError: The results differ by more than rounding.
+        DataError: The detections differ by more than rounding.
     """
     alone = scorer.detect([image], [prompt])[0]
     for again in scorer.detect([image, image], [prompt] * 2):
         if len(again) != len(alone) or not all(any(_same(one, other) for other in again) for one in alone):
             raise DataError(
-                f"the detector {scorer.detector.name} contradicts itself on {name}: {len(alone)} objects alone, "
-                f"{len(again)} in a batch; its installation is broken, so nothing is scored"
+                f"the detector {scorer.detector.name} contradicts itself on {name}: the {len(alone)} detections in "
+                f"the image alone differ from the {len(again)} in a batch, so nothing is scored; repair its "
+                "installation or choose another --detector"
             )
 
 
@@ -216,8 +220,8 @@ def require_finite(detections: Iterable[Detection]) -> None:
         numbers = (one.score, *one.box)
         if not all(math.isfinite(float(number)) for number in numbers) or not 0 <= one.score <= 1:
             raise DataError(
-                f"the detector reports {one}: a score outside 0 to 1, or an edge that is no number; its installation "
-                "is broken, so nothing is scored"
+                f"the detector reports {one}: a score outside 0 to 1, or an edge that is no number; nothing is scored; "
+                "repair its installation or choose another --detector"
             )
 
 
@@ -226,16 +230,16 @@ def require_some(scorer: Scorer, boxes: Sequence[Sequence[Any]], remedy: str) ->
 
     Args:
         scorer: The detector.
-        boxes: What it found, image by image.
+        boxes: Its detections, image by image.
         remedy: What else the user can do, for the error message.
 
     Raises:
-        DataError: Nothing was found in ``MANY_IMAGES`` or more.
+        DataError: There are ``MANY_IMAGES`` or more images, and it found nothing in any of them.
     """
     if len(boxes) >= MANY_IMAGES and not any(boxes):
         raise DataError(
-            f"the detector {scorer.detector.name} sees nothing in any of {len(boxes)} images; its weights or its "
-            f"installation are broken ({scorer.identity}), nothing is scored; repair it, {remedy}"
+            f"the detector {scorer.detector.name} sees nothing in any of {len(boxes)} images, so nothing is scored; "
+            f"its weights or its installation may be broken ({scorer.identity}); repair it, {remedy}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The attention of each object over the steps: read from kept latents, and drawn (``maps.png``).
+"""The attention maps of each object over the steps, computed from kept latents and drawn (``maps.png``).
 
-The capture that steers only sees samples that still need steering, before they are moved. To show base and steered
-images alike, a pipeline call keeps the latents of a few steps, and the denoiser is run on them again afterwards.
+Steering captures maps only of images that still need it, and before their update. To show base and steered images in
+the same way, a pipeline call keeps the latents of a few steps; the denoiser runs on them again afterwards.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation
 from learn_to_steer.report.layout import INK, SOFT, column, framed, row, scaled_size, text, with_margin
 
-STEPS = 5
-MAP_SIDE = 16
-IMAGE_SIDE = 96
-LABEL_WIDTH = 130
-# Dark to light, evenly spaced. Lightness grows steadily, so that the page survives grey print.
+STEPS = 5  # steps that are kept
+MAP_SIDE = 16  # side of the maps, in tokens
+IMAGE_SIDE = 96  # shorter side of a drawn map and image, in pixels
+LABEL_WIDTH = 130  # pixels
+# Evenly spaced from dark to light. Lightness grows steadily, so that the page can be read in a greyscale print.
 COLORS = np.array([(13, 8, 35), (66, 15, 104), (135, 33, 107), (201, 62, 75), (245, 125, 21), (252, 255, 184)])
 
 
@@ -36,8 +36,8 @@ class LatentTrajectory:
     """Keeps the latents of a few steps: pass it to a pipeline as ``callback_on_step_end``.
 
     Attributes:
-        kept: Index of a step -> the scheduler's timestep and the latents (samples, ...) that the denoiser is fed in
-            that step, scaled by the scheduler.
+        kept: Index of a step -> the scheduler's timestep, and the denoiser's input in that step: the latents of all
+            images of the call, scaled by the scheduler.
     """
 
     def __init__(self, steps: int, keep: int = STEPS) -> None:
@@ -45,15 +45,16 @@ class LatentTrajectory:
 
         Args:
             steps: Number of denoising steps of the call.
-            keep: Number of steps to keep, evenly spaced; the first step of a call cannot be kept.
+            keep: Number of steps to keep, evenly spaced. The first step cannot be kept: diffusers calls the callback
+                only after it.
         """
-        self._wanted = {round(place) + 1 for place in np.linspace(0, max(steps - 2, 0), keep)}
+        self._steps = {round(index) + 1 for index in np.linspace(0, max(steps - 2, 0), keep)}
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, pipe: Any, step: int, _: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """Keep the latents that the next step starts from; the arguments are those of diffusers' callback."""
+        """Keep the latents with which the next step starts; the arguments are those of diffusers' callback."""
         times = pipe.scheduler.timesteps
-        if step + 1 in self._wanted and step + 1 < len(times):
+        if step + 1 in self._steps and step + 1 < len(times):
             latents, time = values["latents"], times[step + 1]
             if hasattr(pipe.scheduler, "scale_model_input"):
                 latents = pipe.scheduler.scale_model_input(latents, time)
@@ -68,7 +69,7 @@ class ObjectMaps:
     Attributes:
         objects: Names of the objects.
         steps: Indices of the denoising steps.
-        values: The maps; each sums to one.
+        values: The maps; each sums to 1.
     """
 
     objects: tuple[str, ...]
@@ -83,15 +84,16 @@ def object_maps(
     samples: Sequence[tuple[LatentTrajectory, int]],
     sampling: Mapping[str, Any],
 ) -> ObjectMaps:
-    """Read the attention maps of a prompt's objects, averaged over all channels.
+    """Compute the attention maps of a prompt's objects, averaged over all channels (layers and heads).
 
-    Costs one forward per sample and kept step.
+    The cost is one forward of the denoiser for each image and kept step.
 
     Args:
         pipe: The pipeline that generated the images.
         prompt: Their prompt.
-        relations: The relations whose objects are shown, with their places in the prompt.
-        samples: For each image the trajectory of its call, and its number in that call. All calls had equal steps.
+        relations: The relations whose objects are shown, with their spans in the prompt.
+        samples: For each image the trajectory of its pipeline call, and its number in that call. All calls must have
+            the same steps.
         sampling: Keyword arguments of these calls.
 
     Returns:
@@ -100,18 +102,18 @@ def object_maps(
     family = find(pipe)
     mentions = [(r.subject, r.subject_span) for r in relations] + [(r.object, r.object_span) for r in relations]
     objects = {span: name for name, span in mentions if span is not None}
-    recording = record(pipe, family, [prompt] * len(samples), sampling["height"], sampling["width"], sampling)
-    tokens = family.text_length(recording.call)
+    snapshot = record(pipe, family, [prompt] * len(samples), sampling["height"], sampling["width"], sampling)
+    tokens = family.text_length(snapshot.call)
     columns = family.token_indices(pipe, prompt, list(objects), sampling)
-    capture = AttentionCapture(family.attention_layers(recording.denoiser), spec=None)
+    capture = AttentionCapture(family.attention_layers(snapshot.denoiser), spec=None)
     weights = columns_to_weights([columns] * len(samples), tokens)
     steps = sorted(samples[0][0].kept)
     maps_by_step = []
     for step in steps:
         time = family.model_timestep(samples[0][0].kept[step][0])
         latents = torch.stack([trajectory.kept[step][1][number] for trajectory, number in samples])
-        with torch.no_grad(), capture.capture(weights, *family.latent_size(recording.call)) as maps:
-            recording(latents, time)
+        with torch.no_grad(), capture.capture(weights, *family.latent_size(snapshot.call)) as maps:
+            snapshot(latents, time)
             maps_by_step.append(maps().stack(MAP_SIDE).mean(dim=2).float().cpu())
     values = torch.stack(maps_by_step, dim=1).numpy()
     return ObjectMaps(tuple(objects.values()), tuple(steps), values)
@@ -120,9 +122,9 @@ def object_maps(
 def draw_maps(prompts: Sequence[tuple[str, ObjectMaps, Sequence[tuple[str, Image.Image]]]], steps: int) -> Image.Image:
     """Draw the maps of some prompts on a page.
 
-    There is a row for each object and image, and a column for each step, with the image at the end. The maps of one
-    prompt share a colour scale from their lowest to their highest value. It is labelled in multiples of the value that
-    evenly spread attention would have.
+    There is a row for each object and image, and a column for each step; the image is at the end of its row. All maps
+    of one prompt share a colour scale from their lowest to their highest value. Values are multiples of the value that
+    uniform attention would have.
 
     Args:
         prompts: For each prompt its text, its maps, and for each image of the maps a label and the image itself.
@@ -145,20 +147,20 @@ def _prompt_block(prompt: str, maps: ObjectMaps, images: Sequence[tuple[str, Ima
             title = column([text(name, LABEL_WIDTH, 15, INK), text(label, LABEL_WIDTH, 13, SOFT)], gap=0)
             cells = [_heatmap(shades[which, step, number], size) for step in range(len(maps.steps))]
             lines.append(row([title, *cells, framed(image, None, size, border=0)], gap=6, middle=True))
-    places = maps.values.shape[-1] * maps.values.shape[-2]
+    tokens = maps.values.shape[-1] * maps.values.shape[-2]
     width = max(line.width for line in lines)
-    return column([text(prompt, width, 19), *lines, _color_scale(low * places, high * places)], gap=6)
+    return column([text(prompt, width, 19), *lines, _color_scale(low * tokens, high * tokens)], gap=6)
 
 
 def _heatmap(values: Float32[ndarray, "height width"], size: tuple[int, int]) -> Image.Image:
-    """Values from 0 to 1 in colour, enlarged smoothly to ``size``."""
+    """A map with values from 0 to 1 in colour, enlarged to ``size`` with bicubic interpolation."""
     smooth = Image.fromarray(np.clip(values, 0, 1).astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     return _colored(np.asarray(smooth))
 
 
 def _colored(values: Float32[ndarray, "height width"]) -> Image.Image:
-    places = np.linspace(0, 1, len(COLORS))
-    channels = [np.interp(values, places, COLORS[:, channel]) for channel in range(3)]
+    levels = np.linspace(0, 1, len(COLORS))
+    channels = [np.interp(values, levels, COLORS[:, channel]) for channel in range(3)]
     return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 

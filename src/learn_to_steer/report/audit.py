@@ -1,6 +1,8 @@
-"""Compare the automatic score with labels by eye: a page to label on without seeing the verdicts, and the agreement.
+"""Compare the automatic score with manual labels: a page for labelling, and the agreement of the two.
 
-Source: Learn-to-Steer paper, Table 10: the automatic score against a manual one on 100 images per setting.
+The page hides the automatic scores, so that labels do not depend on them.
+
+Source: Learn-to-Steer paper, Table 10: the automatic against a manual score on 100 images per setting.
 """
 
 from __future__ import annotations
@@ -20,66 +22,84 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
-CHOICES = {"right": "all as asked", "wrong": "objects there, misplaced", "missing": "an object is missing"}
+CHOICES = {
+    "right": "as the prompt says",
+    "wrong": "all objects are there, but misplaced",
+    "missing": "an object is missing",
+}
 REQUIRED = {"index", "sample", "prompt", "correct", "reason", "boxes"}
 
 
 def audit_page(folder: str | Path, count: int = 100, seed: int = 0) -> Path:
     """Write ``audit.html`` into the folder of an evaluation.
 
-    The page needs no server and no network. It keeps labels in the browser and saves them as ``labels.json``; boxes
-    and verdicts are hidden until they are switched on.
+    The page needs no server and no network. The browser stores the labels; a button saves them as ``labels.json``. The
+    boxes and automatic scores are hidden until they are switched on.
 
     Args:
         folder: The folder that ``evaluate`` wrote.
-        count: Number of images, drawn at random.
-        seed: Seed of that draw.
+        count: Number of images, selected at random.
+        seed: Seed of that selection.
 
     Returns:
-        The page.
+        The file of the page.
 
     Raises:
         DataError: The folder holds no evaluation, or an image is missing.
     """
     folder = Path(folder)
     rows = _load_rows(folder)
-    chosen = [rows[n] for n in np.random.default_rng(seed).permutation(len(rows))[:count]]
-    # Labels belong to these images in this place: the page of a remade folder starts without labels.
-    key = hashlib.sha256(f"{folder.resolve()}{chosen}".encode()).hexdigest()[:12]
+    selected = [rows[n] for n in np.random.default_rng(seed).permutation(len(rows))[:count]]
+    # The browser stores labels under this key. If the folder or its images change, the page starts without labels.
+    key = hashlib.sha256(f"{folder.resolve()}{selected}".encode()).hexdigest()[:12]
     source = files("learn_to_steer.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     template = Environment(autoescape=True, keep_trailing_newline=True).from_string(source)
-    figures = [_figure(folder, row) for row in chosen]
+    figures = [_figure(folder, row) for row in selected]
     page = template.render(title=folder.resolve().name, key=key, choices=CHOICES, figures=figures)
     storage.write_atomic(folder / "audit.html", page)
     return folder / "audit.html"
 
 
 def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Compare labels with the automatic score of an evaluation; ``row_agreement`` on the rows in its folder."""
+    """Compare labels with the automatic scores of an evaluation.
+
+    Args:
+        folder: The folder that ``evaluate`` wrote.
+        labels: As in ``row_agreement``.
+
+    Returns:
+        As ``row_agreement``.
+
+    Raises:
+        DataError: The folder holds no evaluation, or as in ``row_agreement``.
+    """
     return row_agreement(_load_rows(Path(folder)), labels)
 
 
 def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> dict[str, Any]:
-    """Compare labels with the automatic score.
+    """Compare labels with the automatic scores.
 
     Args:
         rows: Rows of ``results.jsonl``.
-        labels: Image id (``image_id``) -> one of ``CHOICES``; only labelled images are compared.
+        labels: Id of an image (see ``image_id``) -> one of ``CHOICES``. Only labelled images are compared.
 
     Returns:
-        The number of ``pictures`` and shares of them: ``manual`` and ``automatic`` accuracy,
-        ``automatic_minus_manual``, the ``same`` verdict, all with 95 % bootstrap intervals over prompts, and Cohen's
-        ``kappa`` (None if it is undefined).
+        The number of labelled images (``pictures``); the shares that are correct by the labels (``manual``) and by the
+        automatic score (``automatic``), and their difference ``automatic_minus_manual``; the share in which both agree
+        (``same``); Cohen's ``kappa`` (None if it is undefined). Intervals are 95 % bootstrap intervals over prompts.
 
     Raises:
-        DataError: There are no labels, or labels of other images or with other words.
+        DataError: There are no labels, or a label is of another image or is none of ``CHOICES``.
     """
     by_id = {image_id(row): row for row in rows}
     if not isinstance(labels, Mapping):
-        raise DataError("labels are one object, image -> label, as the page saves them")
+        raise DataError("labels must be one JSON object, image -> label; name the labels.json that the page saves")
     for name, label in labels.items():
         if name not in by_id or label not in CHOICES:
-            raise DataError(f"{name!r}: {label!r} is no label of an image scored here; labels: {', '.join(CHOICES)}")
+            raise DataError(
+                f"{name!r}: {label!r} is no label of an image of this evaluation (labels: {', '.join(CHOICES)}); name "
+                "the labels.json that its page saved"
+            )
     if not labels:
         raise DataError("there are no labels; label images on the page and save them")
     manual = [label == "right" for label in labels.values()]
@@ -100,7 +120,7 @@ def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) 
 
 
 def image_id(row: Mapping[str, Any]) -> str:
-    """The name of an image in labels, such as "00353-0000": index of its prompt and number of the sample."""
+    """The id of an image in labels, such as "00353-0000": index of its prompt and number of the image."""
     return f"{row['index']:05d}-{row['sample']:04d}"
 
 
@@ -113,7 +133,7 @@ def _load_rows(folder: Path) -> Sequence[dict[str, Any]]:
 
 
 def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows of one image."""
+    """The template's variables for one image."""
     path = Path("images") / f"{row['index']:05d}" / "samples" / f"{row['sample']:04d}.png"
     if not (folder / path).is_file():
         raise DataError(f"the image {folder / path} is missing; audit the folder that evaluate wrote")
@@ -126,7 +146,7 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
         "height": height,
         "font_size": f"{height / 16:.1f}",
         "prompt": row["prompt"],
-        "verdict": "right" if row["correct"] else row["reason"],
+        "score": "right" if row["correct"] else row["reason"],
         "boxes": [_box(entry) for entry in row["boxes"]],
     }
 

@@ -1,4 +1,4 @@
-"""Building blocks of a page: wrapped text, framed images, rows and columns."""
+"""The parts of a page: wrapped text, framed images, rows and columns."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def text(words: str, width: int, size: int = 15, color: str = INK, align: Align 
     """Write text on a strip.
 
     Args:
-        words: The text; words too long for a line are broken.
+        words: The text; words that are longer than a line are split.
         width: Width of the strip in pixels, at which lines are wrapped.
         size: Height of the font in pixels.
         color: Colour of the font.
-        align: Where lines stand in the strip.
+        align: Whether lines are flush left or centred.
 
     Returns:
         The strip, as high as the lines need.
@@ -48,7 +48,7 @@ def framed(image: Image.Image, correct: bool | None, size: tuple[int, int], bord
 
     Args:
         image: The image.
-        correct: The verdict: green frame if correct, red if wrong, grey if None.
+        correct: Whether the image is correct (green frame) or not (red); None if it was not scored (grey).
         size: Width and height of the resized image in pixels.
         border: Width of the frame in pixels.
 
@@ -63,7 +63,7 @@ def framed(image: Image.Image, correct: bool | None, size: tuple[int, int], bord
 
 
 def column(pieces: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Put pieces below each other, flush left, ``gap`` pixels apart."""
+    """Stack images vertically, flush left, ``gap`` pixels apart."""
     width = max(piece.width for piece in pieces)
     page = Image.new("RGB", (width, sum(piece.height for piece in pieces) + gap * (len(pieces) - 1)), PAPER)
     top = 0
@@ -74,7 +74,7 @@ def column(pieces: Sequence[Image.Image], gap: int = 8) -> Image.Image:
 
 
 def row(pieces: Sequence[Image.Image], gap: int = 12, middle: bool = False) -> Image.Image:
-    """Put pieces beside each other, ``gap`` pixels apart, flush at the top or vertically centred."""
+    """Put images side by side, ``gap`` pixels apart, flush at the top or, with ``middle``, vertically centred."""
     height = max(piece.height for piece in pieces)
     page = Image.new("RGB", (sum(piece.width for piece in pieces) + gap * (len(pieces) - 1), height), PAPER)
     left = 0

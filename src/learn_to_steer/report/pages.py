@@ -22,7 +22,7 @@ class Panel:
 
     Attributes:
         image: The image.
-        correct: The verdict, shown by the colour of the frame; None if the image was not scored.
+        correct: Whether the image is correct, shown by the colour of the frame; None if it was not scored.
         note: A line below the image.
     """
 
@@ -32,7 +32,7 @@ class Panel:
 
 
 def comparison_page(prompts: Sequence[tuple[str, Sequence[Panel], Sequence[Panel]]]) -> Image.Image:
-    """Show base and steered images of the same noise side by side.
+    """Draw base and steered images of the same noise side by side.
 
     Args:
         prompts: For each prompt its text, its base images, and as many steered images (or none).
@@ -59,10 +59,10 @@ def comparison_page(prompts: Sequence[tuple[str, Sequence[Panel], Sequence[Panel
 def image_grid(
     headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Panel]]], side: int = GRID_SIDE
 ) -> Image.Image:
-    """Show images in a table.
+    """Draw images in a table.
 
     Args:
-        headings: One per column.
+        headings: The heading of each column.
         rows: For each row its label and one image per column.
         side: Shorter side of every image in pixels.
 
@@ -70,10 +70,10 @@ def image_grid(
         The page, frames coloured as in ``comparison_page``.
 
     Raises:
-        ValueError: There are no rows, or one has another number of images than there are headings.
+        ValueError: There are no rows, or a row does not have one image for each heading.
     """
     if not rows or any(len(panels) != len(headings) for _, panels in rows):
-        raise ValueError(f"every row of a grid needs {len(headings)} images, one under each heading")
+        raise ValueError(f"the grid needs rows of {len(headings)} images each, one under each heading")
     width = max(scaled_size(panel.image, side)[0] for _, panels in rows for panel in panels) + 2 * NARROW_BORDER
     head = [text("", GRID_LABEL_WIDTH), *(text(heading, width, 15, align="center") for heading in headings)]
     lines = [row(head, gap=8)]
@@ -87,26 +87,27 @@ def image_grid(
 
 
 def contact_sheet(images: Sequence[Image.Image], correct: Sequence[bool | None], columns: int) -> Image.Image:
-    """Show many images on one sheet, in reading order.
+    """Draw many images on one sheet, row by row.
 
     Args:
         images: The images.
-        correct: One verdict per image; frames are coloured as in ``comparison_page``.
+        correct: Whether each image is correct; frames are coloured as in ``comparison_page``.
         columns: Number of images in a row.
 
     Returns:
         The sheet.
 
     Raises:
-        ValueError: There are no images, or not one verdict for each.
+        ValueError: There are no images or no columns, or ``correct`` has another length.
     """
     if not images or len(images) != len(correct) or columns < 1:
         raise ValueError(
-            f"a sheet needs images, one verdict each and columns, not {len(images)}, {len(correct)}, {columns}"
+            f"a sheet has {len(images)} images, {len(correct)} values of correct and {columns} columns; give at least "
+            "one image and column, and one value for each image"
         )
     cells = [
-        framed(image, verdict, scaled_size(image, SHEET_SIDE), NARROW_BORDER)
-        for image, verdict in zip(images, correct, strict=True)
+        framed(image, is_correct, scaled_size(image, SHEET_SIDE), NARROW_BORDER)
+        for image, is_correct in zip(images, correct, strict=True)
     ]
     lines = [row(cells[start : start + columns], gap=6) for start in range(0, len(cells), columns)]
     return with_margin(column(lines, gap=6))
