@@ -70,7 +70,7 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
 
 if __name__ == "__main__":
     pipe = load_pipeline("sd:emoji")
-    latents, made = draw(pipe, Steerer.from_pretrained("sd:emoji").objective.classifier, " ".join(sys.argv[1:]))
+    latents, made = draw(pipe, Steerer.from_pretrained("sd:emoji").loss.classifier, " ".join(sys.argv[1:]))
     with torch.no_grad():
         pixels = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     pipe.image_processor.postprocess(pixels)[0].save("minimal.png")

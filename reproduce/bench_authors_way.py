@@ -56,7 +56,7 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
     columns = token_indices(pipe.tokenizer, job.prompt, spans)
     every = tuple((column,) for column in range(77))
     state = CallState([ImageReport(job.prompt, [relation])], [0])
-    stand_in: Any = FromAllColumns(steered.objective, columns)  # it has what the loop asks for
+    stand_in: Any = FromAllColumns(steered.loss, columns)  # it has what the loop asks for
     loop = SteeringLoop(
         family,
         pipe.unet,

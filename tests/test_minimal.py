@@ -31,7 +31,7 @@ def test_it_is_equal_to_the_product() -> None:
     model = open_model(ModelConfig(model="sd:emoji", device="cpu", steps=STEPS))
     assert model.steered
     minimal = example()
-    latents, made = minimal.draw(model.pipe, model.steered.objective.classifier, PROMPT, steps=STEPS, seed=1)
+    latents, made = minimal.draw(model.pipe, model.steered.loss.classifier, PROMPT, steps=STEPS, seed=1)
     generator = torch.Generator().manual_seed(1)
     out = model.steered(PROMPT, generator=generator, output_type="latent", **model.sampling)
     report = out.steering.images[0]

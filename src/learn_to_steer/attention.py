@@ -1,10 +1,10 @@
-"""Reads attention maps off any model that calls ``F.scaled_dot_product_attention``.
+"""Captures attention maps of any model that calls ``F.scaled_dot_product_attention``.
 
 Forward hooks on the attention modules that a family lists enter a ``TorchFunctionMode`` for the length of that module's
-forward. The mode sees Q and K after norms and rotary embeddings and computes only the text columns that a loss asks
-for. No attention processor and no model code is replaced, so gradients and gradient checkpointing stay exact: the mode
-lives inside the module, so a recomputation enters it again, computes the maps again (autograd counts the saved
-tensors) and keeps the first ones.
+forward. The mode sees Q and K after norms and rotary embeddings and computes only the text columns that a loss reads.
+No attention processor and no model code is replaced, so gradients stay exact. Gradient checkpointing works too: the
+recomputation runs the hooks again. It computes the maps again, since autograd needs the same saved tensors as before,
+but the first maps are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,8 +26,8 @@ from learn_to_steer.maps import AttentionMaps, HookPoint, MapSpec
 
 Method = Literal["auto", "explicit", "indicator", "logits"]
 FP32_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-# Up to this many query-key pairs the CPU's plain softmax attention beats the backward of its fused kernel
-# (1.6 times at 16 x 16); far beyond it, the fused kernel wins in time and by far in memory.
+# Up to this many query-key pairs, plain softmax attention on the CPU is faster than the fused kernel with its backward
+# (1.6 times at 16 x 16). Far above it the fused kernel is faster and needs much less memory.
 EAGER_LIMIT = 512 * 512
 
 
@@ -36,7 +36,7 @@ class AttentionCapture:
 
     Attributes:
         points: The layers to read, in channel order.
-        spec: What the loss wants to see.
+        spec: Which maps the loss reads.
         method: How maps are computed.
     """
 
@@ -51,11 +51,11 @@ class AttentionCapture:
 
         Args:
             points: The layers to read, in channel order.
-            attention_modules: All attention modules of the model. Those that are not read are only sped up on the CPU.
-            spec: What the loss wants to see; by default the maps of the objects in all layers.
+            attention_modules: All attention modules of the model. On the CPU, those that are not read are sped up.
+            spec: Which maps the loss reads; by default those of the objects in all layers.
             method: How maps are computed. "indicator" runs attention with the columns' weights as its values, "logits"
-                selects columns and subtracts the log-sum-exp, "explicit" writes the softmax out, and "auto" is the
-                fastest of them where it runs. They agree up to rounding.
+                selects columns and subtracts the log-sum-exp, "explicit" computes the full softmax, and "auto" is the
+                fastest of them on the device. They agree up to rounding.
         """
         self.points = tuple(points)
         self.spec = spec or MapSpec()
@@ -66,56 +66,59 @@ class AttentionCapture:
     def capture(
         self, weights: Float[Tensor, "batch objects tokens"], height: int, width: int
     ) -> Iterator[Callable[[], AttentionMaps]]:
-        """Hook the layers for the length of the context, which has to stay open until the backward is done.
+        """Hook the layers inside the context, which has to stay open until the backward is done.
 
         Args:
-            weights: How the text columns of each object are averaged.
-            height: Of the latents, in places that the denoiser attends from.
+            weights: The weights that average the text columns of each object.
+            height: Of the latents, in image tokens or latent pixels (``Family.latent_size``).
             width: Likewise.
 
         Yields:
-            A function that returns the maps once the forward has run. It raises CaptureError when a layer showed no
-            attention.
+            A function that returns the maps after the forward. It raises CaptureError if a layer did not call
+            ``F.scaled_dot_product_attention``.
         """
-        cross: dict[str, Tensor] = {}
-        own: dict[str, Tensor] = {}
         handles = []
         depth = torch._C._len_torch_function_stack()
         points, others = self._selected(height, width)
+        sizes = [point.layer.size(height, width) for point in points]
+        cross = [
+            CrossAttentionRecorder(p, s, weights, self.spec, self.method) for p, s in zip(points, sizes, strict=True)
+        ]
+        own = [SelfAttentionRecorder(size) for size in sizes] if self.spec.self_attention else []
 
         def collect() -> AttentionMaps:
-            names = [point.layer.name for point in points]
-            missing = [n for n in names if n not in cross or (self.spec.self_attention and n not in own)]
-            if missing:
+            cross_maps = [recorder.maps for recorder in cross if recorder.maps is not None]
+            own_maps = [recorder.maps for recorder in own if recorder.maps is not None]
+            if len(cross_maps) < len(cross) or len(own_maps) < len(own):
+                unread = {n for n, recorder in enumerate(cross) if recorder.maps is None}
+                unread |= {n for n, own_recorder in enumerate(own) if own_recorder.maps is None}
+                missing = [points[n].layer.name for n in sorted(unread)]
                 raise CaptureError(
-                    f"{len(missing)} of {len(points)} attention layers showed no attention (first: {missing[0]}). "
+                    f"{len(missing)} of {len(points)} attention layers could not be read (first: {missing[0]}). "
                     "Sliced, xformers, sage and hub attention bypass torch's scaled_dot_product_attention: call "
                     "pipe.disable_attention_slicing() and pipe.unet.set_default_attn_processor(), or "
                     'pipe.transformer.set_attention_backend("native")'
                 )
-            return AttentionMaps(
-                tuple(cross[n] for n in names), self_attention=tuple(own[n] for n in names if n in own)
-            )
+            return AttentionMaps(tuple(cross_maps), self_attention=tuple(own_maps))
 
         try:
-            for point in points:
-                size = point.layer.size(height, width)
-                recorder = CrossAttentionRecorder(point, size, cross, weights, self.spec, self.method)
+            for point, recorder in zip(points, cross, strict=True):
                 handles += _install(point.module, recorder)
-                if self.spec.self_attention and point.self_attention is not None:
-                    handles += _install(point.self_attention, SelfAttentionRecorder(point, size, own))
+            for point, own_recorder in zip(points, own, strict=False):
+                if point.self_attention is not None:
+                    handles += _install(point.self_attention, own_recorder)
             for module in others:
                 handles += _install(module, EagerAttention())
             yield collect
         finally:
             for handle in handles:
                 handle.remove()
-            # Torch runs always-called hooks after an Exception only: a Ctrl-C inside a module leaves its mode on.
+            # Torch runs always_call hooks after an Exception, but not after a KeyboardInterrupt inside a module.
             while torch._C._len_torch_function_stack() > depth:
                 _pop_mode()  # type: ignore[no-untyped-call]
 
     def _selected(self, height: int, width: int) -> tuple[list[HookPoint], list[nn.Module]]:
-        """The layers to read, and the attention modules that are only sped up."""
+        """The layers to read, and the attention modules that are not read but sped up."""
         if self.spec.choose is None:
             return list(self.points), list(self._others)
         layers = self.spec.choose([point.layer for point in self.points], height, width)
@@ -134,19 +137,19 @@ def _install(module: nn.Module, mode: TorchFunctionMode) -> list[Any]:
     def leave(*_: Any) -> None:
         mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    # always_call: the mode is left after an exception too, checkpointing's early stop of a recomputation
-    # included.
+    # always_call: the mode is left after an exception too, such as the one by which checkpointing stops a
+    # recomputation early.
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """The arguments of one ``scaled_dot_product_attention``; tensors are (batch, heads, places, channels)."""
+    """The arguments of one ``scaled_dot_product_attention``, under their names there."""
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    attn_mask: Tensor | None = None
+    query: Float[Tensor, "batch heads queries channels"]
+    key: Float[Tensor, "batch heads keys channels"]
+    value: Float[Tensor, "batch heads keys width"]
+    attn_mask: Shaped[Tensor, "*#batch #queries keys"] | None = None
     dropout_p: float = 0.0
     is_causal: bool = False
     scale: float | None = None
@@ -154,17 +157,17 @@ class Attention:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a softmax over the keys is all there is to it."""
+        """Whether it is a softmax over the keys without dropout, causal mask or grouped queries."""
         return self.dropout_p == 0.0 and not self.is_causal and not self.enable_gqa
 
     @property
     def is_faster_eagerly(self) -> bool:
-        """Whether a plain softmax beats the fused kernel, backward included."""
+        """Whether a plain softmax is faster than the fused kernel, backward included."""
         small = self.query.shape[-2] * self.key.shape[-2] <= EAGER_LIMIT
         return self.is_plain and self.query.device.type == "cpu" and small and torch.is_grad_enabled()
 
     def probabilities(self) -> Float[Tensor, "batch heads queries keys"]:
-        """The attention itself, written out, fp32."""
+        """Return the attention probabilities, fp32."""
         return _logits(self.query.float(), self.key.float(), self.attn_mask, self.scale).softmax(dim=-1)
 
 
@@ -185,48 +188,59 @@ class EagerAttention(TorchFunctionMode):
             return self.attend(Attention(*args, **kwargs), lambda: func(*args, **kwargs))
         return func(*args, **kwargs)
 
-    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Tensor:
-        """The attention's output; ``stock`` computes it as the model would."""
+    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
+        """Return the output of the attention; ``stock`` computes it as the model would."""
         if attention.is_faster_eagerly:
             return attention.probabilities().to(attention.value.dtype) @ attention.value
         return stock()
 
 
 class SelfAttentionRecorder(EagerAttention):
-    """Writes one layer's self-attention out and keeps its mean over heads."""
+    """Computes one layer's self-attention probabilities and keeps their mean over heads.
 
-    def __init__(self, point: HookPoint, size: tuple[int, int], captured: dict[str, Tensor]) -> None:
-        """Record into ``captured``, under the layer's name, maps of ``size`` (height, width)."""
+    Attributes:
+        maps: None until the layer has run.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        """Prepare to record maps of ``size`` (height, width)."""
         super().__init__()
-        self._name, self._size, self._captured = point.layer.name, size, captured
+        self._size = size
+        self.maps: Float[Tensor, "batch places height width"] | None = None
 
-    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Tensor:
+    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
+        """See ``EagerAttention.attend``; keeps the first maps."""
         probabilities = attention.probabilities()
-        if self._name not in self._captured:
+        if self.maps is None:
             mean = probabilities.mean(dim=1)
-            self._captured[self._name] = mean.reshape(*mean.shape[:2], *self._size)
+            self.maps = mean.reshape(*mean.shape[:2], *self._size)
         return probabilities.to(attention.value.dtype) @ attention.value if attention.is_plain else stock()
 
 
 class CrossAttentionRecorder(EagerAttention):
-    """Computes one layer's maps of the text columns beside (or, on the CPU, as part of) its attention."""
+    """Computes one layer's maps of the text columns, in addition to its attention or, on the CPU, as a part of it.
+
+    Attributes:
+        maps: None until the layer has run.
+    """
 
     def __init__(
         self,
         point: HookPoint,
         size: tuple[int, int],
-        captured: dict[str, Tensor],
         weights: Float[Tensor, "batch objects tokens"],
         spec: MapSpec,
         method: Method,
     ) -> None:
-        """Record into ``captured``, under the layer's name, maps of ``size`` (height, width)."""
+        """Prepare to record maps of ``size`` (height, width) for the columns' averaging ``weights``."""
         super().__init__()
-        self._point, self._size, self._captured = point, size, captured
+        self._point, self._size = point, size
+        self.maps: Float[Tensor, "batch objects heads height width"] | None = None
         self._weights, self._spec, self._method = weights, spec, method
         self._tokens = weights.shape[-1]
 
-    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Tensor:
+    def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
+        """See ``EagerAttention.attend``; keeps the first maps."""
         if not self._is_of_the_text(attention):
             return stock()
         if not (attention.is_faster_eagerly and self._method in ("auto", "explicit")):
@@ -234,14 +248,14 @@ class CrossAttentionRecorder(EagerAttention):
             self._store(self._maps(attention))
             return output
         probabilities = attention.probabilities()
-        if self._point.text == "only":  # the maps are part of what was computed anyway
+        if self._point.text == "only":  # the maps are columns of these probabilities
             self._store(probabilities @ self._weights_like(probabilities).transpose(-2, -1))
         else:
             self._store(self._maps(attention))
         return probabilities.to(attention.value.dtype) @ attention.value
 
     def _is_of_the_text(self, attention: Attention) -> bool:
-        """An IP-Adapter attends to its own tokens in further calls; the text's are told by their number."""
+        """Whether the keys are the text's, by their number; an IP-Adapter makes further calls with its own tokens."""
         keys = attention.key.shape[-2]
         if self._point.text == "only":
             return keys == self._tokens
@@ -274,7 +288,7 @@ class CrossAttentionRecorder(EagerAttention):
     def _by_indicator(
         self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice
     ) -> Tensor:
-        """Attention whose values are the columns' weights: its output *is* the maps, memory stays linear."""
+        """Attention whose values are the columns' weights: its output is the maps, and memory stays linear."""
         weights = self._weights_like(query)
         objects, width = weights.shape[-2], query.shape[-1]
         padded = -(-objects // width) * width
@@ -289,7 +303,7 @@ class CrossAttentionRecorder(EagerAttention):
         return torch.cat(parts, dim=-1)[..., :objects]
 
     def _by_logits(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice) -> Tensor:
-        """The wanted columns' logits minus the log-sum-exp of all: an independent second way."""
+        """The softmax of some columns: their logits minus the log-sum-exp of all. Checks the other methods."""
         logits = _logits(query, key, mask, scale)
         total = logits.logsumexp(dim=-1, keepdim=True)
         weights = self._weights_like(query)
@@ -297,8 +311,7 @@ class CrossAttentionRecorder(EagerAttention):
         return (logits[..., text][..., used] - total).exp() @ weights[..., used].transpose(-2, -1)
 
     def _store(self, maps: Float[Tensor, "batch heads places objects"]) -> None:
-        """Keep the first maps; a recomputation brings the same ones again."""
+        """Keep the first maps; a recomputation computes the same ones again."""
         batch, heads, _, objects = maps.shape
-        name = self._point.layer.name
-        if name not in self._captured:
-            self._captured[name] = maps.permute(0, 3, 1, 2).reshape(batch, objects, heads, *self._size)
+        if self.maps is None:
+            self.maps = maps.permute(0, 3, 1, 2).reshape(batch, objects, heads, *self._size)

@@ -1,4 +1,4 @@
-"""Record a pipeline's conditioning once, then call its denoiser again with other latents and times.
+"""Records a pipeline's conditioning once, so that its denoiser can be called again with other latents and times.
 
 Inversion and collection need text embeddings, ids and guidance tensors exactly as the pipeline builds them. Instead of
 one encoder per family, a pipeline call is stopped at its first denoiser call and its arguments are kept.
@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from learn_to_steer.families import Call, Family
 
 
 class _Stop(BaseException):
-    """Carries the first denoiser call out of the pipeline; no pipeline catches it."""
+    """Ends the pipeline call at its first denoiser call; a BaseException, so that no pipeline catches it."""
 
 
 @dataclass(frozen=True)
 class ConditioningSnapshot:
-    """The conditioning of some prompts, ready to be run with any latents and at any time.
+    """The conditioning of some prompts, with which the denoiser can be run on any latents at any time.
 
     Attributes:
         family: The facts of the model family.
@@ -41,12 +41,14 @@ class ConditioningSnapshot:
         """The number of prompts."""
         return self.call.latents.shape[0]
 
-    def __call__(self, latents: Float[Tensor, "batch *latents"], time: Tensor) -> Float[Tensor, "batch *latents"]:
+    def __call__(
+        self, latents: Float[Tensor, "batch *latents"], time: Shaped[Tensor, "*rows"]
+    ) -> Float[Tensor, "batch *latents"]:
         """Run the denoiser.
 
         Args:
-            latents: As the denoiser is fed them; cast to the recorded dtype.
-            time: As the denoiser is fed it, a scalar or one value per row.
+            latents: The denoiser's input; cast to the dtype of the recorded call.
+            time: The timestep in the denoiser's own unit (``Call.time``), a scalar or one value per row.
 
         Returns:
             The denoiser's raw prediction (noise, velocity, ...).
@@ -58,7 +60,7 @@ class ConditioningSnapshot:
 
 @contextmanager
 def silenced(pipe: Any) -> Iterator[None]:
-    """No progress bar from ``pipe`` inside; its own settings are restored."""
+    """Switch the progress bar of ``pipe`` off inside the context; its settings are restored afterwards."""
     before = getattr(pipe, "_progress_bar_config", None)
     pipe.set_progress_bar_config(disable=True)
     try:
@@ -81,17 +83,20 @@ def record(
 ) -> ConditioningSnapshot:
     """Run ``pipe`` up to its first denoiser call and keep the arguments of that call.
 
-    Uses no random numbers, shows no progress bar, and frees what the pipeline's offloading hooks loaded. The scheduler
-    is left set to ``steps``.
+    Draws no random numbers, shows no progress bar, and offloads what the pipeline's offloading hooks loaded. The
+    scheduler's timesteps are those of ``steps`` afterwards.
 
     Args:
         pipe: A diffusers pipeline.
         family: Its family.
-        prompts: One row each; the conditional rows alone are kept.
+        prompts: One row each; only the conditional rows are kept.
         height: Of the images, in pixels.
-        width: Likewise.
-        arguments: Further ones of the pipeline call.
+        width: Of the images, in pixels.
+        arguments: Further arguments of the pipeline call.
         steps: Denoising steps of the pipeline call.
+
+    Returns:
+        The snapshot, whose rows are in the order of ``prompts``.
     """
     denoiser: nn.Module = getattr(pipe, family.denoiser)
     caught: list[Call] = []

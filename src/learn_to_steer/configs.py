@@ -26,6 +26,9 @@ _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
 _OWN = "the model's own"  # how --help words a default of None
 
+# Another name of a steering profile -> its name in files.
+PROFILE_ALIASES = {"fixed-budget": "equal"}
+
 # Options that mean the same in several configs.
 Data = Annotated[
     str | None,
@@ -149,8 +152,8 @@ class ModelConfig(PipelineConfig):
     profile: Annotated[
         str,
         _steering(
-            help="Group of steering settings: default (a published loss is run as published), equal (all losses with "
-            "the same number of iterations, for comparisons) or official (as in the authors' code).",
+            help="Group of steering settings: default (a published loss is run as published), fixed-budget (all losses "
+            "with the same number of iterations, for comparisons; also: equal) or official (as in the authors' code).",
             metavar="NAME",
         ),
     ] = "default"
@@ -171,6 +174,9 @@ class ModelConfig(PipelineConfig):
             metavar="WHEN",
         ),
     ] = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profile", PROFILE_ALIASES.get(str(self.profile), self.profile))
 
     @property
     def rows(self) -> int:

@@ -1,7 +1,7 @@
-"""Attention maps as the losses see them, and the layout that tells what each of them means.
+"""Attention maps as the losses see them, and the layout that says what each of their channels means.
 
-A map is how much every place of the image attends to an object's words. Maps keep the resolution of their layers until
-a loss asks for a common one; how that is done belongs to the loss.
+A map says how much every place of the image attends to an object's words. Maps keep the resolution of their layers;
+a loss that needs a common one resizes them (``AttentionMaps.stack``).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class MapLayer:
     """One attention layer whose maps are read.
 
     Attributes:
-        name: Of its module in the denoiser.
-        heads: Number of its heads.
-        level: How often the latents were halved before it.
+        name: Name of its module in the denoiser.
+        heads: Number of attention heads.
+        level: How many times the latents were halved before this layer.
     """
 
     name: str
@@ -41,7 +41,7 @@ class MapLayer:
     level: int
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of its maps for latents of ``height`` x ``width``."""
+        """Return height and width of the layer's maps for latents of ``height`` x ``width``."""
         for _ in range(self.level):
             height, width = -(-height // 2), -(-width // 2)
         return height, width
@@ -49,7 +49,7 @@ class MapLayer:
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Where the maps of one layer are read.
+    """The module at which the maps of one layer are read.
 
     Attributes:
         layer: The layer.
@@ -65,20 +65,20 @@ class HookPoint:
     self_attention: nn.Module | None = None
 
 
-# Picks the layers to read out of all, for latents of a height and a width.
+# Selects the layers to read, given all of them, height and width of the latents.
 Choice = Callable[[Sequence[MapLayer], int, int], Sequence[MapLayer]]
 
 
 @dataclass(frozen=True)
 class MapSpec:
-    """Which maps a loss wants to see.
+    """Which maps a loss reads.
 
     Attributes:
         softmax: "text" normalises over the text columns only, "joint" over all keys of the layer (the model's true
             attention). They differ only where text and image share the keys (FLUX, SD3).
-        columns: "objects" gives one map per object, the mean over its text columns; "every" one per text column.
-        choose: Picks the layers to read; None reads all of them.
-        self_attention: Whether to read these layers' self-attention as well.
+        columns: "objects": one map per object, the mean over its text columns. "every": one map per text column.
+        choose: Selects the layers to read; None reads all of them.
+        self_attention: Whether to read the self-attention of these layers as well.
     """
 
     softmax: Softmax = "text"
@@ -122,25 +122,27 @@ class Layout:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is written into the header of a classifier."""
+        """Return what is written into the header of a classifier file."""
         value = asdict(self)
         if self.reduce == "none":
-            del value["reduce"]  # as in files from before there was a choice
+            del value["reduce"]  # the fingerprints of older files, which do not have it, stay valid
         return value
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Layout:
-        """The layout that ``as_dict`` wrote."""
+        """Return the layout that ``as_dict`` was called on."""
         return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
 
     def require(self, other: Layout) -> None:
-        """Require that ``other``, the layout of a model, has the same layers.
+        """Require that a model has the layers of this layout.
 
-        Side, softmax, renormalisation and reduction are the classifier's own choice: the maps of any model can be
-        brought to them.
+        Side, softmax, renormalisation and reduction need not agree: they are applied to the maps after the capture.
+
+        Args:
+            other: The layout of the model.
 
         Raises:
-            MismatchError: Naming the first difference.
+            MismatchError: Family or layers differ; the message says which.
         """
         if self.family != other.family:
             raise MismatchError(f"the classifier was made for the family {self.family}, this model is {other.family}")
@@ -157,12 +159,13 @@ class AttentionMaps:
     """Maps of one forward, fp32.
 
     Attributes:
-        layers: One tensor per layer, in the layout's order. If a loss asks for every text column, columns stand in the
-            place of objects.
-        objects: The averaging weights of the objects' columns, if every column was asked for.
-        words: Which columns hold words of the prompt (not start, end or padding), if every column was asked for.
+        layers: One tensor per layer, in the layout's order. With ``columns="every"``, the second axis is the text
+            columns instead of the objects.
+        objects: With ``columns="every"``, the weights that average the columns of each object.
+        words: With ``columns="every"``, which columns hold words of the prompt (not start, end or padding).
         self_attention: Per layer, how much each place attends to every other, mean over heads.
-        memory: Per image, what the loss left behind when it last saw the image in this pipeline call, or None.
+        memory: Per image, what the loss returned as ``LossOutput.memory`` when it last saw the image in this pipeline
+            call; None before.
     """
 
     layers: tuple[Float[Tensor, "batch objects heads height width"], ...]
@@ -174,7 +177,7 @@ class AttentionMaps:
     def stack(
         self, side: int, renormalise: bool = True, reduce: Reduce = "none"
     ) -> Float[Tensor, "batch objects channels side side"]:
-        """All maps at one resolution, their channels as ``Layout`` has them.
+        """Return all maps at one resolution, in the channel order of ``Layout``.
 
         Maps are resized bilinearly, without aligned corners and without antialiasing.
 
@@ -203,24 +206,24 @@ class AttentionMaps:
 def columns_to_weights(
     columns: Sequence[Sequence[Sequence[int]]], tokens: int
 ) -> Float[Tensor, "batch objects tokens"]:
-    """Averaging weights of text columns.
+    """Return the weights that average the text columns of each object.
 
     Args:
-        columns: Per prompt and object, the text columns (token positions) of its name. Prompts may name different
+        columns: Per prompt and object, the text columns (token positions) of its name. Prompts may have different
             numbers of objects; missing ones get zero weights and so zero maps.
         tokens: Number of text columns.
 
     Raises:
-        PromptError: For a column that the text does not have, and for an object without columns.
+        PromptError: A column is outside the text, or an object has no columns.
     """
     objects = max((len(sample) for sample in columns), default=0)
     weights = torch.zeros(len(columns), objects, tokens)
     for b, sample in enumerate(columns):
-        for g, group in enumerate(sample):
-            if not group or not all(0 <= column < tokens for column in group):
+        for o, its_columns in enumerate(sample):
+            if not its_columns or not all(0 <= column < tokens for column in its_columns):
                 raise PromptError(
-                    f"object {g + 1} of prompt {b + 1} stands in the text columns {list(group)}, but the text has "
+                    f"object {o + 1} of prompt {b + 1} is in the text columns {list(its_columns)}, but the text has "
                     f"{tokens} columns (0 to {tokens - 1}); name it earlier in the prompt, or give other columns"
                 )
-            weights[b, g, list(group)] = 1 / len(group)
+            weights[b, o, list(its_columns)] = 1 / len(its_columns)
     return weights

@@ -1,4 +1,4 @@
-"""Every handcrafted objective of the catalog, on maps made up for the purpose; a new file is tested at once."""
+"""Every handcrafted loss of the catalog, on maps made up for the purpose; a new file is tested at once."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def place(size: int, x: float, y: float) -> Tensor:
     return 0.05 * torch.exp(-((at[None] - x) ** 2 + (at[:, None] - y) ** 2) / (2 * 0.15**2))
 
 
-def maps_of(objective: Loss, first: tuple[float, float], second: tuple[float, float]) -> AttentionMaps:
-    """Maps of 64 x 64 latents with one blob an object, as the tap would give them to this objective."""
-    spec = objective.spec
+def maps_of(loss_function: Loss, first: tuple[float, float], second: tuple[float, float]) -> AttentionMaps:
+    """Maps of 64 x 64 latents with one blob an object, as the tap would give them to this loss."""
+    spec = loss_function.spec
     chosen = SD.layers if spec.choose is None else spec.choose(SD.layers, 64, 64)
     layers = []
     for layer in chosen:
@@ -84,9 +84,9 @@ PLACES = {
 @pytest.mark.parametrize("predicate", list(PLACES))
 @pytest.mark.parametrize("name", DIRECTED)
 def test_the_right_side_costs_less(name: str, predicate: str) -> None:
-    objective, pairs, info = build(name), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)
-    right = objective(maps_of(objective, *PLACES[predicate]), pairs, info)
-    wrong = objective(maps_of(objective, *reversed(PLACES[predicate])), pairs, info)
+    loss_function, pairs, info = build(name), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)
+    right = loss_function(maps_of(loss_function, *PLACES[predicate]), pairs, info)
+    wrong = loss_function(maps_of(loss_function, *reversed(PLACES[predicate])), pairs, info)
     assert right.loss.shape == right.probability.shape == (1, 1)
     assert right.loss.item() < wrong.loss.item() - 1e-3
     assert 0 <= wrong.probability.item() <= right.probability.item() <= 1
@@ -96,15 +96,15 @@ def test_the_right_side_costs_less(name: str, predicate: str) -> None:
 @pytest.mark.parametrize("name", DIRECTED)
 def test_descent_parts_two_objects_the_right_way(name: str, predicate: str) -> None:
     """Two blobs a little apart on the wrong side; where each goes is written into the gradient on its map."""
-    objective = build(name)
+    loss_function = build(name)
     first, second = PLACES[predicate]
     near_first = tuple(0.5 - 0.2 * (value - 0.5) for value in first)
     near_second = tuple(0.5 - 0.2 * (value - 0.5) for value in second)
-    maps = maps_of(objective, near_first, near_second)
+    maps = maps_of(loss_function, near_first, near_second)
     leaves = tuple(layer.clone().requires_grad_() for layer in maps.layers)
-    verdict = objective(replace(maps, layers=leaves), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5))
-    gradients = torch.autograd.grad(verdict.loss.sum(), leaves)
-    column = OBJECTS[0][0] if objective.spec.columns == "every" else 0
+    output = loss_function(replace(maps, layers=leaves), [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5))
+    gradients = torch.autograd.grad(output.loss.sum(), leaves)
+    column = OBJECTS[0][0] if loss_function.spec.columns == "every" else 0
     along, smaller = attention.SIDES[predicate]
     for gradient in gradients:
         assert gradient.isfinite().all()
@@ -119,24 +119,24 @@ def test_descent_parts_two_objects_the_right_way(name: str, predicate: str) -> N
 
 @pytest.mark.parametrize("name", HANDCRAFTED)
 def test_gradients_are_finite_and_reach_the_maps(name: str) -> None:
-    objective = build(name)
-    maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    again = objective(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
+    loss_function = build(name)
+    maps = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6))
+    again = loss_function(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
     leaves = tuple(layer.clone().requires_grad_() for layer in maps.layers)
     moved = replace(maps, layers=leaves, memory=again.memory or (None,))
-    verdict = objective(moved, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 1))
-    losses = [verdict.loss] if verdict.refinement is None else [verdict.loss, verdict.refinement]
+    output = loss_function(moved, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 1))
+    losses = [output.loss] if output.refinement is None else [output.loss, output.refinement]
     for loss in losses:
         gradients = torch.autograd.grad(loss.sum(), leaves, retain_graph=True)
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert sum(gradient.abs().sum() for gradient in gradients) > 0
-    assert not verdict.probability.requires_grad
+    assert not output.probability.requires_grad
 
 
 @pytest.mark.parametrize("name", HANDCRAFTED)
 def test_samples_with_fewer_relations_are_padded(name: str) -> None:
-    objective = build(name)
-    maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
+    loss_function = build(name)
+    maps = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6))
     both = replace(
         maps,
         layers=tuple(layer.expand(2, -1, -1, -1, -1) for layer in maps.layers),
@@ -146,11 +146,11 @@ def test_samples_with_fewer_relations_are_padded(name: str) -> None:
         memory=(None, None),
     )
     pairs = [[ObjectPair(0, "left of", 1), ObjectPair(1, "above", 0)], [ObjectPair(0, "left of", 1)]]
-    verdict = objective(both, pairs, StepInfo(0.9, 5))
-    assert verdict.loss.shape == verdict.probability.shape == (2, 2)
-    assert verdict.loss[1, 1] == 0 and verdict.probability[1, 1] == 1
-    alone = objective(maps, [pairs[1]], StepInfo(0.9, 5))
-    torch.testing.assert_close(verdict.loss[1, :1], alone.loss[0])
+    output = loss_function(both, pairs, StepInfo(0.9, 5))
+    assert output.loss.shape == output.probability.shape == (2, 2)
+    assert output.loss[1, 1] == 0 and output.probability[1, 1] == 1
+    alone = loss_function(maps, [pairs[1]], StepInfo(0.9, 5))
+    torch.testing.assert_close(output.loss[1, :1], alone.loss[0])
 
 
 @pytest.mark.parametrize("name", HANDCRAFTED)
@@ -173,9 +173,9 @@ def test_a_family_it_cannot_work_with_is_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", BLIND)
 def test_methods_without_directions_do_not_look_at_the_predicate(name: str) -> None:
-    objective = build(name)
-    maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    losses = [objective(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)).loss for predicate in PLACES]
+    loss_function = build(name)
+    maps = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6))
+    losses = [loss_function(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)).loss for predicate in PLACES]
     assert all(torch.equal(loss, losses[0]) for loss in losses)
 
 
@@ -184,55 +184,57 @@ def test_every_baseline_is_sorted_by_what_it_can_do() -> None:
 
 
 def test_released_storm_pushes_the_subject_left_whatever_is_asked() -> None:
-    objective = build("storm-released")
-    maps = maps_of(objective, *PLACES["left of"])
+    loss_function = build("storm-released")
+    maps = maps_of(loss_function, *PLACES["left of"])
     left, right = (
-        objective(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)) for predicate in ("left of", "right of")
+        loss_function(maps, [[ObjectPair(0, predicate, 1)]], StepInfo(0.9, 5)) for predicate in ("left of", "right of")
     )
     assert torch.equal(left.loss, right.loss)
     assert left.refinable is not None and left.refinable.all()
-    other = objective(maps_of(objective, *PLACES["right of"]), [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 5))
+    other = loss_function(
+        maps_of(loss_function, *PLACES["right of"]), [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 5)
+    )
     assert other.refinable is not None and not other.refinable.any()
 
 
 def test_conform_remembers_the_step_before_and_not_the_pass_before() -> None:
-    objective, pairs = build("conform"), [[ObjectPair(0, "left of", 1)]]
-    one, two = maps_of(objective, (0.3, 0.4), (0.6, 0.6)), maps_of(objective, (0.5, 0.5), (0.5, 0.5))
-    first = objective(one, pairs, StepInfo(0.9, 0))
+    loss_function, pairs = build("conform"), [[ObjectPair(0, "left of", 1)]]
+    one, two = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6)), maps_of(loss_function, (0.5, 0.5), (0.5, 0.5))
+    first = loss_function(one, pairs, StepInfo(0.9, 0))
     assert first.loss.item() == 0
-    again = objective(replace(two, memory=first.memory), pairs, StepInfo(0.9, 0))
+    again = loss_function(replace(two, memory=first.memory), pairs, StepInfo(0.9, 0))
     assert again.loss.item() == 0
-    next_step = objective(replace(one, memory=again.memory), pairs, StepInfo(0.9, 1))
+    next_step = loss_function(replace(one, memory=again.memory), pairs, StepInfo(0.9, 1))
     assert next_step.loss.item() > 0
-    kept = objective(replace(one, memory=next_step.memory), pairs, StepInfo(0.9, 1))
+    kept = loss_function(replace(one, memory=next_step.memory), pairs, StepInfo(0.9, 1))
     assert torch.equal(kept.loss, next_step.loss)
 
 
 def test_initno_compares_with_a_running_mean_of_its_maps() -> None:
-    objective, pairs = build("initno"), [[ObjectPair(0, "left of", 1)]]
-    maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
-    first = objective(maps, pairs, StepInfo(0.9, 0))
-    still = objective(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 1))
+    loss_function, pairs = build("initno"), [[ObjectPair(0, "left of", 1)]]
+    maps = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6))
+    first = loss_function(maps, pairs, StepInfo(0.9, 0))
+    still = loss_function(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 1))
     assert first.refinement is not None and still.refinement is not None
     torch.testing.assert_close(still.refinement, first.refinement)
-    other = maps_of(objective, (0.6, 0.6), (0.3, 0.4))
-    alone = objective(other, pairs, StepInfo(0.9, 1))
-    drifted = objective(replace(other, memory=first.memory), pairs, StepInfo(0.9, 1))
+    other = maps_of(loss_function, (0.6, 0.6), (0.3, 0.4))
+    alone = loss_function(other, pairs, StepInfo(0.9, 1))
+    drifted = loss_function(replace(other, memory=first.memory), pairs, StepInfo(0.9, 1))
     assert drifted.refinement is not None and alone.refinement is not None
     assert drifted.refinement.item() > alone.refinement.item()
     torch.testing.assert_close(drifted.memory[0], 0.9 * first.memory[0] + 0.1 * alone.memory[0])
 
 
 def test_attend_and_excite_looks_at_the_worse_object() -> None:
-    objective = build("attend-and-excite")
-    maps = maps_of(objective, (0.3, 0.4), (0.6, 0.6))
+    loss_function = build("attend-and-excite")
+    maps = maps_of(loss_function, (0.3, 0.4), (0.6, 0.6))
     weaker = tuple(layer.clone() for layer in maps.layers)
     for layer in weaker:
         layer[:, OBJECTS[1][0]] *= 0.2
     pairs = [[ObjectPair(0, "left of", 1)]]
     before, after = (
-        objective(maps, pairs, StepInfo(0.9, 0)),
-        objective(replace(maps, layers=weaker), pairs, StepInfo(0.9, 0)),
+        loss_function(maps, pairs, StepInfo(0.9, 0)),
+        loss_function(replace(maps, layers=weaker), pairs, StepInfo(0.9, 0)),
     )
     assert after.loss.item() > before.loss.item()
     torch.testing.assert_close(after.probability, 1 - after.loss)

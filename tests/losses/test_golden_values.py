@@ -54,12 +54,12 @@ def test_centres_and_spread() -> None:
 )
 def test_for_spatial_and_for_logistic(predicate: str, golden: float) -> None:
     maps, pairs = AttentionMaps((torch.stack([A, B])[None, :, None],)), [[ObjectPair(0, predicate, 1)]]
-    verdict = ForSpatial(unet=False)(maps, pairs, StepInfo(1.0, 0))
-    near(verdict.loss[0, 0], golden)
-    near(verdict.probability[0, 0], 1 - golden)
+    output = ForSpatial(unet=False)(maps, pairs, StepInfo(1.0, 0))
+    near(output.loss[0, 0], golden)
+    near(output.probability[0, 0], 1 - golden)
     logistic = ForLogistic(unet=False)(maps, pairs, StepInfo(1.0, 0))
-    torch.testing.assert_close((-logistic.loss).exp(), verdict.probability)
-    torch.testing.assert_close(logistic.probability, verdict.probability)
+    torch.testing.assert_close((-logistic.loss).exp(), output.probability)
+    torch.testing.assert_close(logistic.probability, output.probability)
 
 
 def test_for_logistic_still_pushes_where_the_sigmoid_is_flat() -> None:
@@ -173,10 +173,10 @@ def test_stage_2_sets_a_missing_object_apart_and_the_next_from_it() -> None:
     words = torch.tensor([[False, True, True, True, False]])
     maps = AttentionMaps((shown[None, :, None],), torch.eye(5)[None, 1:4], words, memory=(None,))
     pairs = [[ObjectPair(0, "left of", 1), ObjectPair(1, "left of", 2)]]
-    objective = ForStage2([1, 2])
-    first = objective(maps, pairs, StepInfo(0.9, 0))
-    second = objective(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 0))
-    done = objective(replace(maps, memory=second.memory), pairs, StepInfo(0.9, 0))
+    loss_function = ForStage2([1, 2])
+    first = loss_function(maps, pairs, StepInfo(0.9, 0))
+    second = loss_function(replace(maps, memory=first.memory), pairs, StepInfo(0.9, 0))
+    done = loss_function(replace(maps, memory=second.memory), pairs, StepInfo(0.9, 0))
     assert (first.memory, second.memory, done.refinement) == ((1,), (2,), None)
     assert first.refinement is not None and second.refinement is not None
     plain = attention.object_maps(maps, factor=1.0, smooth=False)[0]

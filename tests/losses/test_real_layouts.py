@@ -45,5 +45,5 @@ def test_other_sizes_read_the_level_nearest_to_16_x_16() -> None:
 def test_flux_has_two_baselines() -> None:
     layout = Layout("flux", (MapLayer("transformer_blocks.0.attn", 24, 0),))
     for name in ("for-spatial", "for-logistic"):
-        objective = registry.load("losses", name).build(layout)
-        assert objective.spec.choose is None and objective.spec.columns == "objects"
+        loss_function = registry.load("losses", name).build(layout)
+        assert loss_function.spec.choose is None and loss_function.spec.columns == "objects"

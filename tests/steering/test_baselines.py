@@ -1,4 +1,4 @@
-"""Handcrafted objectives through the same steering: their schedules, kinds of update, and a run of each."""
+"""Handcrafted losses through the same steering: their schedules, kinds of update, and a run of each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def built(name: str, pipe: Any) -> Any:
 
 
 def steered(name: str, pipe: Any, **settings: Any) -> Any:
-    objective = built(name, pipe)
-    config = profile("default", schedule=objective.schedule).changed(**settings)
-    return Steerer(objective, config).on(pipe)
+    loss_function = built(name, pipe)
+    config = profile("default", schedule=loss_function.schedule).changed(**settings)
+    return Steerer(loss_function, config).on(pipe)
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:
@@ -56,7 +56,7 @@ def test_every_baseline_steers_a_pipeline(tiny_sd: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["for-spatial", "conform", "initno"])
 def test_a_batch_equals_its_singles(tiny_sd: Any, name: str) -> None:
-    """Objectives that remember do so for each image."""
+    """Losses that remember do so for each image."""
     other = "a photo of a pizza above a horse"
     settings = {"num_inference_steps": 6, "guidance_scale": 2.0}
     search = (2, 2, 1) if name == "initno" else None
@@ -85,22 +85,24 @@ def test_what_cannot_run_on_flux_says_so(tiny_flux: Any, tiny_sd: Any) -> None:
         Steerer(built("infsplign", tiny_sd)).on(tiny_flux)
 
 
-def gradients(pipe: Any, objective: Any, positive: torch.Tensor, latents: torch.Tensor, t: Any, info: StepInfo) -> Any:
-    """The loss's gradient, by hand: all columns read, then averaged by the objective or here."""
+def gradients(
+    pipe: Any, loss_function: Any, positive: torch.Tensor, latents: torch.Tensor, t: Any, info: StepInfo
+) -> Any:
+    """The loss's gradient, by hand: all columns read, then averaged by the loss or here."""
     relation = parse(PROMPT)[0]
     columns = token_indices(pipe.tokenizer, PROMPT, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], 77)
-    every = objective.spec.columns == "every"
+    every = loss_function.spec.columns == "every"
     leaf = latents.detach().requires_grad_()
     family = find(pipe)
-    capture = AttentionCapture(family.attention_layers(pipe.unet), family.attention(pipe.unet), objective.spec)
+    capture = AttentionCapture(family.attention_layers(pipe.unet), family.attention(pipe.unet), loss_function.spec)
     with capture.capture(torch.eye(77)[None] if every else weights, 8, 8) as read:
         pipe.unet(leaf, t, encoder_hidden_states=positive)
         maps = read()
         if every:
             object.__setattr__(maps, "objects", weights)
             object.__setattr__(maps, "words", torch.ones(1, 77, dtype=torch.bool))
-        loss = objective(maps, [[ObjectPair(0, "left of", 1)]], info).loss.sum()
+        loss = loss_function(maps, [[ObjectPair(0, "left of", 1)]], info).loss.sum()
         return torch.autograd.grad(loss, leaf)[0]
 
 
@@ -108,7 +110,7 @@ def gradients(pipe: Any, objective: Any, positive: torch.Tensor, latents: torch.
 def test_equals_a_hand_written_loop(tiny_sd: Any, name: str) -> None:
     """One updates the latents by 20 sqrt(linspace(1, 1/2)), the other the guided noise by 1000, every step."""
     tiny_sd.unet.requires_grad_(False)
-    objective, scheduler, steps = built(name, tiny_sd), tiny_sd.scheduler, 4
+    loss_function, scheduler, steps = built(name, tiny_sd), tiny_sd.scheduler, 4
     mine = draw(steered(name, tiny_sd)).images
     scheduler.set_timesteps(steps)
     latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -118,7 +120,7 @@ def test_equals_a_hand_written_loop(tiny_sd: Any, name: str) -> None:
         push = torch.zeros_like(latents)
         if name == "infsplign" or index < steps / 2:
             info = StepInfo(0.0, index, steps)
-            push = gradients(tiny_sd, objective, positive, latents, t, info)
+            push = gradients(tiny_sd, loss_function, positive, latents, t, info)
         if name == "for-spatial":
             latents = latents - 20 * (1 - 0.5 * index / (steps - 1)) ** 0.5 * push
         with torch.no_grad():
@@ -186,10 +188,10 @@ def test_rates_follow_the_published_courses() -> None:
 
 
 def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:
-    objective = built("attend-and-excite", tiny_sd)
-    assert Steerer(objective).config == profile("default", schedule=objective.schedule)
-    assert Steerer(objective).config.step_size == 20 and not Steerer(objective).config.normalised
-    equal = profile("equal", schedule=objective.schedule)
+    loss_function = built("attend-and-excite", tiny_sd)
+    assert Steerer(loss_function).config == profile("default", schedule=loss_function.schedule)
+    assert Steerer(loss_function).config.step_size == 20 and not Steerer(loss_function).config.normalised
+    equal = profile("equal", schedule=loss_function.schedule)
     assert equal == SteeringConfig(profile="equal", threshold=NEVER)
 
 
@@ -208,17 +210,17 @@ def test_the_searched_noise_is_better_and_still_noise(tiny_sd: Any) -> None:
     handle = tiny_sd.unet.conv_in.register_forward_pre_hook(lambda _, given: fed.append(given[0].detach()))
     pipe = steered("initno", tiny_sd, refinement=(), window=0.1, rate=0.0, search=(1, 30, 0))
     losses: list[float] = []
-    objective = pipe.objective
+    loss_function = pipe.loss
 
     class Watched:
-        spec, schedule, predicates = objective.spec, objective.schedule, objective.predicates
+        spec, schedule, predicates = loss_function.spec, loss_function.schedule, loss_function.predicates
 
         def __call__(self, *given: Any) -> Any:
-            verdict = objective(*given)
-            losses.append(verdict.search.item())
-            return verdict
+            output = loss_function(*given)
+            losses.append(output.search.item())
+            return output
 
-    pipe.objective = Watched()
+    pipe.loss = Watched()
     draw(pipe, num_inference_steps=2, guidance_scale=1.0)
     handle.remove()
     assert min(losses[1:30]) < losses[0]

@@ -41,7 +41,7 @@ def test_group_offloading(tiny_flux: Any, steer: Any) -> None:
 
 def test_kernels_without_a_backward(tiny_flux: Any, steer: Any) -> None:
     foreign = type("NunchakuFluxTransformer2dModel", (torch.nn.Module,), {"__module__": "nunchaku.models"})
-    objective = steer(tiny_flux).objective
+    loss_function = steer(tiny_flux).loss
     tiny_flux.transformer = foreign()
     with pytest.raises(UnsupportedError, match=r"nunchaku.*--quantize"):
-        Steerer(objective).on(tiny_flux)
+        Steerer(loss_function).on(tiny_flux)

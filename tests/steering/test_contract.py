@@ -35,7 +35,7 @@ def call(pipe: Any, prompt: Any, seeds: int | list[int] = 0, **more: Any) -> Any
 
 def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -> torch.Tensor:
     """The steered sampling loop written out: no hooks on the pipeline, one image, CFG 4."""
-    config, objective = steered.config, steered.objective
+    config, loss_function = steered.config, steered.loss
     scheduler = pipe.scheduler
     scheduler.set_timesteps(STEPS)
     relation = parse(prompt)[0]
@@ -54,7 +54,7 @@ def by_hand(pipe: Any, steered: Any, prompt: str, seed: int, config_name: str) -
                 with capture.capture(weights, 8, 8) as maps:
                     pipe.unet(leaf if scale == 1.0 else leaf * scale, t, encoder_hidden_states=positive)
                     info = StepInfo(FAMILY.noise_level(pipe, t[None]), index)
-                    loss = objective(maps(), [[ObjectPair(0, relation.predicate, 1)]], info).loss.sum()
+                    loss = loss_function(maps(), [[ObjectPair(0, relation.predicate, 1)]], info).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)
                 latents = latents - config.step_size * (gradient / gradient.square().mean().sqrt().clamp_min(1e-12))
         with torch.no_grad():
@@ -194,7 +194,7 @@ def test_compiled_denoisers_run_eagerly(tiny_sd: Any, tiny_steerer: Any, first: 
     expected = call(steered, PROMPT)
     tiny_sd.unet = torch.compile(eager, backend="eager")
     if first == "compiled":
-        steered = Steerer(steered.objective, steered.config).on(tiny_sd)
+        steered = Steerer(steered.loss, steered.config).on(tiny_sd)
     assert torch.equal(call(steered, PROMPT).images, expected.images)
     assert tiny_sd.unet._orig_mod is eager
 
@@ -316,15 +316,15 @@ def test_a_replaced_scheduler_is_noticed(tiny_sd: Any, tiny_steerer: Any) -> Non
 
 
 def test_a_foreign_classifier_is_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
-    objective = tiny_steerer().objective
+    loss_function = tiny_steerer().loss
     tiny_sd.unet = diffusers.UNet2DConditionModel.from_config({**tiny_sd.unet.config, "attention_head_dim": 4})
     with pytest.raises(MismatchError, match="attention maps"):
-        Steerer(objective).on(tiny_sd)
+        Steerer(loss_function).on(tiny_sd)
 
 
 def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any) -> None:
     steered = tiny_steerer(passes=6)
-    sound = steered.objective
+    sound = steered.loss
 
     class Broken:
         spec = sound.spec
@@ -333,10 +333,10 @@ def test_a_gradient_that_is_not_finite_backs_off(tiny_sd: Any, tiny_steerer: Any
             return ("left of",)
 
         def __call__(self, maps: Any, pairs: Any, info: Any) -> Any:
-            verdict = sound(maps, pairs, info)
-            return type(verdict)(verdict.loss * float("nan"), verdict.probability)
+            output = sound(maps, pairs, info)
+            return type(output)(output.loss * float("nan"), output.probability)
 
-    steered.objective = Broken()
+    steered.loss = Broken()
     out = call(steered, PROMPT)
     assert torch.equal(out.images, call(tiny_sd, PROMPT).images)
     assert out.steering.images[0].backoffs == 2 * 4 and "not finite" in out.steering.images[0].note
@@ -354,6 +354,6 @@ def test_half_precision_steers_and_stays_finite(tiny_sd: Any, tiny_steerer: Any,
 
 
 def test_the_official_profile_takes_the_rate_of_the_kind_of_model(tiny_sd, random_classifier) -> None:
-    objective = Learned(random_classifier(tiny_sd))
-    assert Steerer(objective, profile("official")).on(tiny_sd).config.step_size == 5.0
-    assert Steerer(objective, profile("official", step_size=3.0)).on(tiny_sd).config.step_size == 3.0
+    loss_function = Learned(random_classifier(tiny_sd))
+    assert Steerer(loss_function, profile("official")).on(tiny_sd).config.step_size == 5.0
+    assert Steerer(loss_function, profile("official", step_size=3.0)).on(tiny_sd).config.step_size == 3.0

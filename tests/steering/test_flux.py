@@ -30,7 +30,7 @@ def draw(pipe: Any, prompt: Any = PROMPT, seed: int = 0, **more: Any) -> Any:
 
 def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
     """The steered loop written out: no hooks on the pipeline, one image."""
-    config, objective, transformer = steered.config, steered.objective, pipe.transformer
+    config, loss_function, transformer = steered.config, steered.loss, pipe.transformer
     with torch.no_grad():
         text, pooled, text_ids = pipe.encode_prompt(PROMPT, None, device="cpu", max_sequence_length=48)
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -52,7 +52,7 @@ def by_hand(pipe: Any, steered: Any, seed: int) -> torch.Tensor:
                 leaf = latents.detach().requires_grad_()
                 with capture.capture(weights, 4, 4) as maps:
                     predict(leaf, t)
-                    loss = objective(
+                    loss = loss_function(
                         maps(), [[ObjectPair(0, "left of", 1)]], StepInfo(float(t) / 1000, index)
                     ).loss.sum()
                     (gradient,) = torch.autograd.grad(loss, leaf)

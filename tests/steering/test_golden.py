@@ -64,13 +64,13 @@ def _evaluate(loop, step, latents):
 
 
 def _sd_loop(unet, facts, updates):
-    objective = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
+    loss_function = Learned(read_official(GOLDEN / "sd_classifier.pth", SD.layout(unet)))
     config = profile("official", step_size=facts["step_size"]).changed(passes=updates)
     relation = Relation("dog", "left of", "cat")
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
     target = Target("", (relation,), (ObjectPair(0, "left of", 1),), columns)
-    capture = AttentionCapture(SD.attention_layers(unet), SD.attention(unet), objective.spec)
-    return SteeringLoop(SD, unet, objective, capture, config, [target])
+    capture = AttentionCapture(SD.attention_layers(unet), SD.attention(unet), loss_function.spec)
+    return SteeringLoop(SD, unet, loss_function, capture, config, [target])
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -131,13 +131,13 @@ def test_flux_maps(flux, method):
 def test_flux_official_loop(flux):
     transformer, tensors, facts, call = flux
     layout = replace(FLUX.layout(transformer), renormalise=False)
-    objective = Learned(read_official(GOLDEN / "flux_classifier.pth", layout))
-    objective.check(FLUX.layout(transformer))
+    loss_function = Learned(read_official(GOLDEN / "flux_classifier.pth", layout))
+    loss_function.check(FLUX.layout(transformer))
     config = profile("official", step_size=facts["step_size"]).changed(passes=facts["updates"], loss_targets=(7e-5,))
     columns = (tuple(facts["subject_tokens"]), tuple(facts["object_tokens"]))
     target = Target("", (Relation("dog", "above", "cat"),), (ObjectPair(0, "above", 1),), columns)
-    capture = AttentionCapture(FLUX.attention_layers(transformer), FLUX.attention(transformer), objective.spec)
-    loop = SteeringLoop(FLUX, transformer, objective, capture, config, [target])
+    capture = AttentionCapture(FLUX.attention_layers(transformer), FLUX.attention(transformer), loss_function.spec)
+    loop = SteeringLoop(FLUX, transformer, loss_function, capture, config, [target])
     step = DenoisingStep(call, StepInfo(noise_level=0.9, step=facts["step_index"]))
     evaluation = _evaluate(loop, step, tensors["latents"])
     _close(evaluation.output.loss[0], tensors["losses"][:1])

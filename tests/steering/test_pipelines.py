@@ -27,7 +27,7 @@ def draw(pipe: Any, prompt: str = PROMPT, **more: Any) -> Any:
 
 
 class Reworked:
-    """An objective whose losses go through ``change``."""
+    """A loss whose losses go through ``change``."""
 
     def __init__(self, sound: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.sound, self.spec, self.change = sound, sound.spec, change
@@ -36,8 +36,8 @@ class Reworked:
         return tuple(self.sound.predicates())
 
     def __call__(self, maps: Any, pairs: Any, info: Any) -> LossOutput:
-        verdict = self.sound(maps, pairs, info)
-        return LossOutput(self.change(verdict.loss), verdict.probability)
+        output = self.sound(maps, pairs, info)
+        return LossOutput(self.change(output.loss), output.probability)
 
 
 def img2img(tiny_sd: Any) -> Any:
@@ -124,10 +124,10 @@ def test_the_step_keeps_its_signature(tiny_sd: Any, tiny_steerer: Any) -> None:
 
 def test_multi_vector_embeddings_shift_the_columns(tiny_sd: Any, tiny_steerer: Any) -> None:
     tiny_sd.load_textual_inversion({"<pup>": torch.randn(3, 16)}, token="<pup>")
-    objective = tiny_steerer().objective
+    loss_function = tiny_steerer().loss
     prompt = "a <pup> dog to the left of a cat"
-    (plain,) = read_targets(tiny_sd, FAMILY, objective, "a new dog to the left of a cat", None, None, {})
-    (longer,) = read_targets(tiny_sd, FAMILY, objective, prompt, ["dog | left of | cat"], None, {})
+    (plain,) = read_targets(tiny_sd, FAMILY, loss_function, "a new dog to the left of a cat", None, None, {})
+    (longer,) = read_targets(tiny_sd, FAMILY, loss_function, prompt, ["dog | left of | cat"], None, {})
     assert longer.prompt == prompt
     ids = tiny_sd.tokenizer(tiny_sd.maybe_convert_prompt(prompt, tiny_sd.tokenizer)).input_ids
     words = tiny_sd.tokenizer("a new dog to the left of a cat").input_ids
@@ -173,8 +173,8 @@ def test_the_worst_relation_is_worked_on(tiny_sd: Any, tiny_steerer: Any, flat: 
     stock = draw(tiny_sd, CHAIN).images
     steered = tiny_steerer()
     add = 100.0 if flat == 0 else -100.0
-    steered.objective = Reworked(
-        steered.objective, lambda loss: torch.stack([loss[:, 0].detach() + add + 0 * loss[:, 1], loss[:, 1]], dim=1)
+    steered.loss = Reworked(
+        steered.loss, lambda loss: torch.stack([loss[:, 0].detach() + add + 0 * loss[:, 1], loss[:, 1]], dim=1)
     )
     assert torch.equal(draw(steered, CHAIN).images, stock) == (passes == 0)
 
@@ -183,7 +183,7 @@ def test_an_fp16_overflow_lowers_the_scale_and_not_the_rate(tiny_sd: Any, tiny_s
     tiny_sd.to(torch.float16)
     stock = draw(tiny_sd).images
     steered = tiny_steerer(passes=4)
-    steered.objective = Reworked(steered.objective, lambda loss: loss * 1e6)
+    steered.loss = Reworked(steered.loss, lambda loss: loss * 1e6)
     out = draw(steered)
     assert out.steering.images[0].backoffs == 0 and not out.steering.images[0].note
     assert out.images.isfinite().all() and not torch.equal(out.images, stock)

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from learn_to_steer.configs import EvaluateConfig, ModelConfig
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
 from learn_to_steer.losses.base import NEVER
 from learn_to_steer.steering import SteeringConfig
-from learn_to_steer.steering.config import STORED_NAMES, resolve_config
+from learn_to_steer.steering.config import STORED_NAMES, profile, resolve_config
 
 VARIANT = Variant(
     "sd:test",
@@ -41,6 +42,16 @@ def test_equal_has_no_stop_and_official_takes_the_models_step_size() -> None:
     equal, official = (resolve_config(PUBLISHED, VARIANT, name) for name in ("equal", "official"))
     assert (equal.window, equal.threshold, equal.iterations) == (0.2, NEVER, 10)
     assert (official.window, official.iterations, official.step_size) == (0.2, 16, 7.5)
+
+
+def test_fixed_budget_is_another_name_of_equal() -> None:
+    assert profile("fixed-budget") == profile("equal")
+    assert resolve_config(PUBLISHED, VARIANT, "fixed-budget") == resolve_config(PUBLISHED, VARIANT, "equal")
+    assert SteeringConfig().changed(profile="fixed-budget").as_dict()["profile"] == "equal"
+    assert ModelConfig(profile="fixed-budget") == ModelConfig(profile="equal")
+    assert EvaluateConfig(profile="fixed-budget").decisive()["profile"] == "equal"
+    with pytest.raises(UnknownNameError, match="fixed-budget"):
+        profile("fixed")
 
 
 @pytest.mark.parametrize("name", ["default", "equal", "official"])

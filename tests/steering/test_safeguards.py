@@ -24,16 +24,16 @@ CHAIN = "a dog to the left of a cat above a pizza"
 
 
 class Changed:
-    """An objective whose loss goes through ``change``, which is told how often it was asked before."""
+    """A loss whose loss goes through ``change``, which is told how often it was asked before."""
 
     def __init__(self, sound: Any, change: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
         self.sound, self.spec, self.predicates, self.change = sound, sound.spec, sound.predicates, change
         self.asked = 0
 
     def __call__(self, *given: Any) -> LossOutput:
-        verdict = self.sound(*given)
+        output = self.sound(*given)
         self.asked += 1
-        return replace(verdict, loss=self.change(verdict.loss, self.asked - 1))
+        return replace(output, loss=self.change(output.loss, self.asked - 1))
 
 
 def draw(pipe: Any, prompt: str = PROMPT, **more: Any) -> Any:
@@ -56,13 +56,13 @@ def test_a_small_gradient_does_not_underflow_in_fp16(tiny_sd: Any, tiny_steerer:
     """The unscaled gradient of such a loss has no fp16 number but zero, and nothing would move."""
     tiny_sd.to(torch.float16)
     steered = tiny_steerer(passes=1)
-    steered.objective = Changed(steered.objective, lambda loss, _: loss * 1e-3)
+    steered.loss = Changed(steered.loss, lambda loss, _: loss * 1e-3)
     assert not torch.equal(draw(steered).images, draw(tiny_sd).images)
 
 
 def test_backing_off_takes_half_the_step(tiny_sd: Any, tiny_steerer: Any) -> None:
     steered = tiny_steerer(passes=3)
-    steered.objective = Changed(steered.objective, lambda loss, asked: loss * float("nan") if asked == 1 else loss)
+    steered.loss = Changed(steered.loss, lambda loss, asked: loss * float("nan") if asked == 1 else loss)
     with inputs(tiny_sd) as fed:
         out = draw(steered)
     start, whole, half = fed[:3]
@@ -74,8 +74,8 @@ def test_backing_off_takes_half_the_step(tiny_sd: Any, tiny_steerer: Any) -> Non
 def test_relations_are_taken_in_turn(tiny_sd: Any, tiny_steerer: Any) -> None:
     """The loss of the second relation is made flat, so that every second iteration moves nothing."""
     steered = tiny_steerer(passes=4, pick="round-robin")
-    steered.objective = Changed(
-        steered.objective, lambda loss, _: torch.stack([loss[:, 0], loss[:, 1].detach() + 0 * loss[:, 1]], dim=1)
+    steered.loss = Changed(
+        steered.loss, lambda loss, _: torch.stack([loss[:, 0], loss[:, 1].detach() + 0 * loss[:, 1]], dim=1)
     )
     with inputs(tiny_sd) as fed:
         draw(steered, CHAIN)
@@ -87,10 +87,10 @@ class Slope:
     """Stands in for the loop: a loss that falls evenly the larger the noise is, and no relation is ever probable."""
 
     config = SimpleNamespace(search=(1, 30, 0))
-    targets = (SimpleNamespace(pairs=(ObjectPair(0, "left of", 1),)),)
+    targets = (SimpleNamespace(object_pairs=(ObjectPair(0, "left of", 1),)),)
 
     @contextmanager
-    def losses(self, step: Any, latents: torch.Tensor, *_: Any) -> Iterator[tuple[LossOutput, torch.Tensor]]:
+    def loss_at(self, step: Any, latents: torch.Tensor, *_: Any) -> Iterator[tuple[LossOutput, torch.Tensor]]:
         leaf = latents.detach().requires_grad_()
         yield LossOutput(-1e-3 * leaf.sum().reshape(1, 1), torch.zeros(1, 1)), leaf
 
@@ -115,9 +115,9 @@ def test_the_pull_ends_near_the_prior() -> None:
 
 def test_the_classifier_follows_the_maps(tiny_sd: Any, random_classifier: Any) -> None:
     """A pipeline may be moved to another device after its classifier was loaded."""
-    objective = Learned(random_classifier(tiny_sd).requires_grad_(False))
-    channels = objective.classifier.config.channels
+    loss_function = Learned(random_classifier(tiny_sd).requires_grad_(False))
+    channels = loss_function.classifier.config.channels
     maps = AttentionMaps((torch.zeros(1, 2, channels, 8, 8, device="meta"),))
-    verdict = objective(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
-    assert verdict.loss.device.type == "meta"
-    assert {p.device.type for p in objective.classifier.parameters()} == {"meta"}
+    output = loss_function(maps, [[ObjectPair(0, "left of", 1)]], StepInfo(0.9, 0))
+    assert output.loss.device.type == "meta"
+    assert {p.device.type for p in loss_function.classifier.parameters()} == {"meta"}

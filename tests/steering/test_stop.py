@@ -14,7 +14,7 @@ ONE, TWO = "a dog above a cat", "a dog above a cat to the left of a horse"
 
 
 class Sure:
-    """An objective that finds every relation 0.9 probable: two together are 0.81."""
+    """A loss that finds every relation 0.9 probable: two together are 0.81."""
 
     def __init__(self, sound: Any) -> None:
         self.sound, self.spec = sound, sound.spec
@@ -23,8 +23,8 @@ class Sure:
         return tuple(self.sound.predicates())
 
     def __call__(self, *args: Any) -> LossOutput:
-        verdict = self.sound(*args)
-        return replace(verdict, probability=torch.full_like(verdict.probability, 0.9))
+        output = self.sound(*args)
+        return replace(output, probability=torch.full_like(output.probability, 0.9))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ class Sure:
 )
 def test_relations_have_to_hold_together(tiny_steerer: Any, stop: str, threshold: float, stops: list[bool]) -> None:
     steered = tiny_steerer(threshold=threshold, stop=stop)
-    steered.objective = Sure(steered.objective)
+    steered.loss = Sure(steered.loss)
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     settings = {"num_inference_steps": 4, "output_type": "latent", "height": 64, "width": 64}
     images = steered([ONE, TWO], generator=generators, **settings).steering.images

@@ -65,7 +65,7 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
     storage.check_folder(config.out)
     model = open_model(config)
     if model.steered:
-        check_predicates(model.steered.objective, chain.from_iterable(relations_of_prompts))
+        check_predicates(model.steered.loss, chain.from_iterable(relations_of_prompts))
     scorer = _scorer(model)
     out = Path(config.out)
     resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}

@@ -30,8 +30,7 @@ def require_unified_loss(loss: str) -> None:
     """Raise UnsupportedError unless ``loss`` names FOR's unified loss, the only one with a second stage."""
     if registry.normal(loss) != LOSS:
         raise UnsupportedError(
-            f"the loss (objective) {loss} has no second stage that uses a verifier; choose --loss {LOSS}, or leave "
-            "--verifier out"
+            f"the loss {loss} has no second stage that uses a verifier; choose --loss {LOSS}, or leave --verifier out"
         )
 
 

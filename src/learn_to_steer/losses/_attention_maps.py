@@ -1,8 +1,8 @@
-"""What the handcrafted losses read off attention maps: one map an object, its centre and its spread.
+"""What the handcrafted losses compute from attention maps: one map per object, its centre and its spread.
 
 Source: preprocessing as in Attend-and-Excite (arXiv 2301.13826, section 3.2 and the authors'
 ``pipeline_attend_and_excite.py``) and the methods built on its code: mean over the 16 x 16 cross-attention layers and
-their heads, a second softmax over the text tokens with a factor, a small Gaussian kernel.
+their heads, a second softmax over the text tokens of the maps times a factor, a small Gaussian kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.geometry import BASIC, DIRECTIONS
 from learn_to_steer.maps import AttentionMaps, Layout, MapLayer
 
-SIDE = 16  # the published constants are made for maps of 16 x 16: 512 pixels divided by 32
+SIDE = 16  # the published constants are chosen for maps of 16 x 16: 512 pixels divided by 32
 LAST = SIDE - 1.0  # coordinate of the last cell of such a map
 SOFTMAX_FACTOR = 100.0
 KERNEL_WIDTH = 0.5
@@ -37,12 +37,12 @@ def require_unet(layout: Layout, method: str) -> None:
     if not is_unet(layout):
         raise UnsupportedError(
             f"{method} reads the 16 x 16 cross-attention of a UNet, and its constants are made for it; the family "
-            f"{layout.family!r} has none. Handcrafted objectives for it: for-spatial, for-logistic"
+            f"{layout.family!r} has none. Handcrafted losses for it: for-spatial, for-logistic"
         )
 
 
 def is_sd2_layout(layout: Layout) -> bool:
-    """Whether the maps come from an SD2.x UNet, where two papers leave end and padding out of the second softmax.
+    """Whether the maps come from an SD2.x UNet, where two papers exclude end and padding from the second softmax.
 
     SD2.x has more heads in layers of more channels; SD1.x has eight in every layer.
     """
@@ -50,7 +50,7 @@ def is_sd2_layout(layout: Layout) -> bool:
 
 
 def layers_nearest_16x16(layers: Sequence[MapLayer], height: int, width: int) -> list[MapLayer]:
-    """The layers whose maps are nearest to 16 x 16 by area: at 512 pixels the layers that the papers read."""
+    """Return the layers whose maps are nearest to 16 x 16 in area; at 512 pixels these are the papers' layers."""
 
     def distance(layer: MapLayer) -> float:
         rows, columns = layer.size(height, width)
@@ -61,23 +61,23 @@ def layers_nearest_16x16(layers: Sequence[MapLayer], height: int, width: int) ->
 
 
 def mean_map(maps: AttentionMaps) -> Float[Tensor, "batch columns height width"]:
-    """Mean over layers (of one resolution) and heads; the columns are objects or text tokens."""
+    """Return the mean over layers (of one resolution) and heads; the columns are objects or text tokens."""
     return torch.cat(maps.layers, dim=2).mean(dim=2)
 
 
 def object_maps(
     maps: AttentionMaps, factor: float | None = SOFTMAX_FACTOR, smooth: bool = True, words_only: bool = False
 ) -> Float[Tensor, "batch objects height width"]:
-    """One map an object, from the maps of all text tokens.
+    """Return one map per object, from the maps of all text tokens.
 
     An object of several tokens is the mean of their maps (the papers take one token, or the first two).
 
     Args:
         maps: Maps of every text token.
-        factor: Factor before the second softmax over tokens, which leaves out the first and the last one; None for no
-            second softmax.
+        factor: Factor of the maps before the second softmax over tokens, which excludes the first and the last token;
+            None for no second softmax.
         smooth: Whether to blur the maps.
-        words_only: Leave out end and padding too, which get most of the attention in SD2.x.
+        words_only: Exclude end and padding too, which get most of the attention in SD2.x.
     """
     assert maps.objects is not None and maps.words is not None
     attention = mean_map(maps)
@@ -93,7 +93,7 @@ def object_maps(
 
 
 def blur(maps: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
-    """Convolve with a 3 x 3 kernel of weights exp(-(u^2 + v^2) / (2 s)^2), s = 0.5, reflecting the edges.
+    """Convolve maps with a 3 x 3 kernel of weights exp(-(u^2 + v^2) / (2 s)^2), s = 0.5, reflecting the edges.
 
     This is the published kernel; as a Gaussian its standard deviation is s times the square root of two.
     """
@@ -109,13 +109,13 @@ def normalise(maps: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*bat
     return maps / maps.sum((-2, -1), keepdim=True)
 
 
-def coordinates(size: int, last: float, like: Tensor) -> Float[Tensor, " size"]:
-    """Coordinates of ``size`` cells, evenly from 0 to ``last``; device and type as ``like``."""
+def coordinates(size: int, last: float, like: Float[Tensor, "..."]) -> Float[Tensor, " size"]:
+    """Return the coordinates of ``size`` cells, evenly from 0 to ``last``; device and dtype of ``like``."""
     return torch.linspace(0, last, size, device=like.device, dtype=like.dtype)
 
 
 def centre_of_mass(maps: Float[Tensor, "*batch height width"], last: float) -> Float[Tensor, "*batch 2"]:
-    """Expected (x, y) of every map, where both axes run from 0 to ``last``."""
+    """Return the mean position (x, y) of every map, weighted by it; both axes run from 0 to ``last``."""
     weights = normalise(maps)
     x = (weights.sum(-2) * coordinates(maps.shape[-1], last, maps)).sum(-1)
     y = (weights.sum(-1) * coordinates(maps.shape[-2], last, maps)).sum(-1)
@@ -123,7 +123,7 @@ def centre_of_mass(maps: Float[Tensor, "*batch height width"], last: float) -> F
 
 
 def spatial_variance(maps: Float[Tensor, "*batch height width"], last: float) -> Float[Tensor, "*batch"]:
-    """Expected squared distance from the centre of mass, in the same units."""
+    """Return the mean squared distance from the centre of mass, weighted by the map; axes as ``centre_of_mass``."""
     weights = normalise(maps)
     centre = centre_of_mass(maps, last)
     x = (coordinates(maps.shape[-1], last, maps) - centre[..., :1]) ** 2
@@ -134,7 +134,13 @@ def spatial_variance(maps: Float[Tensor, "*batch height width"], last: float) ->
 def signed_separation(
     predicate: str, subject: Float[Tensor, "*batch 2"], reference: Float[Tensor, "*batch 2"]
 ) -> Float[Tensor, "*batch"]:
-    """How far the subject's centre lies on the wanted side of the reference's; negative on the wrong side."""
+    """Return the distance of two centres (x, y) along the axis of a relation; negative if it does not hold.
+
+    Args:
+        predicate: One of the four basic predicates.
+        subject: Centre of the first object.
+        reference: Centre of the second object, in the same units.
+    """
     axis, smaller = SIDES[predicate]
     apart = reference[..., axis] - subject[..., axis]
     return apart if smaller else -apart

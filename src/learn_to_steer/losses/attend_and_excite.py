@@ -1,13 +1,13 @@
-"""Attend-and-Excite: no object may be neglected, so the least attended one is excited.
+"""Attend-and-Excite: no object may be neglected, so the object with the lowest attention is strengthened.
 
 Source: Chefer et al., SIGGRAPH 2023, arXiv 2301.13826, section 3 (L = max over objects of 1 - max over places of their
 maps); yuval-alaluf/Attend-and-Excite, ``pipeline_attend_and_excite.py``.
 
-Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half; in the steps at 0,
-20 and 40 per cent up to 20 more, until the lowest peak reaches 0.05, 0.5 and 0.8.
+Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each step of the first half. In the steps at 0,
+20 and 40 per cent there are up to 20 refinement iterations, until the lowest peak reaches 0.05, 0.5 and 0.8.
 
-Differs: the objects are the two nouns of each relation, an object of several tokens is the mean of their maps. The
-method knows no directions.
+Differs: the objects are the two nouns of each relation; an object of several tokens is the mean of their maps. The loss
+does not depend on the predicate.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 
 
 def published_schedule(name: str, **changes: Any) -> Mapping[str, Any]:
-    """The schedule of Attend-and-Excite, which its successors kept.
+    """Return the schedule of Attend-and-Excite, which later methods kept.
 
     Args:
-        name: Name of the method, under which the settings are reported.
+        name: Name of the method, which is recorded with the settings.
         **changes: Settings in which the method differs.
 
     Returns:
@@ -50,11 +50,11 @@ def published_schedule(name: str, **changes: Any) -> Mapping[str, Any]:
 class AttendAndExcite:
     """Loss of a relation: 1 minus the lower of its objects' peaks.
 
-    The paper takes the maximum over all objects, which is ``pick="worst"``. The probability is the lower peak itself,
-    on which the paper states its targets.
+    The paper takes the maximum over all objects; here that is ``relation_reduction="worst"``. The probability is the
+    lower peak itself, for which the paper gives its targets.
 
     Args:
-        words_only: Leave end and padding out of the softmax over tokens, as the authors do for SD2.x.
+        words_only: Exclude end and padding from the softmax over tokens, as the authors do for SD2.x.
     """
 
     schedule: Mapping[str, Any] = published_schedule(
@@ -70,10 +70,10 @@ class AttendAndExcite:
         attention.require_unet(layout, "Attend-and-Excite")
 
     def predicates(self) -> tuple[str, ...]:
-        """All predicates, since none makes a difference."""
+        """All predicates; the loss does not depend on them."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         peaks = attention.object_maps(maps, words_only=self.words_only).amax((-2, -1))
 
@@ -81,7 +81,7 @@ class AttendAndExcite:
             lower = torch.minimum(peaks[sample, pair.subject], peaks[sample, pair.reference])
             return (1 - lower).clamp_min(0), lower
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def build(layout: Layout) -> AttendAndExcite:

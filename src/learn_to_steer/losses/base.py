@@ -1,8 +1,8 @@
 """The interface of a loss: attention maps and relations in, one loss and one probability per relation out.
 
-A plug-in is one file of this folder, or a module that an installed package registers. It offers ``build(layout) ->
-Objective``, which makes the loss for the maps of one model. Only ``learned`` differs: it is made from a classifier. A
-loss sees attention maps, never the model.
+A plug-in is one file of this folder, or a module that an installed package registers. It offers
+``build(layout) -> Loss``, which makes the loss for the maps of one model. Only ``learned`` differs: it is made from a
+classifier. A loss sees attention maps, never the model.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ObjectPair:
     """One relation of a sample: ``objects[subject] predicate objects[reference]``.
 
     Attributes:
-        subject: Index of the object that is placed.
-        predicate: The wanted relation.
-        reference: Index of the object that the subject is placed by.
+        subject: Index of the first object.
+        predicate: Where the subject should be, seen from the reference ("left of").
+        reference: Index of the second object.
     """
 
     subject: int
@@ -43,7 +43,7 @@ class StepInfo:
     """The denoising step in which the maps were captured.
 
     Attributes:
-        level: Noise level in [0, 1], where 1 is pure noise.
+        noise_level: Noise level in [0, 1], where 1 is pure noise.
         step: Index of the denoising step; 0 is the noisiest.
         steps: Number of denoising steps.
     """
@@ -54,7 +54,7 @@ class StepInfo:
 
     @property
     def step_of_50(self) -> float:
-        """The step's index on a schedule of 50 steps, which the papers' constants refer to."""
+        """Index of the step on a schedule of 50 steps, for which the papers give their constants."""
         return self.step * 50 / self.steps
 
 
@@ -64,11 +64,11 @@ class LossOutput:
 
     Attributes:
         loss: The loss of every relation, differentiable.
-        probability: The probability that the relation holds. A handcrafted loss has none; it gives a number in [0, 1]
-            that grows with success and that its stop rule refers to (each class says which).
-        refinement: Another loss for refinement passes, where a paper has one.
-        search: Another loss for the search of the initial noise, where a paper has one.
-        refinable: Where the method allows refinement; None for everywhere.
+        probability: The probability that the relation holds. A handcrafted loss has none; it returns a number in
+            [0, 1] that grows with success, which the stop rule is applied to (the docstring of each class says which).
+        refinement: Another loss for refinement iterations, if the paper has one.
+        search: Another loss for the search of the initial noise, if the paper has one.
+        refinable: Whether the method allows refinement; None for always.
         memory: Per sample, any value that the loss wants to get back as ``AttentionMaps.memory`` in the next call.
     """
 
@@ -85,15 +85,15 @@ class Loss(Protocol):
 
     Attributes:
         spec: Which maps the loss reads.
-        schedule: Steering settings that the method is published with, as far as they differ from the defaults: what
-            the gradient moves, when, how far and how often.
+        schedule: The published steering settings of the method, by name; others keep the defaults of
+            ``SteeringConfig``.
     """
 
     spec: MapSpec
     schedule: Mapping[str, Any]
 
     def check(self, layout: Layout) -> None:
-        """Refuse maps that the loss cannot interpret.
+        """Refuse maps that the loss cannot use.
 
         Args:
             layout: The layout of the model's maps.
@@ -106,12 +106,12 @@ class Loss(Protocol):
     def predicates(self) -> tuple[str, ...]:
         """The predicates that the loss supports."""
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """Compute loss and probability of every relation.
 
         Args:
-            maps: Attention maps as ``spec`` asks for them.
-            pairs: The relations of every sample.
+            maps: The attention maps that ``spec`` describes.
+            object_pairs: The relations of every sample.
             info: The denoising step.
 
         Returns:
@@ -123,38 +123,40 @@ LossAndProbability = tuple[Scalar, Scalar]
 
 
 def pack_relations(
-    pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int, ObjectPair], LossAndProbability]
+    object_pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int, ObjectPair], LossAndProbability]
 ) -> LossOutput:
     """Evaluate a loss that is defined for a single relation.
 
     Args:
-        pairs: The relations of every sample.
+        object_pairs: The relations of every sample.
         loss_of: Takes the index of a sample and one of its relations; returns loss and probability.
 
     Returns:
         Loss and probability of all relations, padded; probabilities are detached and clamped to [0, 1].
     """
-    return _pack([[loss_of(sample, pair) for pair in row] for sample, row in enumerate(pairs)])
+    return _pack([[loss_of(sample, pair) for pair in row] for sample, row in enumerate(object_pairs)])
 
 
-def pack_images(pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int], LossAndProbability]) -> LossOutput:
+def pack_images(
+    object_pairs: Sequence[Sequence[ObjectPair]], loss_of: Callable[[int], LossAndProbability]
+) -> LossOutput:
     """Evaluate a loss that is defined for a whole image; all relations of a sample get the same values.
 
     Args:
-        pairs: The relations of every sample.
+        object_pairs: The relations of every sample.
         loss_of: Takes the index of a sample; returns loss and probability.
 
     Returns:
-        As ``pack_relations``.
+        Loss and probability of all relations, like those of ``pack_relations``.
     """
-    return _pack([[loss_of(sample)] * len(row) for sample, row in enumerate(pairs)])
+    return _pack([[loss_of(sample)] * len(row) for sample, row in enumerate(object_pairs)])
 
 
 def pad_rows(rows: Sequence[Sequence[Scalar]], filler: float) -> Float[Tensor, "batch relations"]:
     """Stack rows of scalars, filling up the short ones.
 
     Args:
-        rows: One row of scalar tensors a sample; at least one is not empty.
+        rows: One row of scalar tensors per sample; at least one row is not empty.
         filler: The value of missing entries.
 
     Returns:

@@ -3,11 +3,12 @@
 Source: Meral et al., CVPR 2024, arXiv 2312.06059 (NT-Xent on flattened maps); gemlab-vt/CONFORM,
 ``pipeline_conform.py`` with the settings of the repository's notebook.
 
-Published defaults: no second softmax over the tokens, temperature 0.5, updates in the first 60 per cent of the steps,
-20 more at 0, 20 and 40 per cent without a target.
+Published defaults: no second softmax over the tokens, temperature 0.5, updates in the first 60 per cent of the steps.
+At 0, 20 and 40 per cent there are 20 refinement iterations, which have no target.
 
-Differs: an object is one class without adjectives, which relations do not carry. Its only positives are its own maps of
-the denoising step before, so the first step has nothing to compare and moves nothing. The method knows no directions.
+Differs: an object is a class without adjectives, since relations have none. Its only positives are its own maps of the
+previous denoising step. In the first step there are none, so the loss is zero and nothing moves. The loss does not
+depend on the predicate.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Memory = tuple[int, Tensor, Tensor | None]  # a step, the latest maps of that st
 class Conform:
     """One loss for all objects of an image.
 
-    The probability is exp(-loss), the mean share of the attraction that goes to the positives.
+    The probability is exp(-loss), the geometric mean of the positives' shares in NT-Xent.
     """
 
     schedule: Mapping[str, Any] = published_schedule(
@@ -46,16 +47,16 @@ class Conform:
         attention.require_unet(layout, "CONFORM")
 
     def predicates(self) -> tuple[str, ...]:
-        """All predicates, since none makes a difference."""
+        """All predicates; the loss does not depend on them."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         current = attention.object_maps(maps, factor=None)
         memory = tuple(_remember(old, info.step, new.detach()) for old, new in zip(maps.memory, current, strict=True))
 
         def loss_of(sample: int) -> LossAndProbability:
-            objects = sorted({number for pair in pairs[sample] for number in (pair.subject, pair.reference)})
+            objects = sorted({number for pair in object_pairs[sample] for number in (pair.subject, pair.reference)})
             embedded, classes = current[sample, objects], torch.arange(len(objects))
             before = memory[sample][2]
             if before is not None:
@@ -63,7 +64,7 @@ class Conform:
             loss = nt_xent(embedded.flatten(1), classes)
             return loss, (-loss).exp()
 
-        packed = pack_images(pairs, loss_of)
+        packed = pack_images(object_pairs, loss_of)
         return LossOutput(packed.loss, packed.probability, memory=memory)
 
 
@@ -76,13 +77,13 @@ def _remember(old: Memory | None, step: int, maps: Tensor) -> Memory:
 def nt_xent(
     embedded: Float[Tensor, "items features"], classes: Int[Tensor, " items"], temperature: float = TEMPERATURE
 ) -> Scalar:
-    """Contrastive loss: mean over ordered pairs (a, p) of one class of
+    """Return the contrastive loss: the mean over ordered pairs (a, p) of one class of
     -log(e^s(a,p) / (e^s(a,p) + sum over items n of other classes of e^s(a,n))).
 
     s is the cosine similarity divided by the temperature. Other members of the class are not in the denominator.
 
     Args:
-        embedded: One vector an item.
+        embedded: One vector per item.
         classes: The class of every item.
         temperature: Divides the similarities.
 

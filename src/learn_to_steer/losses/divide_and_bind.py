@@ -1,14 +1,14 @@
-"""Divide-and-Bind, the dividing term: every object's map should have structure, measured by its total variation.
+"""Divide-and-Bind, the attendance term: every object's map should have structure, measured by its total variation.
 
 Source: Li et al., BMVC 2023, arXiv 2307.10864 (L_attend). Written from a description of the method; the authors' code,
 which is under the AGPL, was not read.
 
-Published defaults: one update a step in the first half; at 0, 20 and 40 per cent up to 100, 50 and 50 more, until the
-smallest total variation reaches 0.05, 0.2 and 0.3.
+Published defaults: one update per step in the first half. At 0, 20 and 40 per cent of the steps there are up to 100,
+50 and 50 refinement iterations, until the smallest total variation reaches 0.05, 0.2 and 0.3.
 
 Differs: neighbouring rows are compared, as the formula says (the published code compares all rows with the last). The
-binding term is left out: it ties adjectives to nouns, and relations carry no adjectives. The method knows no
-directions.
+binding term is left out: it ties adjectives to nouns, and relations have no adjectives. The loss does not depend on
+the predicate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DivideAndBind:
     The probability is that total variation, on which the paper states its targets; in practice it is far below one.
 
     Args:
-        words_only: Leave end and padding out of the softmax over tokens, as is done for SD2.x.
+        words_only: Exclude end and padding from the softmax over tokens, as is done for SD2.x.
     """
 
     schedule: Mapping[str, Any] = published_schedule(
@@ -49,10 +49,10 @@ class DivideAndBind:
         attention.require_unet(layout, "Divide-and-Bind")
 
     def predicates(self) -> tuple[str, ...]:
-        """All predicates, since none makes a difference."""
+        """All predicates; the loss does not depend on them."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         variation = total_variation(attention.object_maps(maps, words_only=self.words_only))
 
@@ -60,11 +60,11 @@ class DivideAndBind:
             smaller = torch.minimum(variation[sample, pair.subject], variation[sample, pair.reference])
             return -smaller, smaller
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def total_variation(maps: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch"]:
-    """Mean absolute difference of horizontal neighbours plus that of vertical neighbours."""
+    """Return the mean absolute difference of horizontal neighbours plus that of vertical neighbours."""
     return maps.diff(dim=-1).abs().mean((-2, -1)) + maps.diff(dim=-2).abs().mean((-2, -1))
 
 

@@ -1,8 +1,9 @@
 """FOR-Spatial with the logistic loss: the same distance, but the gradient does not vanish where objects are far off.
 
-Source: our own, on the maps and the schedule of ``for_spatial``. sigmoid(d) is flat both where the relation holds and
-where it fails badly (slope 0.018 at four cells). softplus(d), the cross-entropy of a classifier whose only feature is
-d, keeps a slope of 0.98 there. This makes it the strongest handcrafted counterpart of a learned classifier.
+Source: our own, on the maps and the schedule of ``for_spatial``, with its distance d on the wrong side. sigmoid(d) is
+flat both where the relation holds and where it fails badly (slope 0.018 at four cells). softplus(d), the cross-entropy
+of a classifier whose only feature is d, has a slope of 0.98 where it fails badly. It is the handcrafted loss that is
+closest to the learned one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ForLogistic(ForSpatial):
     schedule: Mapping[str, Any] = published_schedule("for-logistic", pick="sum")
 
     def loss(self, apart: Scalar) -> Scalar:
-        """As ``ForSpatial.loss``, but unbounded above."""
+        """Return softplus(d); see ``ForSpatial.loss``."""
         return functional.softplus(-apart)
 
 

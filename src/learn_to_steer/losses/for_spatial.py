@@ -7,8 +7,8 @@ Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each ste
 
 Differs: an object of several tokens is the mean of all their maps (published: the first two words). On maps that are
 not 16 cells wide, coordinates still run from 0 to 15, so that the sigmoid keeps its slope. For FLUX the paper gives
-neither the step size it found nor its unit of distance. Search the step size there on validation prompts (``--set
-rate=...`` over 5, 10, 20, 50, 100 and 200, with ``passes`` 1 and 15). On FLUX there is no second softmax over the text.
+neither its step size nor its unit of distance; search the step size on validation prompts (``--set rate=...`` over 5,
+10, 20, 50, 100 and 200, with ``passes`` 1 and 15). On FLUX there is no second softmax over the text.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ForSpatial:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         centres = object_centres(maps, self._unet)
 
@@ -58,13 +58,13 @@ class ForSpatial:
             apart = attention.signed_separation(pair.predicate, subject, reference)
             return self.loss(apart), torch.sigmoid(apart)
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
     def loss(self, apart: Scalar) -> Scalar:
-        """The loss of a relation.
+        """Return the loss of a relation.
 
         Args:
-            apart: How many cells the centres are apart on the wanted side; negative on the wrong side.
+            apart: Signed distance of the centres in cells; negative if the relation does not hold.
 
         Returns:
             The loss, in [0, 1].
@@ -73,11 +73,11 @@ class ForSpatial:
 
 
 def object_centres(maps: AttentionMaps, unet: bool) -> Float[Tensor, "batch objects 2"]:
-    """Centres of attention (x, y) of all objects.
+    """Return the centres of attention (x, y) of all objects.
 
     Args:
         maps: Attention maps.
-        unet: Whether they are a UNet's, of every text token; else the mean of all layers is taken.
+        unet: True: a UNet's maps of every text token. False: maps of objects, averaged over all layers and heads.
 
     Returns:
         The centres, in [0, 15] along both axes.

@@ -1,14 +1,14 @@
-"""FOR: the spatial term with terms against missing and mixed objects (stage 1), and the repair of an image (stage 2).
+"""FOR: the spatial term plus terms against missing and mixed objects (stage 1), and the repair of an image (stage 2).
 
 Source: FOR, arXiv 2503.06506, unified loss and noise refinement; hadi-hosseini/noise-refinement.
 
-Published defaults: all weights one, the schedule of ``for_spatial``. The spatial term reads the second softmax with
-factor 100, the other terms with factor 1. Stage 2 starts with one update for every object that a verifier missed, with
-a contrast of 100 in place of 1,000, and then goes on as stage 1.
+Published defaults: all weights one, the schedule of ``for_spatial``. The second softmax has the factor 100 for the
+spatial term and the factor 1 for the others. Stage 2 starts with one update for every object that a verifier did not
+find, with a contrast of 100 instead of 1,000, and continues as stage 1.
 
-Differs: no attribute term, since relations carry no adjectives. An object of several tokens is the mean of their maps.
-In stage 2 the term against missing is the mean over all good objects, also where there is only one. A relation that
-fails does not make its objects faulty, but the relations of a faulty object are repaired with it.
+Differs: no attribute term, since relations have no adjectives. An object of several tokens is the mean of their maps.
+In stage 2 the term against missing objects is the mean over all good objects, also if there is only one. A relation
+that fails does not make its objects faulty, but the relations of a faulty object are repaired with it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGE2_CONTRAST = 100.0
 
 
 class ForUnified:
-    """Loss of an image: spatial + missing; mixing + missing where no relation has a spatial term (diagonals).
+    """Loss of an image: spatial + missing; or mixing + missing if no relation has a spatial term (diagonals).
 
     The probability is exp(-loss).
     """
@@ -50,26 +50,26 @@ class ForUnified:
         """All predicates; diagonals have no spatial term."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         centres = object_centres(maps, unet=True)
         plain = attention.object_maps(maps, factor=1.0, smooth=False)
 
         def loss_of(sample: int) -> LossAndProbability:
-            objects = sorted({number for pair in pairs[sample] for number in (pair.subject, pair.reference)})
-            spatial = [_spatial(pair, centres[sample]) for pair in pairs[sample] if pair.predicate in BASIC]
+            objects = sorted({number for pair in object_pairs[sample] for number in (pair.subject, pair.reference)})
+            spatial = [_spatial(pair, centres[sample]) for pair in object_pairs[sample] if pair.predicate in BASIC]
             of_objects = plain[sample, objects]
             loss = missing(of_objects) + (torch.stack(spatial).sum() if spatial else mixing(of_objects))
             return loss, (-loss).exp()
 
-        return pack_images(pairs, loss_of)
+        return pack_images(object_pairs, loss_of)
 
 
 class ForStage2(ForUnified):
-    """The unified loss for another attempt at an image in which a verifier missed objects; one image at a time.
+    """The unified loss for drawing an image again in which a verifier did not find all objects; one image at a time.
 
-    Its refinement passes repair the faulty objects in turn, one pass each. A repaired object joins the good ones, from
-    which the next one is set apart.
+    Its refinement iterations repair the faulty objects in turn, one iteration each. A repaired object counts as good
+    when the next one is repaired.
 
     Args:
         faulty: Indices of the objects to repair, in order.
@@ -83,22 +83,22 @@ class ForStage2(ForUnified):
             "refinement": ((0.0, len(self.faulty), NEVER),),
         }
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
-        packed = super().__call__(maps, pairs, info)
-        if len(pairs) != 1:
-            raise ValueError(f"stage 2 repairs one image at a time, not {len(pairs)}")
+        packed = super().__call__(maps, object_pairs, info)
+        if len(object_pairs) != 1:
+            raise ValueError(f"stage 2 repairs one image at a time, not {len(object_pairs)}")
         turn = maps.memory[0] or 0
         if turn >= len(self.faulty):
             return packed
-        loss = self._repair(maps, pairs[0], turn)
-        repair = pack_images(pairs, lambda _: (loss, loss))
+        loss = self._repair(maps, object_pairs[0], turn)
+        repair = pack_images(object_pairs, lambda _: (loss, loss))
         return replace(packed, refinement=repair.loss, memory=(turn + 1,))
 
-    def _repair(self, maps: AttentionMaps, pairs: Sequence[ObjectPair], turn: int) -> Scalar:
-        """The loss that repairs the faulty object number ``turn``."""
+    def _repair(self, maps: AttentionMaps, object_pairs: Sequence[ObjectPair], turn: int) -> Scalar:
+        """The loss that repairs the faulty object of index ``turn``: it should differ from all good objects."""
         wanted = self.faulty[turn]
-        every = {number for pair in pairs for number in (pair.subject, pair.reference)}
+        every = {number for pair in object_pairs for number in (pair.subject, pair.reference)}
         good = sorted(every - set(self.faulty[turn:]))
         objects = attention.object_maps(maps, factor=1.0, smooth=False)[0]
         share = attention.normalise(objects)
@@ -110,7 +110,7 @@ class ForStage2(ForUnified):
         else:
             loss = 1 - objects[wanted].amax()
         centres = object_centres(maps, unet=True)[0]
-        for pair in pairs:
+        for pair in object_pairs:
             if wanted in (pair.subject, pair.reference) and pair.predicate in BASIC:
                 loss = loss + _spatial(pair, centres)
         return loss
@@ -122,20 +122,20 @@ def _spatial(pair: ObjectPair, centres: Float[Tensor, "objects 2"]) -> Scalar:
 
 
 def missing(maps: Float[Tensor, "objects height width"]) -> Scalar:
-    """Sum over objects of how little each one stands out from the others anywhere."""
+    """Return FOR's term against missing objects: high for an object whose map nowhere exceeds the others' maps."""
     share = attention.normalise(maps)
     apart = (CONTRAST * (share[:, None] - share[None])).amax((-2, -1)).clamp_min(0)  # zero with itself
     return (1 - apart.sum(dim=1) / max(len(maps) - 1, 1)).clamp_min(0).sum()
 
 
 def mixing(maps: Float[Tensor, "objects height width"]) -> Scalar:
-    """Sum of soft overlaps over unordered pairs of objects."""
+    """Return the sum of soft overlaps over all pairs of objects."""
     overlaps = [overlap(maps[i], maps[j]) for i, j in combinations(range(len(maps)), 2)]
     return torch.stack(overlaps).sum() if overlaps else maps.sum() * 0.0
 
 
 def overlap(first: Float[Tensor, "height width"], second: Float[Tensor, "height width"]) -> Scalar:
-    """FOR's soft overlap: sum(A B) / sum(A + B) of maps scaled to [0, 1]; one half for equal binary maps."""
+    """Return FOR's soft overlap: sum(A B) / sum(A + B) of maps scaled to [0, 1]; one half for equal binary maps."""
     a, b = _scaled(first), _scaled(second)
     return (a * b).sum() / (a + b).sum()
 

@@ -1,16 +1,15 @@
-"""InfSplign: the predicted noise is moved so that the centres part the wanted way and objects stay compact and
+"""InfSplign: changes the predicted noise so that the relation of the centres holds and objects stay compact and
 balanced.
 
 Source: arXiv 2512.17851; vladi2002/InfSplign-.
 
 Published defaults: margin 0.25, slope 0.75, weights one; 1000 times the gradient is added to the predicted noise in
-every denoising step, one backward pass a step. Maps are resized to 64 x 64 with antialiasing; coordinates run from 0
-to 1.
+every denoising step, one backward per step. Maps are resized to 64 x 64 with antialiasing; coordinates run from 0 to 1.
 
-Differs: the gradient is taken in a forward of its own with the conditional half, not in the guided one: the same number
-for one forward more. The two coarsest levels of up blocks stand for ``up_blocks.1`` and ``up_blocks.2`` where a UNet
-has others. An object is the mean of the maps of all its tokens (published: the second word of two). Nearness, which the
-published code supports, is not among our predicates.
+Differs: the gradient is taken in a forward of its own with the conditional half, not in the guided forward: the result
+is the same, at the cost of one more forward. For ``up_blocks.1`` and ``up_blocks.2`` the two coarsest levels of up
+blocks are read, which other UNets have too. An object is the mean of the maps of all its tokens (published: the second
+word of two). Nearness, which the published code supports, is not among our predicates.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SLOPE = 0.75
 
 
 def two_coarsest_up(layers: Sequence[MapLayer], height: int, width: int) -> list[MapLayer]:
-    """The layers of the two coarsest levels among the up blocks."""
+    """Return the layers of the two coarsest levels among the up blocks."""
     up = [layer for layer in layers if layer.name.startswith("up_blocks")]
     levels = sorted({layer.level for layer in up}, reverse=True)[:2]
     return [layer for layer in up if layer.level in levels]
@@ -70,7 +69,7 @@ class InfSplign:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         cells = [layer.shape[-2:].numel() for layer in maps.layers]
         resized = torch.stack([_resized(layer.mean(dim=2)) for layer in maps.layers], dim=2)
@@ -85,11 +84,11 @@ class InfSplign:
             compactness = torch.where(coarsest, v_s + v_o, (v_s - v_o).abs())
             return (spatial(apart) + compactness).mean(), torch.sigmoid(attention.LAST * apart).mean()
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def spatial(apart: Float[Tensor, " layers"]) -> Float[Tensor, " layers"]:
-    """GELU(slope (margin - D)) of a signed separation D, in units of the image's side."""
+    """Return GELU(slope (margin - D)) of the signed separation D, in image widths."""
     return functional.gelu(SLOPE * (MARGIN - apart))
 
 

@@ -1,15 +1,16 @@
-"""InitNO: optimise the initial noise until every object has its own place, then keep the latents on course.
+"""InitNO: optimise the initial noise until every object has its own place, then update the latents as usual.
 
 Source: Guo et al., CVPR 2024, arXiv 2404.04650 (response, conflict, clean and align terms); xiefan-guo/initno,
 ``initno/pipelines/pipeline_sd_initno.py``.
 
-Published defaults: the noise z exp(v/2) + mu is searched in up to 5 rounds of 10 Adam iterations, with 50 more on the
-best round when none succeeds. Then follows one update on the response term before each step of the first half; at 20
-and 40 per cent there are up to 20 iterations on all terms, until response is at most 0.2 and conflict at most 0.3.
+Published defaults: mu and v of the noise z exp(v/2) + mu are optimised in up to 5 rounds of 10 Adam iterations, with
+50 more on the best round if none succeeds. Then there is one update on the response term before each step of the first
+half. At 20 and 40 per cent there are up to 20 refinement iterations on all terms, until response is at most 0.2 and
+conflict at most 0.3.
 
-Differs: rounds are ranked by the probability below (published: by the sum of two terms), and a round that succeeds is
-taken at once (the published code may discard it). The inner loop on the noise's prior ends after 50 iterations (the
-published one may never end on SD2.x). The method knows no directions.
+Differs: rounds are ranked by the probability below (published: by the sum of two terms), and the first round that
+succeeds is used (the published code may discard it). The inner loop that pulls the noise to its prior ends after 50
+iterations (the published one may never end on SD2.x). The loss does not depend on the predicate.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from learn_to_steer.losses.base import LossOutput, ObjectPair, Scalar, StepInfo,
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec
 
 CONFLICT_SCALE = 1.5  # so that conflict 0.3, like response 0.2, is a probability of 0.8
-NEGLECTED = 0.5  # response above which the search leaves out the conflict term
-EMA_DECAY = 0.9  # of the maps that the align term compares with
+NEGLECTED = 0.5  # response above which the loss of the search leaves out the conflict term
+EMA_DECAY = 0.9  # of the running mean of maps that the align term compares with
 SMALL_WEIGHT = 0.1  # of the clean and align terms in refinement
 
 
@@ -41,7 +42,7 @@ class InitNO:
     The probability is the smaller of 1 - response and 1 - conflict / 1.5; both published targets are met at 0.8.
 
     Args:
-        words_only: Leave end and padding out of the softmax over tokens, as is done for SD2.x.
+        words_only: Exclude end and padding from the softmax over tokens, as is done for SD2.x.
     """
 
     schedule: Mapping[str, Any] = published_schedule(
@@ -57,16 +58,16 @@ class InitNO:
         attention.require_unet(layout, "InitNO")
 
     def predicates(self) -> tuple[str, ...]:
-        """All predicates, since none makes a difference."""
+        """All predicates; the loss does not depend on them."""
         return BASIC + DIAGONAL
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         current = attention.object_maps(maps, words_only=self.words_only)
         self_attention = torch.stack(maps.self_attention).mean(dim=0)  # (batch, queries, height, width)
         averages = [_average(old, new.detach()) for old, new in zip(maps.memory, current, strict=True)]
         terms = []
-        for sample, row in enumerate(pairs):
+        for sample, row in enumerate(object_pairs):
             objects = sorted({number for pair in row for number in (pair.subject, pair.reference)})
             of_objects = current[sample, objects]
             peaks = of_objects.flatten(1).argmax(dim=1)
@@ -83,10 +84,10 @@ class InitNO:
             )
 
         def packed_loss(values: Sequence[Tensor]) -> Tensor:
-            return pack_images(pairs, lambda sample: (values[sample], values[sample])).loss
+            return pack_images(object_pairs, lambda sample: (values[sample], values[sample])).loss
 
         probabilities = [torch.minimum(1 - r, 1 - c / CONFLICT_SCALE) for r, c, _, _ in terms]
-        packed = pack_images(pairs, lambda sample: (terms[sample][0], probabilities[sample]))
+        packed = pack_images(object_pairs, lambda sample: (terms[sample][0], probabilities[sample]))
         return LossOutput(
             packed.loss,
             packed.probability,
@@ -101,29 +102,29 @@ def _average(old: Tensor | None, new: Tensor) -> Tensor:
 
 
 def response(maps: Float[Tensor, "objects height width"]) -> Scalar:
-    """1 minus the peak of the most neglected object."""
+    """Return 1 minus the lowest peak of the objects' maps."""
     return (1 - maps.amax((-2, -1))).max()
 
 
 def conflict(self_attention: Float[Tensor, "objects height width"]) -> Scalar:
-    """Mean over pairs of objects of how much their self-attention overlaps, from 0 to 1/2.
+    """Return the mean overlap of the self-attention of two objects, over all pairs; in [0, 1/2].
 
     Args:
-        self_attention: For every object, the self-attention of the place where its map peaks.
+        self_attention: For every object, the self-attention of the place where its map has its peak.
 
     Returns:
         The overlap; zero for a single object.
     """
-    pairs = [
+    overlaps = [
         torch.minimum(self_attention[i], self_attention[j]).sum()
         / ((self_attention[i] + self_attention[j]).sum() + 1e-6)
         for i, j in combinations(range(len(self_attention)), 2)
     ]
-    return torch.stack(pairs).mean() if pairs else self_attention.sum() * 0.0
+    return torch.stack(overlaps).mean() if overlaps else self_attention.sum() * 0.0
 
 
 def clean(values: Float[Tensor, "height width"]) -> Scalar:
-    """The strongest attention outside an object's own patch; zero when all of the patch is stronger.
+    """Return the strongest attention outside an object's own patch; zero if all of the patch is stronger.
 
     The patch is the part of the map above Otsu's threshold that is connected with the peak.
     """
@@ -135,7 +136,9 @@ def clean(values: Float[Tensor, "height width"]) -> Scalar:
 
 
 def otsu(values: Float[Tensor, "height width"]) -> Scalar:
-    """Otsu's threshold (1979): the level, of 256 in [0, 1], that splits the values into classes of least variance."""
+    """Return Otsu's threshold (1979): of 256 levels in [0, 1], the one that splits the values into the two classes of
+    least variance.
+    """
     levels = torch.arange(256, device=values.device, dtype=torch.float64)
     places = (255 * values).long().clamp(0, 255).flatten()
     share = torch.bincount(places, minlength=256).double() / places.numel()

@@ -7,10 +7,10 @@ Published defaults: the loss times 30 and times the variance of the noise; at mo
 per cent of the steps, until the energy is 0.2 or less. Maps are the probabilities of every head of the middle block and
 the coarsest up block.
 
-Differs: the paper's boxes come from a user; ours are fixed, so this is an *oracle* for the layout with knowledge that
-the other methods do not have. The published loop stops looking at the energy once it was low enough; ours looks in
-every step. The tokens of an object are averaged before the energy is squared (published: after). Step sizes are
-converted from variance-exploding latents to the scheduler's own.
+Differs: the paper's boxes come from a user. Ours are fixed, so this method knows the layout, which the other methods do
+not (an *oracle*). The published loop no longer evaluates the energy once it was low enough; ours does in every step.
+The tokens of an object are averaged before the energy is squared (published: after). Step sizes are converted from
+variance-exploding latents to the scheduler's own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BOXES: Mapping[str, tuple[Box, Box]] = {
 
 
 def middle_and_first_up(layers: Sequence[MapLayer], height: int, width: int) -> list[MapLayer]:
-    """The layers of the middle block and of the first up block that has attention."""
+    """Return the layers of the middle block and of the first up block that has attention."""
     up = [layer.name.split(".")[1] for layer in layers if layer.name.startswith("up_blocks")]
     wanted = ("mid_block.", f"up_blocks.{min(up, key=int)}." if up else "mid_block.")
     return [layer for layer in layers if layer.name.startswith(wanted)]
@@ -73,7 +73,7 @@ class LayoutGuidance:
         """The four basic predicates."""
         return BASIC
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
 
         def loss_of(sample: int, pair: ObjectPair) -> LossAndProbability:
@@ -82,18 +82,18 @@ class LayoutGuidance:
             mean = torch.stack(energies).mean()
             return mean, 1 - mean
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def energy(maps: Float[Tensor, "*batch height width"], box: Box) -> Float[Tensor, "*batch"]:
-    """(1 - share of the attention inside the box) squared.
+    """Return (1 - share of the attention inside the box) squared.
 
     Args:
         maps: Attention maps.
         box: Corners (x0, y0, x1, y1) as fractions of the image.
 
     Returns:
-        One value a map, in [0, 1].
+        One value per map, in [0, 1].
     """
     rows, columns = maps.shape[-2:]
     inside = maps[

@@ -1,4 +1,4 @@
-"""The learned loss: cross-entropy of the relation classifier with the wanted relation as target.
+"""The learned loss: cross-entropy of the relation classifier, with the prompt's relation as the target class.
 
 Source: Learn-to-Steer, arXiv 2509.02295, section 3, the steering loss; sapir1779/learn-to-steer,
 ``pipelines/test_time_optimization.py``.
@@ -22,13 +22,13 @@ from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
 
 
 class Learned:
-    """Loss of a relation: -log of the probability that the classifier gives it.
+    """Loss of a relation: -log of the probability that the classifier assigns to it.
 
-    All relations of all samples go through the classifier in one batch. It has no schedule of its own, since the
-    defaults are made for it.
+    All relations of all samples go through the classifier in one batch. The schedule is empty: the defaults of
+    ``SteeringConfig`` were chosen for this loss.
 
     Args:
-        classifier: The trained classifier, which also says which maps it reads.
+        classifier: The trained classifier; its layout says which maps it reads.
     """
 
     schedule: Mapping[str, Any] = {}
@@ -41,7 +41,7 @@ class Learned:
         self._reduce: Reduce = layout.reduce if layout else "none"
 
     def check(self, layout: Layout) -> None:
-        """See ``Loss.check``; raises MismatchError when the classifier reads other layers."""
+        """See ``Loss.check``; raises MismatchError if the classifier was trained on other layers."""
         trained_on = self.classifier.layout
         if trained_on is not None:
             trained_on.require(layout)
@@ -50,13 +50,13 @@ class Learned:
         """The classes of the classifier, without the neutral one."""
         return tuple(name for name in self.classifier.config.classes if name != NEUTRAL)
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
-        """See ``Loss.__call__``; raises PromptError for a predicate that the classifier does not know."""
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+        """See ``Loss.__call__``; raises PromptError for a predicate that is no class of the classifier."""
         config = self.classifier.config
         stacked = maps.stack(config.side, self._renormalise, self._reduce)
-        flat = [(b, r, pair) for b, sample in enumerate(pairs) for r, pair in enumerate(sample)]
+        flat = [(b, r, pair) for b, sample in enumerate(object_pairs) for r, pair in enumerate(sample)]
         device = stacked.device
-        self.classifier.to(device)  # the pipeline may have been moved since
+        self.classifier.to(device)  # the pipeline may have been moved after the classifier was loaded
         rows = torch.tensor([b for b, _, _ in flat], device=device)
         first = torch.tensor([p.subject for _, _, p in flat], device=device)
         second = torch.tensor([p.reference for _, _, p in flat], device=device)
@@ -70,7 +70,7 @@ class Learned:
         time = torch.full_like(rows, config.row(info.noise_level, info.step, info.steps))
         logits = self.classifier(both, time)
         losses = functional.cross_entropy(logits, target, reduction="none")
-        shape = (len(pairs), max(len(sample) for sample in pairs))
+        shape = (len(object_pairs), max(len(sample) for sample in object_pairs))
         place = (rows, torch.tensor([r for _, r, _ in flat], device=device))
         loss = losses.new_zeros(shape).index_put(place, losses)
         probability = losses.new_ones(shape).index_put(place, (-losses).exp())

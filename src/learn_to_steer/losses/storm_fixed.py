@@ -1,9 +1,9 @@
-"""STORM with its errors corrected: every predicate pushes its own way, along its own axis.
+"""STORM with its errors corrected: every predicate pushes in its own direction, along its own axis.
 
 Source: the released method, with the same loss and constants; see ``storm_released``.
 
-Differs: the roles are exchanged for "right of" and "below", rows are compared with rows, and refinement also happens
-where the order is still wrong.
+Differs: the objects swap roles for "right of" and "below", rows are compared with rows, and refinement also happens
+while the order is still wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StormCorrected(Storm):
 
     schedule: Mapping[str, Any] = storm_schedule("storm-fixed")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
 
@@ -32,7 +32,7 @@ class StormCorrected(Storm):
             loss = weighted_overlap(objects[sample, first], objects[sample, second], axis, axis, info.step_of_50)
             return loss, 1 - loss
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def build(layout: Layout) -> StormCorrected:

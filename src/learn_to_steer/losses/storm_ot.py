@@ -1,4 +1,4 @@
-"""STORM as its paper means it: each object's attention is transported to its side, avoiding the other object.
+"""STORM as its paper describes it: each object's attention is transported to its side, avoiding the other object.
 
 Source: the idea of Han et al., CVPR 2025, arXiv 2503.22168 (spatial transport), with maps and schedule as released.
 
@@ -38,7 +38,7 @@ class StormOT(Storm):
 
     schedule: Mapping[str, Any] = storm_schedule("storm-ot")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
 
@@ -48,13 +48,13 @@ class StormOT(Storm):
             loss = cost_to_side(subject, reference, axis, smaller) + cost_to_side(reference, subject, axis, not smaller)
             return loss, 1 - loss
 
-        return pack_relations(pairs, loss_of)
+        return pack_relations(object_pairs, loss_of)
 
 
 def cost_to_side(
     mine: Float[Tensor, "height width"], other: Float[Tensor, "height width"], axis: int, smaller: bool
 ) -> Scalar:
-    """Cost of moving an object's map to its side of the other object.
+    """Return the cost of moving an object's map to its side of the other object.
 
     Args:
         mine: Map of the object, of sum one.
@@ -80,9 +80,9 @@ def cost_to_side(
 
 
 def transport(source: Float[Tensor, " n"], target: Float[Tensor, " m"], cost: Float[Tensor, "n m"]) -> Scalar:
-    """Cost of entropic optimal transport: <P, cost> + ENTROPY KL(P | source x target) at the best plan P.
+    """Return the cost of entropic optimal transport: <P, cost> + ENTROPY KL(P | source x target) at the best plan P.
 
-    It is computed as its dual, which is differentiable in source (by the potential) and in cost (by the plan).
+    It is computed in its dual form, whose gradient is the potential for ``source`` and the plan for ``cost``.
 
     Args:
         source: Distribution to move, of sum one.

@@ -1,21 +1,22 @@
-"""STORM as its code was released, including what that code does to the direction.
+"""STORM as its code was released, including its errors in the direction.
 
 Source: Han et al., CVPR 2025, arXiv 2503.22168; MICV-yonsei/STORM, ``pipeline.py``.
 
 The released cost matrix depends on the source cells alone. Its transport plan is therefore the product of the two maps,
-whatever the targets are, and the transport cost is the sum over cells of A B g: a penalty on overlap, weighted by the
-side. That closed form is used here; it leaves out only a guard against tiny numbers in the released Sinkhorn loop,
-which ignores pixels of very high cost.
+whatever the targets are. The transport cost is the sum over cells of A B g, where A and B are the maps and g the cost:
+a penalty on overlap that depends on the side. That closed form is used here. It leaves out only a guard against tiny
+numbers in the released Sinkhorn loop, which ignores pixels of very high cost.
 
 Published defaults: no update in the first step, then one before each step of the first half, gradients clipped to norm
-one; up to 30 more at 10, 20, 30 and 40 per cent, until the loss is at most 0.05, 0.01, 0.005 and 0.001.
+one. At 10, 20, 30 and 40 per cent of the steps there are up to 30 refinement iterations, until the loss is at most
+0.05, 0.01, 0.005 and 0.001.
 
 Kept as released: the subject is always pushed to the left or up, also for "right of" and "below". For vertical
-relations the index of a column is compared with the centre of a row. Refinement happens only where the order of the
-centres already is the one that is pushed for.
+relations the index of a column is compared with the centre of a row. Refinement happens only where the centres are
+already in the order that the loss pushes for.
 
-Differs: the relation comes from our parser, not from substrings of the prompt ("laptop" contains "top"). No attribute
-term, since relations carry no adjectives.
+Differs: the relation comes from our parser, not from substrings of the prompt ("laptop" contains "top"). There is no
+attribute term, since relations have no adjectives.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ TINY = 1e-8
 
 
 class Storm:
-    """What all variants of STORM share: which maps they read and for which models.
+    """Base of the variants of STORM: the maps they read, and the models they work with.
 
     Args:
-        words_only: Leave end and padding out of the softmax over tokens, as the authors do for SD2.x outside
+        words_only: Exclude end and padding from the softmax over tokens, as the authors do for SD2.x outside
             refinement.
     """
 
@@ -66,25 +67,25 @@ class Storm:
         return BASIC
 
     def normalised_maps(self, maps: AttentionMaps) -> Float[Tensor, "batch objects height width"]:
-        """One map an object, of sum one."""
+        """Return one map per object, of sum one."""
         return attention.normalise(attention.object_maps(maps, words_only=self.words_only))
 
 
 def storm_schedule(name: str) -> Mapping[str, Any]:
-    """The published schedule, under the name of a variant."""
+    """Return the published schedule, under the name of a variant."""
     refinement = ((0.1, 30, 0.95), (0.2, 30, 0.99), (0.3, 30, 0.995), (0.4, 30, 0.999))
     return published_schedule(name, start=0.02, clip=1.0, pick="sum", refinement=refinement)
 
 
 class StormReleased(Storm):
-    """Loss of a relation: overlap weighted by the side, with the subject on the left or above.
+    """Loss of a relation: overlap weighted by the side, with the subject always on the left or above.
 
     The probability is 1 - loss, at least 0.
     """
 
     schedule: Mapping[str, Any] = storm_schedule("storm-released")
 
-    def __call__(self, maps: AttentionMaps, pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
+    def __call__(self, maps: AttentionMaps, object_pairs: Sequence[Sequence[ObjectPair]], info: StepInfo) -> LossOutput:
         """See ``Loss.__call__``."""
         objects = self.normalised_maps(maps)
         centres = attention.centre_of_mass(objects, attention.LAST)
@@ -99,24 +100,24 @@ class StormReleased(Storm):
             axis, _ = attention.SIDES[pair.predicate]
             return centres[sample, pair.subject, axis] < centres[sample, pair.reference, axis]
 
-        packed = pack_relations(pairs, loss_of)
-        ordered = [[in_order(sample, pair).float() for pair in row] for sample, row in enumerate(pairs)]
+        packed = pack_relations(object_pairs, loss_of)
+        ordered = [[in_order(sample, pair).float() for pair in row] for sample, row in enumerate(object_pairs)]
         return LossOutput(packed.loss, packed.probability, refinable=pad_rows(ordered, 1.0) > 0)
 
 
 def weighted_overlap(
     first: Float[Tensor, "height width"], second: Float[Tensor, "height width"], axis: int, grid_axis: int, step: float
 ) -> Scalar:
-    """STORM's loss L_A + L_B in closed form.
+    """Return STORM's loss L_A + L_B in closed form.
 
-    Where a cell is on its map's own side, overlap costs 1 / (w distance); on the other side it costs w distance.
+    A cell of a map costs 1 / (w distance) on the map's own side of the other centre, and w distance beyond it.
 
     Args:
         first: Map of the object that belongs to the smaller coordinates, of sum one.
         second: Map of the other object, of sum one.
         axis: Axis of the centres (0: x, 1: y).
-        grid_axis: Axis of the cells that are compared with the centres.
-        step: Index of the denoising step, of fifty, which sets the weight w.
+        grid_axis: Axis of the cell coordinates that are compared with the centres.
+        step: Index of the denoising step on a schedule of 50; it sets the weight w (``side_weight``).
 
     Returns:
         The loss.
@@ -130,7 +131,7 @@ def weighted_overlap(
 
 
 def side_weight(step: float) -> float:
-    """The weight w of the side at a step of fifty: 1 at first, then rising to 100."""
+    """Return the weight w at a step of a schedule of 50: 1 at the first step, then rising to 100."""
     return 1 + 99 * (1 - math.exp(-0.4 * step))
 
 

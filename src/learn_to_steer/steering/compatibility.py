@@ -1,4 +1,4 @@
-"""What cannot be steered, found before a step is made and with the remedy; compiled denoisers are run eagerly."""
+"""Refuses what cannot be steered before a step is made, and names the remedy; runs compiled denoisers eagerly."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DENOISERS = ("unet", "transformer")
 
 
 def check_pipeline(pipe: Any, family: Family) -> None:
-    """Refuse what steering would corrupt or could not differentiate.
+    """Refuse a pipeline whose images steering would corrupt, or whose denoiser has no gradient.
 
     Args:
         pipe: A diffusers pipeline.
-        family: Its family, which names the schedulers and pipelines that were tried.
+        family: Its family, which lists the schedulers and pipelines that were tested.
 
     Raises:
-        UnsupportedError: For a scheduler, pipeline class, cache, offloading or mode that does not work with steering;
+        UnsupportedError: The scheduler, pipeline class, cache, offloading or torch mode does not work with steering;
             the message names the remedy.
     """
     scheduler = type(pipe.scheduler).__name__
@@ -32,7 +32,7 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         usual = family.schedulers[0]
         raise UnsupportedError(
             f"{scheduler} is not known to step the latents that it is given, as steering needs (PNDM, Heun, KDPM2 and "
-            f"UniPC rebuild them from their own memory); set another one, e.g. pipe.scheduler = {usual}.from_config("
+            f"UniPC rebuild them from stored values); set another one, e.g. pipe.scheduler = {usual}.from_config("
             f"pipe.scheduler.config), or --scheduler {usual}. "
             f"Supported: {', '.join(name.removesuffix('Scheduler') for name in family.schedulers)}"
         )
@@ -62,19 +62,23 @@ def check_pipeline(pipe: Any, family: Family) -> None:
 def check_update(pipe: Any, config: SteeringConfig) -> None:
     """Refuse ``update="prediction"`` for a model that does not predict the noise.
 
+    Args:
+        pipe: A diffusers pipeline.
+        config: The settings.
+
     Raises:
-        UnsupportedError: Naming what the model predicts.
+        UnsupportedError: The model predicts something else; the message says what.
     """
     kind = pipe.scheduler.config.get("prediction_type", "flow")
     if config.update == "prediction" and kind != "epsilon":
         raise UnsupportedError(
             f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
-            "scheduler has prediction_type 'epsilon', or move the latents (--profile equal)"
+            "scheduler has prediction_type 'epsilon', or move the latents (--profile fixed-budget)"
         )
 
 
 def _cache(denoiser: nn.Module) -> str:
-    """What of diffusers' caches is on, switched on by the model's own method or by an ``apply_...`` function."""
+    """The diffusers cache that is on, by the model's own method or by an ``apply_...`` function; empty if none is."""
     if getattr(denoiser, "is_cache_enabled", False):
         return type(denoiser._cache_config).__name__.removesuffix("Config")
     for module in denoiser.modules():
@@ -91,10 +95,13 @@ def _offloaded_in_groups(module: nn.Module) -> bool:
 
 
 def refuse_wrapped(pipe: Any) -> None:
-    """Refuse a denoiser without a backward, which no family would recognise.
+    """Refuse a denoiser whose kernels have no backward, before ``families.find`` looks for its class.
+
+    Args:
+        pipe: A diffusers pipeline.
 
     Raises:
-        UnsupportedError: Naming another way to save memory.
+        UnsupportedError: The denoiser runs on such kernels; the message names another way to save memory.
     """
     for name in DENOISERS:
         if type(getattr(pipe, name, None)).__module__.partition(".")[0] == "nunchaku":
@@ -106,9 +113,12 @@ def refuse_wrapped(pipe: Any) -> None:
 
 @contextmanager
 def disable_compile(pipe: Any) -> Iterator[None]:
-    """``pipe`` with its denoiser as it was before ``torch.compile`` or ``.compile()``, which are back afterwards.
+    """Undo ``torch.compile`` and ``.compile()`` of the denoiser inside the context; both are restored afterwards.
 
     Maps and their gradients need the plain modules.
+
+    Args:
+        pipe: A diffusers pipeline.
     """
     denoisers: dict[str, Any] = {name: getattr(pipe, name, None) for name in DENOISERS}
     with ExitStack() as restore:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from learn_to_steer.configs import PROFILE_ALIASES
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
 from learn_to_steer.losses.base import NEVER
@@ -45,7 +46,7 @@ class SteeringConfig:
     """
 
     profile: str = "default"
-    """Name of the schedule that the settings began with: a profile, or the method that published them."""
+    """The schedule that the other settings started from: a profile, or the method that published them."""
 
     window: Share = 0.5
     """Share of the noise schedule, from the noisiest end, at which steering ends. In [0, 1].
@@ -62,15 +63,14 @@ class SteeringConfig:
     step_size: Size | None = 0.02
     """Latent units per unit of gradient, the paper's alpha. In files: ``rate``.
 
-    With ``normalised`` it is the root mean square of a move. None stands for what the authors used for this kind of
-    model.
+    With ``normalised`` it is the root mean square of a move. None: the authors' value for this kind of model.
     """
 
     normalised: bool = True
     """Scale each gradient to a root mean square of 1 before the move."""
 
     keep_norm: bool = False
-    """Scale the moved latents back to the root mean square that they had before."""
+    """Scale the moved latents back to the L2 norm that they had before the move."""
 
     relation_reduction: Literal["worst", "round-robin", "sum"] = "worst"
     """Which of an image's relations an iteration works on. In files: ``pick``.
@@ -88,9 +88,9 @@ class SteeringConfig:
     """
 
     loss_targets: tuple[Target, ...] = ()
-    """If given, a denoising step ends when its loss is at or below its target instead; ``threshold`` is not used.
+    """If given, a denoising step ends when its loss is at most its target; ``threshold`` is not used then.
 
-    One target a denoising step, the last one repeated. Source: the authors' code (profile "official").
+    One target per denoising step; later steps use the last one. Source: the authors' code (profile "official").
     """
 
     by_step_index: bool = False
@@ -100,19 +100,19 @@ class SteeringConfig:
     """Recompute activations in the backward pass: less memory, more time, the same images."""
 
     start: Share = 0.0
-    """Share of the noise schedule that passes before steering begins. In [0, 1]."""
+    """Share of the noise schedule, from the noisiest end, that is not steered yet. In [0, 1]."""
 
     decay: Share = 1.0
     """The square of ``step_size`` decays linearly to ``decay`` times its first value at the last step. In [0, 1].
 
-    Source: Attend-and-Excite, arXiv 2301.13826 (0.5).
+    Source: Attend-and-Excite, arXiv 2301.13826 (value 0.5).
     """
 
     by_variance: bool = False
     """Multiply ``step_size`` by the variance of the noise. Source: layout guidance, arXiv 2304.03373."""
 
     clip: Size | None = None
-    """Largest L2 norm of a gradient. None: gradients are not clipped. Source: STORM, arXiv 2503.22168 (1)."""
+    """Largest L2 norm of a gradient. None: gradients are not clipped. Source: STORM, arXiv 2503.22168 (value 1)."""
 
     refinement: tuple[tuple[Share, Count, Target], ...] = ()
     """Extra iterations in single denoising steps: rows of (share of the schedule, most iterations, probability).
@@ -146,6 +146,7 @@ class SteeringConfig:
                 raise UnknownNameError(
                     f"the steering setting {_both_names(name)}{where} cannot be {first['input']!r}: {message}{hint}"
                 ) from error
+        object.__setattr__(self, "profile", PROFILE_ALIASES.get(self.profile, self.profile))
 
     def changed(self, **values: Any) -> SteeringConfig:
         """Return a copy with some settings changed.
@@ -193,25 +194,26 @@ class SteeringConfig:
 
 
 def profile(name: str, step_size: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:
-    """Return the settings that a profile begins with, before a model's own are added (``resolve_config``).
+    """Return the settings of a profile, before those of a model are added (``resolve_config``).
 
     - "default": the schedule of the loss: ours for the learned loss, the published one for a published loss.
-    - "equal": our schedule for every loss, without early stopping. Only the learned loss has a probability, so this
-      gives all losses the same number of iterations.
+    - "fixed-budget", recorded as "equal": our schedule for every loss, without early stopping. All losses get the
+      same number of iterations, since only the learned loss has a probability to stop at.
     - "official": the authors' loop. Up to 16 iterations in every step of the first half, raw gradient, one relation
-      at a time; a step ends when the loss of that relation meets its target.
+      at a time; a step ends when the loss of that relation is at most its target.
 
     Args:
-        name: One of the three.
-        step_size: Of the official profile. None: decided by the pipeline that is steered.
-        schedule: What the loss sets, by setting (``schedule`` of a loss). Read by "default" only.
+        name: One of the profiles.
+        step_size: Of the profile "official". None: the authors' value for the pipeline that is steered.
+        schedule: The ``schedule`` of the loss. Used by "default" only.
 
     Raises:
         UnknownNameError: There is no such profile.
 
     Source:
-        "official": the authors' code, as it was at the time of the paper.
+        "official": sapir1779/learn-to-steer, ``pipelines/test_time_optimization.py``.
     """
+    name = PROFILE_ALIASES.get(name, name)
     if name == "default":
         return SteeringConfig().changed(**(schedule or {}))
     if name == "equal":
@@ -227,7 +229,8 @@ def profile(name: str, step_size: float | None = None, schedule: Mapping[str, An
             loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
             by_step_index=True,
         )
-    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: {', '.join(PROFILES)}")
+    known = ", ".join((*PROFILES, *PROFILE_ALIASES))
+    raise UnknownNameError(f"there is no steering profile {name!r}; profiles: {known}")
 
 
 def resolve_config(
@@ -240,15 +243,18 @@ def resolve_config(
 
     1. the profile; for "default", the schedule of the loss;
     2. what every profile needs on this model (``Variant.steering``);
-    3. what was tuned on this model for our own schedule (``Variant.tuned_settings``). Published schedules and
-       "official" do not get it, and "equal" keeps its threshold;
+    3. what was tuned on this model for our own schedule (``Variant.tuned_settings``). It is not used with published
+       schedules and "official", and "equal" keeps its threshold;
     4. explicit settings.
 
     Args:
-        schedule: What the loss sets.
-        variant: The model that is steered. None: unknown, so that 2 and 3 are empty.
-        profile_name: One of ``PROFILES``.
-        overrides: Explicit settings.
+        schedule: The ``schedule`` of the loss.
+        variant: The model that is steered. None: unknown; 2 and 3 are skipped.
+        profile_name: One of ``PROFILES``, or "fixed-budget" for "equal".
+        overrides: Explicit settings, by the name of their field or by their name in files.
+
+    Returns:
+        The settings. ``step_size`` may still be None (``Steerer.on``).
 
     Raises:
         UnknownNameError: There is no such profile or setting, or a value is out of range.
@@ -264,7 +270,7 @@ def resolve_config(
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    """What each setting may be, by its type."""
+    """The check of each setting, by its name."""
     hints = get_type_hints(SteeringConfig, include_extras=True)
     return {field.name: TypeAdapter(hints[field.name]) for field in fields(SteeringConfig)}
 

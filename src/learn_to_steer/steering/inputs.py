@@ -1,4 +1,4 @@
-"""What a call asks for: the relations of each prompt, and the text columns where their objects stand."""
+"""The inputs of a steered call: the relations of each prompt, and the text columns of the objects they name."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ ObjectText = str | Mapping[str, Sequence[int]]  # the text that names the object
 
 @dataclass(frozen=True)
 class Target:
-    """What the images of one prompt are steered towards; without relations they are left alone.
+    """What the images of one prompt are steered towards; without relations they are not steered.
 
     Attributes:
         prompt: As the caller gave it; empty with ``prompt_embeds``.
         relations: Its relations.
-        pairs: The same as numbers of objects.
+        object_pairs: The same relations, with indices of objects in place of names.
         columns: Per object, the text columns (token positions) of its name.
-        words: The text columns of all words, for losses that ask for every column; empty otherwise, and with
+        words: The text columns of all words, for losses that read every column; empty otherwise, and with
             ``prompt_embeds``.
     """
 
     prompt: str
     relations: tuple[Relation, ...]
-    pairs: tuple[ObjectPair, ...]
+    object_pairs: tuple[ObjectPair, ...]
     columns: tuple[tuple[int, ...], ...]
     words: tuple[int, ...] = ()
 
 
 def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of ``pipe``, with its model's own where the caller gives none.
+    """Return the arguments of a call of ``pipe``, completed with the defaults of its model.
 
     Args:
-        pipe: Any pipeline. One that ``load_pipeline`` did not make has no defaults of ours.
-        arguments: What the caller gives; None counts as not given.
+        pipe: Any pipeline. Only those of ``load_pipeline`` have such defaults.
+        arguments: The caller's arguments. They replace the defaults, except where they are None.
     """
     defaults = getattr(pipe, "steering_defaults", {})
     given = {name: value for name, value in arguments.items() if value is not None or name not in defaults}
@@ -55,25 +55,25 @@ def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str,
 def read_targets(
     pipe: Any,
     family: Family,
-    objective: Loss,
+    loss: Loss,
     prompt: str | Sequence[str] | None,
     relations: Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None,
     columns: Sequence[Mapping[str, Sequence[int]]] | None,
     kwargs: Mapping[str, Any],
 ) -> list[Target]:
-    """The target of each prompt, or of each row of ``prompt_embeds``.
+    """Return the target of each prompt, or of each row of ``prompt_embeds``.
 
     Args:
         pipe: The diffusers pipeline.
         family: Its family.
-        objective: The loss, which knows some predicates.
+        loss: The loss, which supports some predicates.
         prompt: One prompt, several, or None with ``prompt_embeds``.
-        relations: What to use instead of the relations that the prompts state.
+        relations: Used instead of the relations in the prompts.
         columns: Per row of ``prompt_embeds``, the text columns of each object.
         kwargs: Further arguments of the pipeline call.
 
     Raises:
-        PromptError: For prompts and relations that cannot be understood or steered.
+        PromptError: A prompt or relation cannot be understood, or not be steered.
     """
     object_texts: list[ObjectText]
     if prompt is None:
@@ -84,22 +84,27 @@ def read_targets(
         texts = family.text(prompts, kwargs)
         if len(texts) != len(prompts):
             raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
-        # Textual inversion writes one word as several; columns are those of what the text encoder sees.
+        # Textual inversion replaces one word by several tokens; columns count in the text that is encoded.
         expand = getattr(pipe, "maybe_convert_prompt", None)
         expanded = [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
         per_prompt, object_texts = _of_texts(expanded, relations), list(expanded)
     targets = []
-    for given, found, object_text in zip(prompts, per_prompt, object_texts, strict=True):
-        pairs, groups = _pairs_and_columns(pipe, family, objective, found, object_text, kwargs)
+    for given_prompt, its_relations, object_text in zip(prompts, per_prompt, object_texts, strict=True):
+        object_pairs, its_columns = _pairs_and_columns(pipe, family, loss, its_relations, object_text, kwargs)
         words: tuple[int, ...] = ()
-        if found and isinstance(object_text, str) and objective.spec.columns == "every":
+        if its_relations and isinstance(object_text, str) and loss.spec.columns == "every":
             (words,) = family.token_indices(pipe, object_text, [(0, len(object_text))], kwargs)
-        targets.append(Target(given, found, pairs, tuple(groups), words))
+        targets.append(Target(given_prompt, its_relations, object_pairs, tuple(its_columns), words))
     return targets
 
 
 def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "targets tokens"]:
-    """Which text columns hold words; where that is not known, all but the first and the last."""
+    """Return which text columns hold words; where ``Target.words`` is empty, all but the first and the last.
+
+    Args:
+        targets: The targets.
+        tokens: Number of text columns.
+    """
     mask = torch.zeros(len(targets), tokens, dtype=torch.bool)
     for row, target in zip(mask, targets, strict=True):
         if target.words:
@@ -109,16 +114,24 @@ def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "target
     return mask
 
 
-def check_predicates(objective: Loss, relations: Iterable[Relation]) -> None:
-    """Raise PromptError for a relation that ``objective`` does not know."""
-    known = objective.predicates()
+def check_predicates(loss: Loss, relations: Iterable[Relation]) -> None:
+    """Raise PromptError for a relation whose predicate ``loss`` does not support."""
+    known = loss.predicates()
     for relation in relations:
         if relation.predicate not in known:
-            raise PromptError(f"{relation.predicate!r} cannot be steered here; known: {', '.join(known)}")
+            raise PromptError(f"{relation.predicate!r} cannot be steered with this loss; it can: {', '.join(known)}")
 
 
 def nested_relations(relations: Any, prompts: int) -> list[list[RelationLike]]:
-    """Relations per prompt, of a flat list (for one prompt) or a list of lists; PromptError if they do not fit."""
+    """Return relations per prompt.
+
+    Args:
+        relations: A flat list (for one prompt), or a list for each prompt.
+        prompts: Number of prompts.
+
+    Raises:
+        PromptError: The numbers do not agree.
+    """
     flat = all(map(_is_one, relations))
     nested = [list(relations)] if flat and prompts == 1 else [list(group) for group in relations]
     if (flat and prompts != 1) or len(nested) != prompts:
@@ -129,7 +142,7 @@ def nested_relations(relations: Any, prompts: int) -> list[list[RelationLike]]:
 def _of_embeddings(
     relations: Any, columns: Sequence[Mapping[str, Sequence[int]]] | None, kwargs: Mapping[str, Any]
 ) -> tuple[list[tuple[Relation, ...]], list[ObjectText]]:
-    """Relations and columns of each row of ``prompt_embeds``, which the caller has to give."""
+    """Relations and columns of each row of ``prompt_embeds``; the caller has to give both."""
     embeds = kwargs.get("prompt_embeds")
     if embeds is None:
         raise PromptError("give a prompt, or prompt_embeds with relations and columns")
@@ -144,7 +157,7 @@ def _of_embeddings(
 
 
 def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]]:
-    """The relations that each text states, or the given ones with their objects located in it."""
+    """The relations in each text, or the caller's with their objects located in it."""
     if relations is None:
         return [text.parse(p) for p in texts]
     nested = nested_relations(relations, len(texts))
@@ -154,28 +167,28 @@ def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]
 def _pairs_and_columns(
     pipe: Any,
     family: Family,
-    objective: Loss,
+    loss: Loss,
     relations: Sequence[Relation],
     object_text: ObjectText,
     arguments: Mapping[str, Any],
 ) -> tuple[tuple[ObjectPair, ...], list[tuple[int, ...]]]:
-    """A prompt's relations as numbers of objects, and every object's text columns."""
-    check_predicates(objective, relations)
+    """A prompt's relations as indices of objects, and the text columns of every object."""
+    check_predicates(loss, relations)
     mentions: list[tuple[str, tuple[int, int] | None]] = []
     for relation in relations:
         mentions += [(relation.subject, relation.subject_span), (relation.object, relation.object_span)]
     objects = list(dict.fromkeys(mentions))
-    pairs = tuple(
+    object_pairs = tuple(
         ObjectPair(objects.index(mentions[2 * n]), relation.predicate, objects.index(mentions[2 * n + 1]))
         for n, relation in enumerate(relations)
     )
     if isinstance(object_text, str):
         spans = [span for _, span in objects if span is not None]
-        return pairs, family.token_indices(pipe, object_text, spans, arguments)
+        return object_pairs, family.token_indices(pipe, object_text, spans, arguments)
     for name, _ in objects:
         if name not in object_text:
-            raise PromptError(f"columns name no {name!r}; they name {', '.join(object_text)}")
-    return pairs, [tuple(object_text[name]) for name, _ in objects]
+            raise PromptError(f"columns has no entry for {name!r}; it has: {', '.join(object_text)}")
+    return object_pairs, [tuple(object_text[name]) for name, _ in objects]
 
 
 def _relation(given: RelationLike) -> Relation:
@@ -185,7 +198,7 @@ def _relation(given: RelationLike) -> Relation:
 
 
 def _is_one(given: Any) -> bool:
-    """Whether this is a relation itself: a Relation, "dog | left of | cat", or its three words."""
+    """Whether this is one relation: a Relation, "dog | left of | cat", or three names."""
     if isinstance(given, (Relation, str)):
         return True
     return len(given) == 3 and all(isinstance(word, str) and "|" not in word for word in given)

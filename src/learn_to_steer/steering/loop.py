@@ -1,7 +1,8 @@
 """The loop inside one denoising step: attention maps, loss, gradient, update, until every image is good enough.
 
-``SteeringLoop`` holds what is fixed during a pipeline call, ``CallState`` what changes during it; ``DenoisingStep`` and
-``ImageState`` are the same for one step. ``examples/minimal.py`` states the method without batches and safeguards.
+``SteeringLoop.steer`` is the place to start. ``SteeringLoop`` holds what is fixed during a pipeline call, ``CallState``
+what changes during it. ``DenoisingStep`` and ``ImageState`` are the same for a single denoising step.
+``examples/minimal.py`` states the method without batches and safeguards.
 
 Source:
     Paper (arXiv 2509.02295), section 3 and algorithm 1; with the "official" profile, the loop of the authors' code.
@@ -39,12 +40,12 @@ class CallState:
     Attributes:
         reports: One per image, completed as the call goes on.
         iterations: Iterations made so far, per image.
-        loss_memory: What the loss wants to see again, by the image's index.
+        loss_memory: What the loss wants to get back at its next evaluation, by the image's index.
         seconds: Time spent on steering.
         step: Index of the current denoising step; -1 before the first.
         step_is_new: Whether the next denoiser call begins a new denoising step.
         optimising: Whether it is the loop itself that calls the denoiser.
-        input_scale: The denoiser's input over the scheduler's latents, in the current step.
+        input_scale: The denoiser's input divided by the scheduler's latents, in the current step.
         moved_rows: Indices of the images that were moved in the current step.
         moved_latents: Their latents in the scheduler's space; None when no image was moved.
         prediction_offset: What is added to the denoiser's prediction in the current step, if anything.
@@ -58,9 +59,9 @@ class CallState:
     step_is_new: bool = True
     optimising: bool = False
     input_scale: float = 1.0
-    moved_rows: Tensor = field(default_factory=lambda: torch.tensor([], dtype=torch.long))
-    moved_latents: Tensor | None = None
-    prediction_offset: Tensor | None = None
+    moved_rows: Int[Tensor, " moved"] = field(default_factory=lambda: torch.tensor([], dtype=torch.long))
+    moved_latents: Float[Tensor, "moved *latents"] | None = None
+    prediction_offset: Float[Tensor, "images *latents"] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class DenoisingStep:
     Attributes:
         call: The denoiser call of this step, with the conditional rows of all images.
         info: Noise level and index of the step.
-        scale: The denoiser is fed the scheduler's latents times this.
+        scale: The denoiser's input is the scheduler's latents times this.
     """
 
     call: Call
@@ -89,33 +90,33 @@ class ImageState:
         loss_scale: Factor of the loss while its gradient is computed; above 1 in fp16 only.
         refinements_left: Refinement iterations that may still be made before the regular ones.
         refine_until: The probability that ends the refinement.
-        report: What the user is told about this step.
+        report: The user's report on this step.
         last_good: The latest latents that had a finite gradient, and the direction taken from there.
-        regular: Regular iterations made.
-        failures: Backoffs in this step.
+        regular: Number of regular iterations made.
+        failures: Number of backoffs in this step.
     """
 
     index: int
-    latents: Tensor
+    latents: Float[Tensor, "*latents"]
     step_size: float
     loss_scale: float
     refinements_left: int
     refine_until: float
     report: StepReport
-    last_good: tuple[Tensor, Tensor]
+    last_good: tuple[Float[Tensor, "*latents"], Float[Tensor, "*latents"]]
     regular: int = 0
     failures: int = 0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and gradient of some images at their present latents; entries are in the images' order.
+    """Loss and gradient of some images at their current latents; entries are in the images' order.
 
     Attributes:
         output: What the loss returned.
-        refining: Whether the image is in refinement.
-        unsatisfied: Whether the image has to be moved.
-        gradient: Of each image's loss; zero where the image is satisfied.
+        refining: Per image, whether it is in refinement.
+        unsatisfied: Per image, whether it has to be moved.
+        gradient: Of each image's loss with respect to its latents; zero where the image is satisfied.
     """
 
     output: LossOutput
@@ -131,15 +132,15 @@ class SteeringLoop:
     Attributes:
         family: The facts of the model family.
         denoiser: The UNet or transformer.
-        objective: The loss.
-        capture: Reads the attention maps that the loss asks for.
-        config: Step size, number of iterations, stop rule.
+        loss: The loss.
+        capture: Reads the attention maps that the loss needs.
+        config: The settings.
         targets: What each image of the call is steered towards.
     """
 
     family: Family
     denoiser: nn.Module
-    objective: Loss
+    loss: Loss
     capture: AttentionCapture
     config: SteeringConfig
     targets: Sequence[Target]
@@ -165,39 +166,33 @@ class SteeringLoop:
                 break
             evaluation = self.evaluate(step, remaining, iteration, state)
             self._count(remaining, evaluation, state)
-            finite = evaluation.gradient.flatten(1).isfinite().all(dim=1).tolist()
-            unfinished = []
-            for n, image in enumerate(remaining):
-                if not evaluation.unsatisfied[n]:
-                    continue
-                moved = self._update(image, evaluation.gradient[n], finite[n], state.reports[image.index])
-                if moved and self._has_iterations_left(image, state):
-                    unfinished.append(image)
-            remaining = unfinished
-        after = latents.clone()
-        for image in images:
-            # Judged by what the stop rule saw; the last update is not evaluated again.
-            probability = self._probability(image.report.probability)
-            state.reports[image.index].converged = probability >= self.config.threshold
-            after[image.index] = image.latents
-        return after
+            remaining = self._update(remaining, evaluation, state)
+        return self._end_step(images, latents, state)
 
     def _begin_step(self, step: DenoisingStep, latents: Tensor, state: CallState) -> list[ImageState]:
-        """The images that are steered in this step."""
+        """The images that are steered in this step, with a report for each."""
         step_size = step_size_at(self.config, step.info, step.scale)
         loss_scale = FP16_LOSS_SCALE if step.call.latents.dtype == torch.float16 else 1.0
         refinements, refine_until = refinement_at(self.config, step.info)
         images = []
         for i, target in enumerate(self.targets):
-            if not target.pairs or state.iterations[i] >= self.config.max_iterations:
+            if not target.object_pairs or state.iterations[i] >= self.config.max_iterations:
                 continue
             report = StepReport(step.info.step, step.info.noise_level)
             state.reports[i].steps.append(report)
-            last_good = latents[i], torch.zeros_like(latents[i])
-            images.append(
-                ImageState(i, latents[i], step_size, loss_scale, refinements, refine_until, report, last_good)
-            )
+            start = latents[i], torch.zeros_like(latents[i])
+            images.append(ImageState(i, latents[i], step_size, loss_scale, refinements, refine_until, report, start))
         return images
+
+    def _end_step(self, images: Sequence[ImageState], latents: Tensor, state: CallState) -> Tensor:
+        """``latents`` with the steered images' own in their place."""
+        after = latents.clone()
+        for image in images:
+            after[image.index] = image.latents
+            # The last evaluation decides: the latents after the last update are not evaluated.
+            probability = self._probability(image.report.probability)
+            state.reports[image.index].converged = probability >= self.config.threshold
+        return after
 
     def evaluate(
         self, step: DenoisingStep, images: Sequence[ImageState], iteration: int, state: CallState
@@ -205,11 +200,11 @@ class SteeringLoop:
         """One forward and, unless every image is satisfied, one backward; ``iteration`` counts them in this step."""
         indices = [image.index for image in images]
         latents = torch.stack([image.latents for image in images])
-        with self.losses(step, latents, indices, state) as (output, leaf):
+        with self.loss_at(step, latents, indices, state) as (output, leaf):
             refining = [self._needs_refinement(output, n, image) for n, image in enumerate(images)]
-            losses = self._reduced(output.loss, indices, iteration)
+            losses = self._reduce(output.loss, indices, iteration)
             if output.refinement is not None and any(refining):
-                refinement = self._reduced(output.refinement, indices, iteration)
+                refinement = self._reduce(output.refinement, indices, iteration)
                 losses = torch.where(torch.tensor(refining, device=losses.device), refinement, losses)
             unsatisfied = [
                 refining[n] or not self._is_satisfied(output, losses, n, i, step.info) for n, i in enumerate(indices)
@@ -223,33 +218,36 @@ class SteeringLoop:
         return Evaluation(output, refining, unsatisfied, gradient)
 
     @contextmanager
-    def losses(
+    def loss_at(
         self, step: DenoisingStep, latents: Float[Tensor, "some *latents"], indices: Sequence[int], state: CallState
     ) -> Iterator[tuple[LossOutput, Float[Tensor, "some *latents"]]]:
-        """The loss of the images at ``indices``, and the leaf of its gradient, which is to be taken inside.
+        """Compute the loss at some latents. The gradient has to be taken inside the context.
 
         Args:
             step: The denoising step.
             latents: Of the images at ``indices``, in the scheduler's space.
             indices: Of the images in the pipeline call.
-            state: Of this pipeline call; holds what the loss remembers.
+            state: Of this pipeline call; what the loss remembers is read and updated.
+
+        Yields:
+            What the loss returned, and the leaf tensor with respect to which its gradient is to be taken.
         """
         targets = [self.targets[i] for i in indices]
-        part = index_batch(step.call, torch.tensor(indices, device=latents.device), len(self.targets))
-        tokens = self.family.text_length(part)
+        call = index_batch(step.call, torch.tensor(indices, device=latents.device), len(self.targets))
+        tokens = self.family.text_length(call)
         weights = columns_to_weights([target.columns for target in targets], tokens)
-        every_column = self.objective.spec.columns == "every"
+        every_column = self.loss.spec.columns == "every"
         captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
             model_input = (leaf if step.scale == 1.0 else leaf * step.scale).to(step.call.latents.dtype)
-            with self.capture.capture(captured, *self.family.latent_size(part)) as captured_maps:
-                self.denoiser(**self.family.write(replace(part, latents=model_input)) | {"return_dict": False})
+            with self.capture.capture(captured, *self.family.latent_size(call)) as captured_maps:
+                self.denoiser(**self.family.write(replace(call, latents=model_input)) | {"return_dict": False})
                 maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
                 if every_column:
                     words = word_columns(targets, tokens).to(latents.device)
                     maps = replace(maps, objects=weights.to(latents.device), words=words)
-                output = self.objective(maps, [target.pairs for target in targets], step.info)
+                output = self.loss(maps, [target.object_pairs for target in targets], step.info)
                 state.loss_memory.update(zip(indices, output.memory, strict=False))
                 yield output, leaf
 
@@ -257,7 +255,7 @@ class SteeringLoop:
         """Enter an evaluation into the reports and the counts."""
         for n, image in enumerate(images):
             if evaluation.output.loss[n].isfinite().all():
-                relations = len(self.targets[image.index].pairs)
+                relations = len(self.targets[image.index].object_pairs)
                 image.report.probability = evaluation.output.probability[n, :relations].tolist()
             image.report.passes += evaluation.unsatisfied[n]
             image.report.checks += not evaluation.unsatisfied[n]
@@ -265,8 +263,20 @@ class SteeringLoop:
             image.refinements_left = image.refinements_left - 1 if evaluation.refining[n] else 0
             image.regular += not evaluation.refining[n]
 
-    def _update(self, image: ImageState, gradient: Tensor, finite: bool, report: ImageReport) -> bool:
-        """Move the image's latents against the gradient; False when the image is given up for this step.
+    def _update(self, images: Sequence[ImageState], evaluation: Evaluation, state: CallState) -> list[ImageState]:
+        """Move the unsatisfied images; returns those that another iteration is made for."""
+        finite = evaluation.gradient.flatten(1).isfinite().all(dim=1).tolist()
+        unfinished = []
+        for n, image in enumerate(images):
+            if not evaluation.unsatisfied[n]:
+                continue
+            moved = self._move(image, evaluation.gradient[n], finite[n], state.reports[image.index])
+            if moved and self._has_iterations_left(image, state):
+                unfinished.append(image)
+        return unfinished
+
+    def _move(self, image: ImageState, gradient: Tensor, finite: bool, report: ImageReport) -> bool:
+        """Move one image's latents against the gradient; False when the image is given up for this step.
 
         After a gradient that is not finite, the loss scale is lowered (fp16 only) and nothing moves. If it cannot be
         lowered any further, the image goes back to its last good latents and takes half the step from there.
@@ -307,15 +317,15 @@ class SteeringLoop:
         in_step = image.refinements_left > 0 or image.regular < self.config.iterations
         return in_step and state.iterations[image.index] < self.config.max_iterations
 
-    def _reduced(
+    def _reduce(
         self, losses: Float[Tensor, "images relations"], indices: Sequence[int], iteration: int
     ) -> Float[Tensor, " images"]:
-        """Per image, the loss of the relations that it works on in this iteration."""
+        """One loss per image: of all its relations, of the worst, or of the one whose turn it is."""
         if self.config.relation_reduction == "worst":
             return losses.max(dim=1).values
         if self.config.relation_reduction == "sum":
             return losses.sum(dim=1)
-        turns = [iteration % len(self.targets[i].pairs) for i in indices]
+        turns = [iteration % len(self.targets[i].object_pairs) for i in indices]
         return losses.gather(1, torch.tensor(turns, device=losses.device)[:, None])[:, 0]
 
     def _is_satisfied(self, output: LossOutput, losses: Tensor, n: int, index: int, info: StepInfo) -> bool:
@@ -323,11 +333,11 @@ class SteeringLoop:
         if self.config.loss_targets:
             target = self.config.loss_targets[min(info.step, len(self.config.loss_targets) - 1)]
             return bool(losses[n] <= target)
-        relations = len(self.targets[index].pairs)
+        relations = len(self.targets[index].object_pairs)
         return self._probability(output.probability[n, :relations].tolist()) >= self.config.threshold
 
     def _probability(self, relations: Sequence[float]) -> float:
-        """What the stop rule looks at: the relations' product, as if they were independent, or the least one."""
+        """The probability of the stop rule: the product over relations, as if independent, or the lowest."""
         if not relations:
             return 0.0
         return math.prod(relations) if self.config.stop == "all" else min(relations)
@@ -336,21 +346,24 @@ class SteeringLoop:
         """Whether the ``n``-th evaluated image is in refinement and has not reached its target."""
         if image.refinements_left <= 0:
             return False
-        relations = len(self.targets[image.index].pairs)
+        relations = len(self.targets[image.index].object_pairs)
         allowed = output.refinable is None or bool(output.refinable[n, :relations].all())
         return allowed and bool(output.probability[n, :relations].min() < image.refine_until)
 
 
 def step_size_at(config: SteeringConfig, info: StepInfo, scale: float = 1.0) -> float:
-    """The step size in one denoising step, in latent units per unit of the direction.
+    """Return the step size in one denoising step, in latent units per unit of the direction.
 
     Args:
-        config: With ``step_size`` set.
+        config: The settings; ``step_size`` is a number, as in every config of a ``SteeredPipeline``.
         info: Noise level and index of the step.
-        scale: The denoiser's input over the scheduler's latents; turns the noise's variance into the scheduler's.
+        scale: The denoiser's input divided by the scheduler's latents; converts the variance for ``by_variance``.
+
+    Raises:
+        ValueError: ``step_size`` is None.
     """
     if config.step_size is None:
-        raise ValueError("the step size is settled when the steering is put on a pipeline")
+        raise ValueError("step_size is None: Steerer.on sets it to what the model needs")
     step_size = config.step_size
     if config.decay != 1.0:
         step_size *= math.sqrt(1 - (1 - config.decay) * info.step / max(info.steps - 1, 1))
@@ -358,16 +371,21 @@ def step_size_at(config: SteeringConfig, info: StepInfo, scale: float = 1.0) -> 
 
 
 def refinement_at(config: SteeringConfig, info: StepInfo) -> tuple[int, float]:
-    """Refinement iterations before one denoising step, and the probability that ends them."""
+    """Return the most refinement iterations before one denoising step, and the probability that ends them."""
     rows = [row for row in config.refinement if int(row[0] * info.steps + 0.5) == info.step]
     return (int(rows[0][1]), float(rows[0][2])) if rows else (0, 0.0)
 
 
 def index_batch(call: Call, index: Int[Tensor, " rows"], batch: int) -> Call:
-    """Some rows of a denoiser call of ``batch`` rows.
+    """Return a denoiser call with some of the rows of another.
 
-    Every tensor whose first axis is the batch is indexed alike, nested ones too (ControlNet residuals,
-    ``added_cond_kwargs``), but not what is ``shared``.
+    Every tensor whose first axis is the batch is indexed, nested ones too (ControlNet residuals,
+    ``added_cond_kwargs``); what is in ``call.shared`` is not.
+
+    Args:
+        call: The denoiser call.
+        index: The rows to keep, in the new order.
+        batch: Number of rows of ``call``.
     """
 
     def indexed(value: Any) -> Any:

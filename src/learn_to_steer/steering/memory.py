@@ -1,4 +1,4 @@
-"""How much memory an iteration will need, counted before it runs: the same forward on tensors without data."""
+"""Estimates the memory that an iteration needs, before it runs: the same forward on tensors without data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from learn_to_steer.steering.loop import index_batch
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What steering takes, in bytes. The working space of the kernels is not counted.
+    """Memory that steering needs, in bytes. Temporary buffers of the kernels are not counted.
 
     Attributes:
         weights: The weights of the whole pipeline.
-        kept: What an iteration keeps for its backward, per image.
-        checkpointed: The same with gradient checkpointing: the inputs of all blocks, and the inside of one.
+        kept: Tensors that an iteration keeps for its backward, per image.
+        checkpointed: The same with gradient checkpointing: the inputs of all blocks, and the activations of one.
     """
 
     weights: int
@@ -34,15 +34,15 @@ class MemoryEstimate:
 
 
 def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> MemoryEstimate:
-    """Count every tensor that autograd would save, on torch's meta device: no data, no memory, about a second.
+    """Count every tensor that autograd would save, on torch's meta device. Takes about a second and no memory.
 
     Args:
         pipe: A diffusers pipeline.
         family: Its family.
-        snapshot: A call of it, with images of the size in question.
+        snapshot: A recorded call of ``pipe``, with images of the size in question.
 
     Raises:
-        UnsupportedError: For quantised weights, whose layers cannot be made without data.
+        UnsupportedError: The weights are quantised; such layers cannot be built without data.
     """
     denoiser: nn.Module = snapshot.denoiser
     if getattr(denoiser, "hf_quantizer", None) is not None:
@@ -61,10 +61,10 @@ def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> Memor
 
 
 def _saved(denoiser: nn.Module, family: Family, call: Call) -> int:
-    """Bytes that autograd saves in a forward with its maps; weights and the latents themselves are not counted."""
+    """Bytes that autograd saves in a forward with its maps, without the weights."""
     known = {p.untyped_storage()._cdata for p in denoiser.parameters()}
     seen: dict[int, int] = {}
-    alive: list[Tensor] = []  # a freed storage's address could come back
+    alive: list[Tensor] = []  # the address of a freed storage could be used again
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -103,7 +103,7 @@ class _Fused(torch.autograd.Function):
 
 
 class _FusedMode(TorchFunctionMode):
-    """The meta device itself would write attention out, and save every probability."""
+    """Replaces attention by ``_Fused``; on the meta device torch would save every probability instead."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.scaled_dot_product_attention:

@@ -1,7 +1,7 @@
-"""A search for a better initial noise, before the first step.
+"""A search for a better initial noise, before the first denoising step.
 
-The noise z is replaced by z exp(v/2) + mu. Adam fits mu and v to the loss, while a second loss pulls them back to the
-standard normal distribution.
+The noise z is replaced by z exp(v/2) + mu. Adam minimises the loss over mu and v, while a second loss pulls them back
+to the standard normal distribution.
 
 Source:
     InitNO, Guo et al., CVPR 2024, arXiv 2404.04650; constants as published, the inner loop capped.
@@ -21,7 +21,7 @@ from learn_to_steer.steering.report import StepReport
 
 LEARNING_RATE = 1e-2
 EPSILON = 1e-3
-MAX_DIVERGENCE = 1e-3  # from the standard normal distribution; what is below it is not pulled back
+MAX_DIVERGENCE = 1e-3  # of mu and v from the standard normal distribution; below it nothing is pulled back
 MAX_PRIOR_ITERATIONS = 50
 SUCCESS = 0.8  # the probability that ends the search
 
@@ -31,24 +31,24 @@ def search(
 ) -> Float[Tensor, "images *latents"]:
     """Search for a better noise for each image.
 
-    ``config.search`` holds the number of rounds, the iterations of a round, and those on the best round's noise when no
-    round succeeded. Further rounds begin with noise that depends on the image's first noise only, and so not on its
-    batch.
+    ``config.search`` holds the number of rounds, the iterations of a round, and further iterations on the best round's
+    noise if no round succeeded. The first round starts at the image's own noise. The noise of later rounds is seeded
+    by it, so that the result does not depend on the other images of the batch.
 
     Args:
-        loop: Gives losses at latents.
+        loop: Computes the loss at latents (``loss_at``).
         step: The first denoising step.
         latents: The initial noise in the scheduler's space, fp32.
-        state: Of this pipeline call.
+        state: Of this pipeline call; reports and counts are updated.
 
     Returns:
-        The noise that was found, in the scheduler's space; unsteered images keep theirs.
+        The new noise, in the scheduler's space; images without relations keep theirs.
     """
     assert loop.config.search is not None
     rounds, iterations, last_iterations = loop.config.search
     after = latents.clone()
     for i, target in enumerate(loop.targets):
-        if not target.pairs:
+        if not target.object_pairs:
             continue
         report = StepReport(step.info.step, step.info.noise_level)
         state.reports[i].steps.append(report)
@@ -67,12 +67,12 @@ def search(
             probability, start, noise = best
             done = probability >= SUCCESS or not last_iterations
             after[i] = noise if done else one.optimise(start, last_iterations)[0]
-        state.loss_memory.pop(i, None)
+        state.loss_memory.pop(i, None)  # it is about noise that is no longer used
     return after
 
 
 def _generator(latents: Tensor) -> torch.Generator:
-    """A generator that is seeded by the noise itself."""
+    """A random generator whose seed is a hash of ``latents``."""
     digest = hashlib.sha256(latents.float().cpu().numpy().tobytes()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -87,8 +87,8 @@ class _ImageSearch:
     state: CallState
     report: StepReport
 
-    def optimise(self, start: Tensor, iterations: int) -> tuple[Tensor, float]:
-        """The noise after up to so many iterations of Adam, and the last probability seen; stops at success."""
+    def optimise(self, start: Float[Tensor, "*latents"], iterations: int) -> tuple[Float[Tensor, "*latents"], float]:
+        """Run up to ``iterations`` of Adam; returns the noise and the probability at the last evaluation."""
         mean, log_variance = torch.zeros_like(start), torch.zeros_like(start)
         optimiser = torch.optim.Adam([mean, log_variance], lr=LEARNING_RATE, eps=EPSILON)
         probability = 0.0
@@ -97,7 +97,7 @@ class _ImageSearch:
             probability, gradient = self._gradient(noise)
             if probability >= SUCCESS or not gradient.isfinite().all():
                 break
-            # The chain rule by hand: the gradient is the noise's, which depends on mean and log-variance.
+            # The chain rule by hand: ``gradient`` is with respect to the noise, a function of mean and log-variance.
             mean.grad, log_variance.grad = gradient, gradient * start * (log_variance / 2).exp() / 2
             optimiser.step()
             pull_to_prior(mean, log_variance, optimiser)
@@ -105,21 +105,28 @@ class _ImageSearch:
         return noise, probability
 
     def _gradient(self, noise: Tensor) -> tuple[float, Tensor]:
-        """The least probability of a relation, and the gradient of the worst relation's loss."""
+        """The lowest probability of a relation, and the gradient of the highest loss."""
         loss_scale = FP16_LOSS_SCALE if self.step.call.latents.dtype == torch.float16 else 1.0
         self.report.passes += 1
         self.state.iterations[self.index] += 1
-        with self.loop.losses(self.step, noise[None], [self.index], self.state) as (output, leaf):
+        with self.loop.loss_at(self.step, noise[None], [self.index], self.state) as (output, leaf):
             loss = output.loss if output.search is None else output.search
             (gradient,) = torch.autograd.grad(loss[0].max() * loss_scale, leaf)
         self.report.probability = output.probability[0].tolist()
         return float(output.probability[0].min()), gradient[0] / loss_scale
 
 
-def pull_to_prior(mean: Tensor, log_variance: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """Bring mean and log-variance back towards the standard normal distribution, on the same optimiser.
+def pull_to_prior(
+    mean: Float[Tensor, "*latents"], log_variance: Float[Tensor, "*latents"], optimiser: torch.optim.Optimizer
+) -> None:
+    """Move mean and log-variance towards the standard normal distribution, in place.
 
-    Stops when their Kullback-Leibler divergence from it, averaged over the latents, is small enough.
+    Stops when their Kullback-Leibler divergence from it, averaged over the latents, is at most ``MAX_DIVERGENCE``.
+
+    Args:
+        mean: Zero for the standard normal distribution.
+        log_variance: Likewise.
+        optimiser: The one that fits both to the loss; its running averages are shared.
     """
     for _ in range(MAX_PRIOR_ITERATIONS):
         divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()

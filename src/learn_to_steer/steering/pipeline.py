@@ -1,7 +1,7 @@
-"""One steered pipeline call: what it asks for, the hooks that live as long as it does, and its report.
+"""One steered pipeline call: its targets, the hooks that last as long as the call, and its report.
 
-Before a denoising step the loop moves the latents; the denoiser and the scheduler's ``step`` are then given the moved
-ones. Everything that was changed on the pipeline is restored when the call ends, however it ends.
+Before a denoising step the loop moves the latents. The denoiser and the scheduler's ``step`` are then given the moved
+ones. Whatever was changed on the pipeline is restored when the call ends, also after an exception.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class SteeredPipeline:
     Attributes:
         pipe: The user's diffusers pipeline.
         family: Its family.
-        objective: The loss.
-        config: The settings.
+        loss: The loss.
+        config: The settings, ``step_size`` included.
     """
 
-    def __init__(self, pipe: Any, family: Family, objective: Loss, config: SteeringConfig) -> None:
-        self.pipe, self.family, self.objective, self.config = pipe, family, objective, config
+    def __init__(self, pipe: Any, family: Family, loss: Loss, config: SteeringConfig) -> None:
+        self.pipe, self.family, self.loss, self.config = pipe, family, loss, config
 
     def __call__(
         self,
@@ -57,28 +57,29 @@ class SteeredPipeline:
 
         Args:
             prompt: One prompt, or a list of them.
-            relations: Used instead of what the prompts say: a list for one prompt, a list of lists for several. Each
-                is a ``Relation``, ``"dog | left of | cat"`` or a triple.
+            relations: Used instead of the relations in the prompts: a list for one prompt, a list of lists for
+                several. Each is a ``Relation``, ``"dog | left of | cat"`` or a triple.
             columns: With ``prompt_embeds`` instead of text, which also needs ``relations``: per prompt, the text
                 columns (token positions) of each object's name.
             strict: Whether a prompt without a relation is an error. Otherwise its images are made unsteered, with a
                 warning.
-            **kwargs: Passed on to the pipeline, with ``pipe.steering_defaults``, if it has any, for what is not given.
+            **kwargs: Passed on to the pipeline. Arguments that are not given are taken from
+                ``pipe.steering_defaults``, which pipelines of ``load_pipeline`` have.
 
         Returns:
             The pipeline's own output, with a ``SteeringReport`` as ``.steering``. With ``return_dict=False``, the
             report is appended to the tuple.
 
         Raises:
-            PromptError: For prompts and relations that cannot be understood or steered.
-            UnsupportedError: For a scheduler, pipeline or setting that steering would corrupt.
-            CaptureError: When a layer showed no attention.
+            PromptError: A prompt or relation cannot be understood, or not be steered.
+            UnsupportedError: Steering does not work with this scheduler, pipeline or setting.
+            CaptureError: A layer's attention could not be read.
         """
         kwargs = with_sampling_defaults(self.pipe, kwargs)
-        requested = read_targets(self.pipe, self.family, self.objective, prompt, relations, columns, kwargs)
-        _require_relations(requested, strict)
+        prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs)
+        _require_relations(prompt_targets, strict)
         copies = int(kwargs.get("num_images_per_prompt") or 1)
-        targets = [target for target in requested for _ in range(copies)]
+        targets = [target for target in prompt_targets for _ in range(copies)]
         state = CallState(
             reports=[ImageReport(target.prompt, list(target.relations)) for target in targets],
             iterations=[0] * len(targets),
@@ -92,8 +93,8 @@ class SteeredPipeline:
         with disable_compile(self.pipe):
             denoiser = getattr(self.pipe, self.family.denoiser)
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
-            capture = AttentionCapture(*modules, self.objective.spec)
-            loop = SteeringLoop(self.family, denoiser, self.objective, capture, self.config, targets)
+            capture = AttentionCapture(*modules, self.loss.spec)
+            loop = SteeringLoop(self.family, denoiser, self.loss, capture, self.config, targets)
             with hooked(self.pipe, loop, state):
                 output = self.pipe(**kwargs)
         report.seconds = state.seconds
@@ -101,8 +102,8 @@ class SteeredPipeline:
         return _with_report(output, report)
 
     def _note_unsteered(self, targets: Sequence[Target], state: CallState) -> None:
-        """Say so when no denoising step fell into the steered window (img2img of little strength)."""
-        reports = [report for target, report in zip(targets, state.reports, strict=True) if target.pairs]
+        """Note and log when no denoising step fell into the steered window (img2img of low strength)."""
+        reports = [report for target, report in zip(targets, state.reports, strict=True) if target.object_pairs]
         unsteered = [report for report in reports if not report.steps]
         for report in unsteered:
             report.note = f"no denoising step fell into the steered window (first {self.config.window:.0%}); unsteered"
@@ -111,13 +112,13 @@ class SteeredPipeline:
 
 
 def _require_relations(targets: Sequence[Target], strict: bool) -> None:
-    """Warn of prompts that cannot be steered; PromptError if ``strict``."""
+    """Log prompts that cannot be steered; raise PromptError for them if ``strict``."""
     for index, target in enumerate(targets):
         if not target.relations:
             what = f"prompt {index + 1} of {len(targets)} names no relation that can be steered"
             if strict:
                 raise PromptError(f"{what}; give relations=[...] or drop strict")
-            log.warning("%s: it is made unsteered", what)
+            log.warning("%s: its images are made unsteered", what)
 
 
 def _with_report(output: Any, report: SteeringReport) -> Any:
@@ -135,12 +136,12 @@ def _with_report(output: Any, report: SteeringReport) -> Any:
 
 @contextmanager
 def hooked(pipe: Any, loop: SteeringLoop, state: CallState) -> Iterator[None]:
-    """Steer the pipeline call that is made inside; the pipeline is as before afterwards.
+    """Steer the pipeline call that is made inside the context; afterwards the pipeline is as it was before.
 
     Args:
         pipe: A diffusers pipeline.
-        loop: What steers it.
-        state: Of this one call.
+        loop: The steering loop of this call.
+        state: The state of this call; updated as the call goes on.
     """
     denoiser, scheduler = loop.denoiser, pipe.scheduler
     hooks = _Hooks(pipe, loop, state)
@@ -178,22 +179,23 @@ class _Hooks:
         self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Steer when a new denoising step begins, and feed the denoiser the moved latents."""
-        if self.state.optimising:
+        state = self.state
+        if state.optimising:
             return None
         if self.pipe.scheduler is not self.scheduler:
             raise SteerError("the pipeline's scheduler was replaced during a steered call; set it before the call")
         call = self.family.read(denoiser, args, kwargs)
-        if self.state.step_is_new:
+        if state.step_is_new:
             self._begin_step()
             self._steer(call)
-        if self.state.moved_latents is None:
+        if state.moved_latents is None:
             return None
-        return (), self.family.write(replace(call, latents=self._with_moves(call.latents, self.state.input_scale)))
+        return (), self.family.write(replace(call, latents=self._with_moves(call.latents, state.input_scale)))
 
     def steered_step(self, step: Any) -> Any:
-        """The scheduler's ``step``, taken from the moved latents."""
+        """The scheduler's ``step``, starting from the moved latents."""
 
-        # Pipelines look into the signature for eta and generator; wraps keeps it visible.
+        # Pipelines inspect the signature for eta and generator; wraps keeps it visible.
         @functools.wraps(step)
         def stepped(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
             state = self.state
@@ -208,21 +210,21 @@ class _Hooks:
         return stepped
 
     def _begin_step(self) -> None:
-        """Count the denoising step; timesteps do not tell, as some schedulers repeat them."""
+        """Count the denoising step. The timestep does not tell it, as some schedulers repeat timesteps."""
         state = self.state
         state.step_is_new = False
-        # A pipeline that starts late in the schedule (img2img) says how many steps it makes.
-        total = len(self.scheduler.timesteps)
-        made = getattr(self.pipe, "num_timesteps", None) if state.step < 0 else None
-        state.step += 1 + (total - made if made else 0)
+        # The first step of a pipeline that starts late in the schedule (img2img) is not step 0.
+        scheduled = len(self.scheduler.timesteps)
+        run = getattr(self.pipe, "num_timesteps", None) if state.step < 0 else None
+        state.step += 1 + (scheduled - run if run else 0)
 
     def _steer(self, call: Call) -> None:
-        """Run the loop on the conditional rows, if this step is steered, and remember what moved."""
+        """Run the loop on the conditional rows, if this step is steered, and keep the moved latents in the state."""
         state, images = self.state, len(self.loop.targets)
         batch = call.latents.shape[0]
         if batch not in (images, 2 * images):
             raise UnsupportedError(
-                f"the denoiser is called with {batch} rows for {images} images; only one or two a sample can be "
+                f"the denoiser is called with {batch} rows for {images} images; only one or two per image can be "
                 "steered (turn off perturbed-attention guidance)"
             )
         timestep = call.time.flatten()[-1:]
@@ -243,13 +245,18 @@ class _Hooks:
             after = self.loop.steer(step, start, state)
         finally:
             state.optimising = False
+        self._keep(before, after)
+        state.seconds += time.monotonic() - began
+
+    def _keep(self, before: Tensor, after: Tensor) -> None:
+        """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
+        state = self.state
         if self.config.update == "prediction":
-            # A step takes away the noise that is predicted, so the move is subtracted from the prediction.
+            # The scheduler removes the predicted noise, so the move is subtracted from the prediction.
             state.prediction_offset, after = before - after, before
-        # An image that needed no move keeps the bits of its latents.
+        # Only the images that moved: the others keep the bits of their latents.
         state.moved_rows = (after != before).flatten(1).any(1).nonzero().flatten()
         state.moved_latents = after[state.moved_rows].detach() if len(state.moved_rows) else None
-        state.seconds += time.monotonic() - began
 
     def _is_in_window(self, timestep: Tensor) -> bool:
         if self.config.by_step_index:
@@ -258,14 +265,14 @@ class _Hooks:
         return self.config.start <= self.family.progress(self.pipe, timestep) <= self.config.window
 
     def _input_scale(self, call: Call, timestep: Tensor) -> float:
-        """What the scheduler multiplied the latents with before feeding them (Euler: 1 / sqrt(sigma^2 + 1))."""
+        """The factor by which the scheduler scaled the denoiser's input (Euler: 1 / sqrt(sigma^2 + 1))."""
         if not hasattr(self.scheduler, "scale_model_input"):
             return 1.0
         one = torch.ones(1, device=call.latents.device, dtype=torch.float64)
         return float(self.scheduler.scale_model_input(one, timestep[0]))
 
     def _with_moves(self, latents: Tensor, scale: float) -> Tensor:
-        """``latents`` with the rows that moved replaced in every half; other rows keep their bits."""
+        """``latents`` with the moved rows replaced, in both halves under guidance; other rows keep their bits."""
         if self.state.moved_latents is None:
             return latents
         moved = latents.clone()

@@ -1,4 +1,4 @@
-"""Whether a pipeline can be steered: every layer shows its maps, and one iteration has a finite gradient."""
+"""Tests whether a pipeline can be steered: reads the maps of every layer and takes one gradient."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from learn_to_steer.steering.memory import MemoryEstimate, estimate
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one iteration showed.
+    """The result of one forward and backward.
 
     Attributes:
         family: The model family's name.
         layers: Number of layers whose maps were read.
         channels: Number of maps per object.
-        fingerprint: Of the layout.
-        seconds: Of the forward and backward.
-        gradient: L2 norm of the latents' gradient.
-        peak: Memory above what was held before, in bytes; None off CUDA.
-        memory: What was estimated beforehand; None for quantised weights, which cannot be counted.
+        fingerprint: Of the layout of the maps.
+        seconds: Time of the forward and backward.
+        gradient: L2 norm of the gradient with respect to the latents.
+        peak: Peak memory above what was allocated before, in bytes; None without CUDA.
+        memory: The estimate made beforehand; None for quantised weights, which cannot be estimated.
     """
 
     family: str
@@ -44,17 +44,17 @@ class ProbeResult:
 
 
 def probe_pipeline(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None = None) -> ProbeResult:
-    """One forward and backward through the maps of two text columns.
+    """Run one forward and backward through the maps of two text columns.
 
     Args:
         pipe: A diffusers pipeline.
         height: Of the image, in pixels.
-        width: Likewise.
-        arguments: Further ones of the pipeline call.
+        width: Of the image, in pixels.
+        arguments: Further arguments of the pipeline call.
 
     Raises:
-        UnsupportedError: For what steering cannot work with; the message names the remedy.
-        CaptureError: When a layer showed no attention.
+        UnsupportedError: Steering does not work with this pipeline; the message names the remedy.
+        CaptureError: A layer's attention could not be read.
     """
     refuse_wrapped(pipe)
     with disable_compile(pipe):
@@ -74,7 +74,7 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     cuda = call.latents.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated() if cuda else 0
+    allocated = torch.cuda.memory_allocated() if cuda else 0
     began = time.monotonic()
     with ExitStack() as restore:
         for parameter in denoiser.parameters():
@@ -85,13 +85,13 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
         leaf = noise.requires_grad_()
         with torch.enable_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
             snapshot(leaf, call.time)
-            # Sums of maps are nearly constant; squares are not.
+            # The sum of a map is nearly constant; the sum of its squares is not.
             loss = torch.stack([layer.float().square().sum() for layer in maps().layers]).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
-        size = float(gradient.float().norm())
-    peak = torch.cuda.max_memory_allocated() - held if cuda else None
+        norm = float(gradient.float().norm())
+    peak = torch.cuda.max_memory_allocated() - allocated if cuda else None
     layout = family.layout(denoiser)
     seconds = time.monotonic() - began
     return ProbeResult(
-        family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, size, peak, memory
+        family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, norm, peak, memory
     )

@@ -1,4 +1,4 @@
-"""What was done to each image, and how sure the loss is of the result."""
+"""The report on a steered call: what was done to each image, and the loss's probability of the result."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class StepReport:
         step: Index of the step.
         level: Noise level in [0, 1].
         passes: Iterations with a backward.
-        checks: Evaluations that found nothing left to do.
-        probability: Per relation, as last seen in this step.
+        checks: Evaluations without a backward, since the image was satisfied.
+        probability: Per relation, at the last evaluation in this step.
     """
 
     step: int
@@ -30,15 +30,15 @@ class StepReport:
 
 @dataclass
 class ImageReport:
-    """One image: what it was steered towards, what that cost, how it ended.
+    """One image: its relations, the cost of steering it, and the result.
 
     Attributes:
         prompt: Its prompt.
         relations: What it was steered towards.
         steps: The steered denoising steps.
-        converged: Whether the relations reached the wanted probability when they were last evaluated.
-        backoffs: How often a gradient was not finite.
-        note: Anything the user should know.
+        converged: Whether the probability was at least the threshold at the last evaluation.
+        backoffs: Number of gradients that were not finite.
+        note: A remark for the user; empty if there is none.
     """
 
     prompt: str
@@ -55,16 +55,16 @@ class ImageReport:
 
     @property
     def checks(self) -> int:
-        """Evaluations that found nothing left to do."""
+        """Evaluations without a backward, since the image was satisfied."""
         return sum(step.checks for step in self.steps)
 
     @property
     def probability(self) -> list[float]:
-        """The last seen probability of each relation; empty when nothing was steered."""
+        """The probability of each relation at the last evaluation; empty when the image was not steered."""
         return self.steps[-1].probability if self.steps else []
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is written into report.json."""
+        """Return what is written into report.json."""
         return {
             "prompt": self.prompt,
             "relations": [relation.as_list() for relation in self.relations],
@@ -85,8 +85,8 @@ class SteeringReport:
 
     Attributes:
         images: One report per image, in the order of the output.
-        settings: How it was steered.
-        seconds: Time spent on steering, over all images.
+        settings: The settings it was steered with.
+        seconds: Time spent on steering, for all images together.
     """
 
     images: list[ImageReport]
@@ -99,7 +99,7 @@ class SteeringReport:
         return asdict(self.settings)
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is written into report.json."""
+        """Return what is written into report.json."""
         return {
             "config": self.config,
             "seconds": self.seconds,

@@ -28,23 +28,21 @@ class Steerer:
         out.images, out.steering
 
     Attributes:
-        objective: The loss that is minimised.
-        config: The settings, as far as they are known without the pipeline.
+        loss: The loss that is minimised.
+        config: The settings, as far as they are known before ``on`` is given a pipeline.
     """
 
-    def __init__(
-        self, objective: Loss, config: SteeringConfig | None = None, *, variant: Variant | None = None
-    ) -> None:
+    def __init__(self, loss: Loss, config: SteeringConfig | None = None, *, variant: Variant | None = None) -> None:
         """Make a steerer of a loss.
 
         Args:
-            objective: The loss.
+            loss: The loss.
             config: Exactly these settings. None: those of the loss and of the model (``resolve_config``).
-            variant: The model whose tuned settings are used when there is no ``config``. None: the one that
-                ``load_pipeline`` loaded the pipeline as; of other pipelines nothing is known.
+            variant: The model whose tuned settings are used if there is no ``config``. None: the variant that
+                ``load_pipeline`` was called with; a pipeline that was loaded otherwise has no tuned settings.
         """
-        self.objective, self._given, self._variant = objective, config, variant
-        self.config = config or resolve_config(objective.schedule, variant)
+        self.loss, self._given, self._variant = loss, config, variant
+        self.config = config or resolve_config(loss.schedule, variant)
 
     @classmethod
     def from_pretrained(
@@ -53,13 +51,16 @@ class Steerer:
         """Load a classifier and make a steerer of it.
 
         Args:
-            source: A variant ("flux:emoji"): the classifier that comes with it, and the settings that were tuned for
-                it. Or a classifier alone: its folder or file, or a hub id ("owner/name").
+            source: A variant such as "flux:emoji": its classifier and its tuned settings are used. Or a classifier:
+                a folder, a file, or a hub id ("owner/name").
             config: Exactly these settings instead.
             revision: Branch, tag or commit of a hub id.
 
+        Returns:
+            The steerer, not yet on a pipeline.
+
         Raises:
-            UnknownNameError: ``source`` looks like a variant's name but is none.
+            UnknownNameError: ``source`` is neither a variant nor a path that exists.
             DataError: There is no classifier, or it cannot be read.
         """
         variant = find_variant(source) if isinstance(source, str) else None
@@ -75,18 +76,21 @@ class Steerer:
         Args:
             pipe: A diffusers pipeline.
 
+        Returns:
+            The steered pipeline, which is called like ``pipe``.
+
         Raises:
             MismatchError: The classifier was made for another model.
-            UnsupportedError: No family knows the pipeline, or the loss cannot work with it.
+            UnsupportedError: The pipeline belongs to no known model family, or the loss cannot be used with it.
         """
         refuse_wrapped(pipe)
         with disable_compile(pipe):
             family = find(pipe)
             layout = family.layout(getattr(pipe, family.denoiser))
             variant = self._variant or loaded_variant(pipe) or family.default_variant(pipe, "")
-        self.objective.check(layout)
-        config = self._given or resolve_config(self.objective.schedule, variant)
+        self.loss.check(layout)
+        config = self._given or resolve_config(self.loss.schedule, variant)
         if config.step_size is None:
             config = config.changed(step_size=variant.step_size)
         check_update(pipe, config)
-        return SteeredPipeline(pipe, family, self.objective, config)
+        return SteeredPipeline(pipe, family, self.loss, config)
