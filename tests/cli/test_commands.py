@@ -229,7 +229,7 @@ def test_import_official_refuses_files_of_other_models(run, tmp_path):
     known = torch.load(GOLDEN / "sd_classifier.pth", weights_only=True)
     broken = {
         "steps": ({}, "sd:emoji", "but this model uses 25"),
-        "trained": ({"training_config": {"timesteps": [5, 500]}}, "sd:1.4", "are not of 50"),
+        "trained": ({"training_config": {"timesteps": [5, 500]}}, "sd:1.4", "are not among its 50 steps"),
         "classes": ({"idx_to_rel_name": {0: "foo", 1: "bar", 2: "is", 3: "x", 4: "y"}}, "sd:1.4", "foo, bar"),
         "tables": ({"rel_name_to_idx": dict.fromkeys(known["idx_to_rel_name"].values(), 0)}, "sd:1.4", "contradict"),
     }
