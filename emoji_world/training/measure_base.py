@@ -185,7 +185,7 @@ def measure(model: Model, measures: Sequence[Measure], seeds: Sequence[int], min
             done += len(batch)
             left = (time.monotonic() - began) / 60 * (total - done) / done
             left = left if minutes is None else min(left, minutes - (time.monotonic() - began) / 60)
-            print(f"{one.line()}  {left:.0f} min left", flush=True)
+            print(f"{one.line()}  {max(left, 0):.0f} min left", flush=True)
 
 
 def crops(model: Model, count: int, seed: int, out: Path, tell: Callable[[str], None]) -> None:
