@@ -18,7 +18,7 @@ from learn_to_steer.losses.infsplign import InfSplign
 
 
 class Halved(InfSplign):
-    schedule = InfSplign.schedule | {"rate": 500.0}
+    schedule = InfSplign.schedule | {"step_size": 500.0}
 
 
 def build(layout):

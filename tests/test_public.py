@@ -109,3 +109,9 @@ def test_importing_the_package_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n['dog', 'left of', 'cat']\n"
+
+
+@pytest.mark.parametrize("name", ["", "sd:emojy=owner/name"])
+def test_a_classifier_must_have_a_name(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown model or classifier"):
+        Steerer.from_pretrained(name)

@@ -70,8 +70,8 @@ class AttentionCapture:
 
         Args:
             weights: The weights that average the text columns of each object.
-            height: Of the latents, in image tokens or latent pixels (``Family.latent_size``).
-            width: Likewise.
+            height: Height of the latents: image tokens on FLUX, latent pixels on Stable Diffusion.
+            width: Width of the latents, likewise.
 
         Yields:
             A function that returns the maps after the forward. It raises CaptureError if a layer did not call

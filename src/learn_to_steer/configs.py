@@ -29,7 +29,9 @@ _OWN = "the model's own"  # how --help words a default of None
 # Another name of a steering profile -> its name in files.
 PROFILE_ALIASES = {"fixed-budget": "equal"}
 
-# Options that mean the same in several configs.
+# Options that mean the same in several places.
+_SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
+SpacyModel = Annotated[str | None, _steering(help=_SPACY, show_default="the built-in grammar", metavar="NAME")]
 Data = Annotated[
     str | None,
     _benchmark(
@@ -203,14 +205,7 @@ class GenerateConfig(ModelConfig):
         ),
     ] = ()
     strict: Annotated[bool, _steering("--strict", help="Stop with an error if a prompt has no relation.")] = False
-    nlp: Annotated[
-        str | None,
-        _steering(
-            help="Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp').",
-            show_default="the built-in grammar",
-            metavar="NAME",
-        ),
-    ] = None
+    nlp: SpacyModel = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/generate"
 
     @property

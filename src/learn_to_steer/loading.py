@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from learn_to_steer import families, registry
-from learn_to_steer.errors import DataError, UnsupportedError
+from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
 from learn_to_steer.sampling import remember
@@ -142,7 +142,7 @@ def _is_flow(scheduler: str) -> bool:
 
 
 def _usual_dtype(source: str, variant: Variant | None, revision: str | None) -> str:
-    """The dtype in which a model is held on a GPU. FLUX is too large for float32."""
+    """The dtype in which a model is held on a GPU. A model may be too large for float32, as FLUX is."""
     return variant.dtype if variant else _read_config(source, revision)[0].dtype
 
 
@@ -268,7 +268,8 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
     choices = [choice for choice in dir(diffusers) if choice.endswith("Scheduler") and not choice.startswith("Flax")]
     if name not in choices:
         near = registry.nearest(name, choices)
-        raise registry.unknown("scheduler", name, [near] if near else ["DDIMScheduler"])
+        meant = f"did you mean {near!r}?" if near else "see: learn-to-steer list schedulers"
+        raise UnknownNameError(f"unknown scheduler {name!r}; {meant}")
     with _quiet():
         return getattr(diffusers, name).from_config({**config, **changes})
 

@@ -1,8 +1,8 @@
 """The registry of plug-ins: files in this package's own folders, and entry points of installed packages.
 
-Each file in such a folder is a plug-in: ``detectors/owlv2.py`` is the detector ``owlv2``. Not plug-ins are files whose
-names start with an underscore, and ``base.py``, which says what a plug-in of that folder must offer. Other packages add
-plug-ins with entry points::
+Each file in such a folder is a plug-in: ``detectors/owlv2.py`` is the detector ``owlv2``. Files that begin with
+an underscore are no plug-ins; neither is ``base.py``, which says what a plug-in of that folder must offer. Other
+packages add plug-ins with entry points::
 
     [project.entry-points."learn_to_steer.losses"]
     my-loss = "my_package.my_loss"
@@ -54,8 +54,8 @@ class Kind:
     offers: tuple[str, ...]
 
 
-# By the folder of this package that holds its own plug-ins. There are no folders of variants, which are declared in the
-# files of their families, and of embedders, all of which come from other packages.
+# By the folder of this package that holds its own plug-ins. Two kinds have no folder here: variants are declared in
+# the file of their family; embedders (``evaluation.run_comparison.Embedder``) come from other packages only.
 KINDS = {
     "families": Kind("family", "learn_to_steer.families", ("FAMILY",)),
     "variants": Kind("model", "learn_to_steer.variants", ("VARIANTS",)),

@@ -14,7 +14,7 @@ from learn_to_steer.loading import skeleton
 @pytest.mark.parametrize(
     ("model", "sizes"),
     [
-        # map side -> number of channels, at 64 x 64 latents (official_implementation, 3.1)
+        # map side -> number of channels, at 64 x 64 latents (the authors' checkpoints)
         ("sd:1.4", {8: 8, 16: 40, 32: 40, 64: 40}),
         ("sd:2.1", {8: 20, 16: 100, 32: 50, 64: 25}),
     ],

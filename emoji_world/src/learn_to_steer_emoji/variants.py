@@ -43,7 +43,7 @@ VARIANTS = (
         classifier=f"{_DATA}/flux-emoji-schnell-classifier",
         levels=FEW_STEP_LEVELS,
         # Only one step is steered. On validation prompts two iterations are too few there, and thirty lose objects.
-        tuned_settings={"passes": 10},
+        tuned_settings={"iterations": 10},
         steering=FIRST_STEP,
         shared_components={
             "vae": _SD,

@@ -1,4 +1,4 @@
-"""The interface of a benchmark: its prompts, its scores, and helpers to make prompts.
+"""The interface of a benchmark: its prompts, its scores, and functions to make prompts.
 
 A benchmark is one file of this folder, or a module that an installed package registers. It offers:
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from learn_to_steer import registry
-from learn_to_steer.configs import Data, PipelineConfig
+from learn_to_steer.configs import Data, PipelineConfig, SpacyModel
 from learn_to_steer.errors import DataError
 from learn_to_steer.versions import installed_version
 
@@ -23,14 +23,7 @@ EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "nlp": "spacy"}
 def parse(
     prompt: Annotated[str, typer.Argument(help="The prompt.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of text.")] = False,
-    nlp: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp').",
-            show_default="the built-in grammar",
-            metavar="NAME",
-        ),
-    ] = None,
+    nlp: SpacyModel = None,
 ) -> None:
     """Show the spatial relations that are found in a prompt. No model is loaded."""
     from learn_to_steer import prompts

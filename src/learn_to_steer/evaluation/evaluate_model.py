@@ -115,7 +115,7 @@ def evaluate(
         DataError: The folder holds another evaluation, or the detector is broken.
         SteerError: Anything that ``open_model``, ``load_scorer`` and ``PromptSelection.select`` raise.
     """
-    detector = config.detector or (scorer.detector.name if scorer else default_detector(config.model))
+    detector = scorer.detector.name if scorer else config.detector or default_detector(config.model)
     config = replace(config, detector=detector)
     # Mistakes in the settings are reported before any weights are loaded.
     storage.check_folder(config.out)

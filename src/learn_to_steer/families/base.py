@@ -42,9 +42,8 @@ class Variant:
     levels: tuple[float, ...] | None = None
     """Noise levels in (0, 1] at which maps are collected. None: eight, over the noisier part of the schedule.
 
-    A few-step model is steered while its latents are pure noise, but maps of a training image under that much noise
-    show nothing of the image. Its classifier is trained at lower levels, and at pure noise it is used as if at the
-    highest of them.
+    A few-step model is steered at pure noise. Training images noised that much show nothing in their maps, so its
+    classifier is trained at lower levels, and used at pure noise as if at the highest of them.
     """
     tuned_settings: Mapping[str, Any] = field(default_factory=dict)
     """Steering settings tuned on this model, for the profiles "default" and "equal" (the latter keeps its own

@@ -37,9 +37,9 @@ def published_schedule(name: str, **changes: Any) -> Mapping[str, Any]:
     settings = {
         "by_step_index": True,
         "window": 0.5,
-        "passes": 1,
-        "total_passes": 10_000,
-        "rate": 20.0,
+        "iterations": 1,
+        "max_iterations": 10_000,
+        "step_size": 20.0,
         "decay": 0.5,
         "normalised": False,
         "threshold": NEVER,

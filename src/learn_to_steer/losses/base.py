@@ -64,8 +64,8 @@ class LossOutput:
 
     Attributes:
         loss: The loss of every relation, differentiable.
-        probability: The probability that the relation holds. A handcrafted loss has none; it returns a number in
-            [0, 1] that grows with success, which the stop rule is applied to (the docstring of each class says which).
+        probability: The probability that the relation holds. Handcrafted losses have none. They return a score in
+            [0, 1] that grows with success (see each class); the stop rule is applied to it.
         refinement: Another loss for refinement iterations, if the paper has one.
         search: Another loss for the search of the initial noise, if the paper has one.
         refinable: Whether the method allows refinement; None for always.

@@ -23,7 +23,7 @@ from learn_to_steer.maps import Layout
 class ForLogistic(ForSpatial):
     """Loss of a relation: softplus(d), with d as in ``ForSpatial``; the probability is exp(-loss) = sigmoid(-d)."""
 
-    schedule: Mapping[str, Any] = published_schedule("for-logistic", pick="sum")
+    schedule: Mapping[str, Any] = published_schedule("for-logistic", relation_reduction="sum")
 
     def loss(self, apart: Scalar) -> Scalar:
         """Return softplus(d); see ``ForSpatial.loss``."""

@@ -7,8 +7,8 @@ Published defaults: one update of size 20 sqrt(linspace(1, 1/2)) before each ste
 
 Differs: an object of several tokens is the mean of all their maps (published: the first two words). On maps that are
 not 16 cells wide, coordinates still run from 0 to 15, so that the sigmoid keeps its slope. For FLUX the paper gives
-neither its step size nor its unit of distance; search the step size on validation prompts (``--set rate=...`` over 5,
-10, 20, 50, 100 and 200, with ``passes`` 1 and 15). On FLUX there is no second softmax over the text.
+neither its step size nor its unit of distance; search the step size on validation prompts (``--set step_size=...`` over
+5, 10, 20, 50, 100 and 200, with ``iterations`` 1 and 15). On FLUX there is no second softmax over the text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ForSpatial:
         unet: Whether to read the 16 x 16 maps of a UNet; else the mean of all maps.
     """
 
-    schedule: Mapping[str, Any] = published_schedule("for-spatial", pick="sum")
+    schedule: Mapping[str, Any] = published_schedule("for-spatial", relation_reduction="sum")
 
     def __init__(self, unet: bool = True) -> None:
         self._unet = unet

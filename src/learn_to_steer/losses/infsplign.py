@@ -52,11 +52,11 @@ class InfSplign:
         "update": "prediction",
         "by_step_index": True,
         "window": 1.0,
-        "passes": 1,
-        "total_passes": 10_000,
-        "rate": 1000.0,
+        "iterations": 1,
+        "max_iterations": 10_000,
+        "step_size": 1000.0,
         "normalised": False,
-        "pick": "sum",
+        "relation_reduction": "sum",
         "threshold": NEVER,
     }
     spec = MapSpec(choose=two_coarsest_up)

@@ -74,7 +74,7 @@ class Storm:
 def storm_schedule(name: str) -> Mapping[str, Any]:
     """Return the published schedule, under the name of a variant."""
     refinement = ((0.1, 30, 0.95), (0.2, 30, 0.99), (0.3, 30, 0.995), (0.4, 30, 0.999))
-    return published_schedule(name, start=0.02, clip=1.0, pick="sum", refinement=refinement)
+    return published_schedule(name, start=0.02, clip=1.0, relation_reduction="sum", refinement=refinement)
 
 
 class StormReleased(Storm):

@@ -20,11 +20,11 @@ Target = Annotated[float, Field(ge=0)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PROFILES = ("default", "equal", "official")
 EXAMPLES = {
-    "refinement": "rows of share of the schedule, passes and target, e.g. [[0.2, 20, 0.5]]",
-    "search": "rounds, passes and last passes, e.g. [5, 10, 50]",
+    "refinement": "rows of share of the schedule, iterations and target, e.g. [[0.2, 20, 0.5]]",
+    "search": "rounds, iterations of a round and last iterations, e.g. [5, 10, 50]",
     "loss_targets": "one target a step, e.g. [1e-5, 3e-5]",
 }
-# Field -> its name in files (config.json, report.json, summary.json). Both are understood wherever settings are given.
+# Field -> its name in files (config.json, summary.json). Both are understood wherever settings are given.
 STORED_NAMES = {
     "step_size": "rate",
     "iterations": "passes",
@@ -124,7 +124,7 @@ class SteeringConfig:
     search: tuple[Count, Count, Count] | None = None
     """Search for a better initial noise: (rounds, iterations of a round, iterations if no round succeeded).
 
-    They count towards ``max_iterations``. Source: InitNO, arXiv 2404.04650.
+    They count towards ``max_iterations``, but are not limited by it. Source: InitNO, arXiv 2404.04650.
     """
 
     update: Literal["latents", "prediction"] = "latents"

@@ -1,8 +1,8 @@
 """The loop inside one denoising step: attention maps, loss, gradient, update, until every image is good enough.
 
 ``SteeringLoop.steer`` is the place to start. ``SteeringLoop`` holds what is fixed during a pipeline call, ``CallState``
-what changes during it. ``DenoisingStep`` and ``ImageState`` are the same for a single denoising step.
-``examples/minimal.py`` states the method without batches and safeguards.
+what changes during it. For one denoising step, ``DenoisingStep`` holds what is fixed and
+``ImageState`` what changes. ``examples/minimal.py`` states the method without batches and safeguards.
 
 Source:
     Paper (arXiv 2509.02295), section 3 and algorithm 1; with the "official" profile, the loop of the authors' code.
@@ -40,7 +40,7 @@ class CallState:
     Attributes:
         reports: One per image, completed as the call goes on.
         iterations: Iterations made so far, per image.
-        loss_memory: What the loss wants to get back at its next evaluation, by the image's index.
+        loss_memory: Per image index, the ``memory`` that the loss last returned.
         seconds: Time spent on steering.
         step: Index of the current denoising step; -1 before the first.
         step_is_new: Whether the next denoiser call begins a new denoising step.

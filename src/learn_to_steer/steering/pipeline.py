@@ -210,7 +210,7 @@ class _Hooks:
         return stepped
 
     def _begin_step(self) -> None:
-        """Count the denoising step. The timestep does not tell it, as some schedulers repeat timesteps."""
+        """Count the denoising step. Steps are counted, since some schedulers repeat timesteps."""
         state = self.state
         state.step_is_new = False
         # The first step of a pipeline that starts late in the schedule (img2img) is not step 0.

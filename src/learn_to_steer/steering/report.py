@@ -95,13 +95,5 @@ class SteeringReport:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings as they are written into report.json."""
-        return asdict(self.settings)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what is written into report.json."""
-        return {
-            "config": self.config,
-            "seconds": self.seconds,
-            "images": [image.as_dict() for image in self.images],
-        }
+        """The settings under their names in files (``SteeringConfig.as_dict``)."""
+        return self.settings.as_dict()

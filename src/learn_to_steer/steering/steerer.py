@@ -29,7 +29,7 @@ class Steerer:
 
     Attributes:
         loss: The loss that is minimised.
-        config: The settings, as far as they are known before ``on`` is given a pipeline.
+        config: The settings before ``on`` adds what the pipeline's model needs.
     """
 
     def __init__(self, loss: Loss, config: SteeringConfig | None = None, *, variant: Variant | None = None) -> None:
@@ -65,9 +65,10 @@ class Steerer:
         """
         variant = find_variant(source) if isinstance(source, str) else None
         if variant is not None:
-            return cls(Learned(load(classifier_source(variant))), config, variant=variant)
-        if isinstance(source, str) and source.strip() and "/" not in source and not Path(source).expanduser().exists():
-            raise registry.unknown("model or classifier", source, variants())
+            return cls(Learned(load(classifier_source(variant), revision)), config, variant=variant)
+        name = str(source).partition("=")[0]
+        if not name.strip() or ("/" not in name and not Path(source).expanduser().exists()):
+            raise registry.unknown("model or classifier", str(source), variants())
         return cls(Learned(load(source, revision)), config)
 
     def on(self, pipe: Any) -> SteeredPipeline:
