@@ -182,7 +182,7 @@ def train(
     clip: float = 1.0,
     save_every: int = 200,
     on_save: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
-    twin: nn.Module | None = None,
+    compute_copy: nn.Module | None = None,
     muon: bool = False,
     tail: float = 0.35,
     minutes: float | None = None,
@@ -206,8 +206,8 @@ def train(
         clip: The largest norm of the gradient.
         save_every: Steps between checkpoints.
         on_save: Gets the step and the averaged weights of a checkpoint.
-        twin: The ``fast_copy`` of ``module``, if ``loss_of`` computes with it (in bf16 a fifth faster on a CPU than
-            autocast): weights go to it and gradients come from it every step.
+        compute_copy: The ``fast_copy`` of ``module``, if ``loss_of`` computes with it (in bf16 a fifth faster on a CPU
+            than autocast): weights go to it and gradients come from it every step.
         muon: Trains matrices with Muon, and with AdamW only the others and those whose name holds one of ``edges``.
         tail: Share of the steps over which the rate falls, without ``minutes``.
         minutes: The rate falls to nothing over so many minutes from now on, however many steps they are.
@@ -263,18 +263,18 @@ def train(
         if over >= 1:
             save(step)
             break
-        if twin is not None:
+        if compute_copy is not None:
             with torch.no_grad():
-                torch._foreach_copy_(list(twin.parameters()), list(module.parameters()))
+                torch._foreach_copy_(list(compute_copy.parameters()), list(module.parameters()))
         loss, parts = loss_of(step)
         if not torch.isfinite(loss):
             raise SystemExit(f"{name}: the loss is {loss.item()} at step {step}; lower the rate and resume")
         module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if WORLD > 1:
-            average([p.grad for p in (twin or module).parameters() if p.grad is not None])
-        if twin is not None:
-            for master, fast in zip(module.parameters(), twin.parameters(), strict=True):
+            average([p.grad for p in (compute_copy or module).parameters() if p.grad is not None])
+        if compute_copy is not None:
+            for master, fast in zip(module.parameters(), compute_copy.parameters(), strict=True):
                 master.grad = None if fast.grad is None else fast.grad.float()
                 fast.grad = None
         nn.utils.clip_grad_norm_(module.parameters(), clip)

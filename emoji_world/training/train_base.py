@@ -200,7 +200,7 @@ def main() -> None:
         rate=options.rate,
         ema_decay=options.ema,
         on_save=show,
-        twin=fast,
+        compute_copy=fast,
         muon=True,
         tail=0.25,
         minutes=options.minutes,

@@ -125,7 +125,9 @@ def base_stage(options: argparse.Namespace) -> None:
         stage.sheet("flux-base", step, stage.base.transformer, num_inference_steps=25, **guided)
 
     student = copy.deepcopy(stage.base)
-    train("flux-base", student, loss_of, **loop_settings(options), ema_decay=options.ema, on_save=show, twin=fast)
+    train(
+        "flux-base", student, loss_of, **loop_settings(options), ema_decay=options.ema, on_save=show, compute_copy=fast
+    )
 
 
 def guided_stage(options: argparse.Namespace) -> None:
@@ -154,7 +156,7 @@ def guided_stage(options: argparse.Namespace) -> None:
         stage.base.transformer.load_state_dict(state)
         stage.sheet("flux-guided", step, stage.base.transformer, num_inference_steps=25, guidance_scale=GUIDANCE)
 
-    train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+    train("flux-guided", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, compute_copy=fast)
 
 
 def load_guided(base: Base) -> bool:
@@ -215,7 +217,7 @@ def few_stage(options: argparse.Namespace) -> None:
         network.load_state_dict(state)
         stage.sheet("flux-few", step, network, num_inference_steps=SEGMENTS, guidance_scale=0.0)
 
-    train("flux-few", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, twin=fast)
+    train("flux-few", student, loss_of, **loop_settings(options), ema_decay=0.995, on_save=show, compute_copy=fast)
 
 
 def unguided(guided: Any) -> Any:

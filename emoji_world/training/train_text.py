@@ -140,7 +140,7 @@ def main() -> None:
         return guessed + 0.1 * kept + side, {"guessed": guessed.item(), "right": right.item(), "side": side.item()}
 
     edges = ("embed", "shared", "what", "where", "relative_attention_bias")
-    settings = {"steps": options.steps, "rate": 2e-3, "minutes": options.minutes, "twin": fast}
+    settings = {"steps": options.steps, "rate": 2e-3, "minutes": options.minutes, "compute_copy": fast}
     weights = train("flux-text", speller, loss_of, **settings, muon=True, edges=edges)
     trained = copy.deepcopy(speller)
     trained.load_state_dict(weights)
