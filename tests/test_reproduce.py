@@ -69,6 +69,7 @@ SLOW = (
     "compass_like.py",
     "compare_checkouts.py",
     "figures.py",
+    "paper_tables.py",
     "passes_curve.py",
     "rrnet_like.py",
     "train_loras.py",
