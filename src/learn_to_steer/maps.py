@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learn_to_steer.errors import MismatchError, PromptError
+from learn_to_steer.errors import DataError, MismatchError, PromptError
+from learn_to_steer.validation import check_fields, shown
 
 Softmax = Literal["text", "joint"]
 SOFTMAXES: tuple[Softmax, ...] = ("text", "joint")
@@ -34,11 +36,17 @@ class MapLayer:
         name: Name of its module in the denoiser.
         heads: Number of attention heads.
         level: How many times the latents were halved before this layer.
+
+    Raises:
+        DataError: A value has the wrong type or is out of range.
     """
 
-    name: str
-    heads: int
-    level: int
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    heads: Annotated[int, Field(ge=1, le=1024)]
+    level: Annotated[int, Field(ge=0, le=16)]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the attention layer's")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the layer's maps for latents of ``height`` x ``width``."""
@@ -99,14 +107,20 @@ class Layout:
         softmax: As in ``MapSpec``.
         reduce: "none" keeps a channel per head, "layer-mean" one per layer (the mean over its heads), "mean" a single
             one (the mean over all heads of all layers).
+
+    Raises:
+        DataError: A value has the wrong type or is out of range.
     """
 
-    family: str
-    layers: tuple[MapLayer, ...]
-    side: int = 16
+    family: Annotated[str, Field(min_length=1, max_length=64)]
+    layers: Annotated[tuple[MapLayer, ...], Field(min_length=1, max_length=1000)]
+    side: Annotated[int, Field(ge=1, le=128)] = 16
     renormalise: bool = True
     softmax: Softmax = "text"
     reduce: Reduce = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the layout's")
 
     @property
     def channels(self) -> int:
@@ -130,8 +144,15 @@ class Layout:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Layout:
-        """Return the layout that ``as_dict`` was called on."""
-        return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
+        """Return the layout that ``as_dict`` was called on.
+
+        Raises:
+            DataError: ``value`` is not what ``as_dict`` returns.
+        """
+        try:
+            return cls(**{**value, "layers": tuple(MapLayer(**layer) for layer in value["layers"])})
+        except (KeyError, TypeError) as error:  # not a mapping, or its keys are others
+            raise DataError(f"the layout cannot be {shown(value)}: {error}") from error
 
     def require(self, other: Layout) -> None:
         """Require that a model has the layers of this layout.

@@ -97,11 +97,11 @@ def header_without(name: str) -> Any:
         (lambda state, config: state.update({next(iter(state)): torch.zeros(9, 9)}), "size mismatch"),
         (lambda state, config: config.update(colour="blue"), "colour"),
         (lambda state, config: config.update(width=16), "size mismatch"),
-        (lambda state, config: config.update(classes=5), "TypeError"),
+        (lambda state, config: config.update(classes=5), "classes cannot be 5"),
         (header_without("classes"), "classes"),
         (header_without("layout"), "layout"),
         (lambda state, config: config.update(layout={}), "layers"),
-        (lambda state, config: config.update(layout="x"), "TypeError"),
+        (lambda state, config: config.update(layout="x"), "layout cannot be 'x'"),
         (lambda state, config: config.update(heads=5), "divisible"),
         (lambda state, config: config.update(levels=["x"]), "levels"),
         (lambda state, config: config.update(levels=[]), "levels and the steps"),
@@ -135,12 +135,16 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, damage: Any, word
     assert str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize("header", [{}, {"config": "{"}, {"config": "[]"}], ids=["none", "no JSON", "a list"])
+@pytest.mark.parametrize(
+    "header",
+    [{}, {"config": "{"}, {"config": "[]"}, {"config": "[" * 100_000}, {"config": '{"width": ' + "9" * 5000 + "}"}],
+    ids=["none", "no JSON", "a list", "deep", "digits"],
+)
 def test_a_header_that_says_nothing_is_refused(tmp_path: Path, header: dict[str, str]) -> None:
     path = save(small(), tmp_path)
     state, whole = load_tensors(path)
     save_tensors(path, state, {"format": whole["format"]} | header)
-    with pytest.raises(DataError, match="does not fit its own config"):
+    with pytest.raises(DataError, match="config in (the|its) header"):
         load(tmp_path)
 
 

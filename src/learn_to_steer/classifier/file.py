@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from learn_to_steer import storage
 from learn_to_steer.classifier.card import model_card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
+from learn_to_steer.safe_parsing import parse_json
+from learn_to_steer.validation import shown
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
 CARD = "README.md"
+LARGEST = 2**30  # bytes; the authors' classifiers have 20 MB
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save(
@@ -62,36 +67,77 @@ def load(source: str | Path, revision: str | None = None) -> RelationClassifier:
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        DataError: There is no classifier at ``source``, or its file is broken.
+        DataError: There is no classifier at ``source``, or its file is broken. The file may come from a stranger: its
+            config is checked before a network is made.
     """
     path = Path(source).expanduser()
     if not path.exists() and isinstance(source, str) and storage.is_hub_id(source):
         path = _download(source, revision)
     path = path / FILE if path.is_dir() else path
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise DataError(f"{path} is no classifier: it is larger than {LARGEST / 2**30:.0f} GiB")
     state, header = storage.load_tensors(path)
     if header.get("format") != FORMAT:
         raise DataError(
-            f"{path} is not a relation classifier that this version reads (format {header.get('format')!r})"
+            f"{path} is not a relation classifier that this version reads (format {shown(header.get('format'))})"
         )
-    try:
-        raw: dict[str, Any] = json.loads(header["config"])
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        Layout.from_dict(values["layout"])
-        config = ClassifierConfig(**values)
-        if not (config.levels or config.steps):
-            raise ValueError("both the levels and the steps that it was trained at are missing")
-        model = RelationClassifier(config)
-        missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} does not fit its own config ({type(error).__name__}: {reason})") from error
-    absent = [key for key in missing if not key.endswith(".pe")]
-    if absent or unexpected:
-        raise DataError(f"{path} does not fit its own config (missing {absent[:2]}, unexpected {unexpected[:2]})")
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
-        raise DataError(f"{path} is damaged ({broken[0]} has values that are not finite); download or train it again")
+    config = _config(path, header)
+    with torch.device("meta"):  # needs no memory, whatever sizes the config names
+        expected = RelationClassifier(config).state_dict()
+    check_weights(path, state, expected)
+    model = RelationClassifier(config)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     return model.eval().requires_grad_(False)
+
+
+def check_weights(path: str | Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check the weights in a file before memory is allocated for the network.
+
+    Args:
+        path: The file, for messages.
+        state: The weights by name.
+        expected: Tensors of the shapes that the config gives. Tables of sinusoids (".pe") may be missing in ``state``.
+
+    Raises:
+        DataError: A weight is missing, unexpected, of another shape, or not finite floating-point numbers.
+    """
+    absent = [name for name in expected if name not in state and not name.endswith(".pe")]
+    unexpected = [name for name in state if name not in expected]
+    if absent or unexpected:
+        raise DataError(
+            f"{path} does not fit its own config (missing {absent[:2]}, unexpected {shown(unexpected[:2])})"
+        )
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype not in WEIGHT_DTYPES:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise DataError(f"{path} is no classifier: {name} holds {kind}, but weights are floating-point numbers")
+        if tensor.shape != expected[name].shape:
+            raise DataError(
+                f"{path} does not fit its own config: size mismatch of {name}, which is {tuple(tensor.shape)} "
+                f"but by the config {tuple(expected[name].shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise DataError(f"{path} is damaged ({name} has values that are not finite); download or train it again")
+
+
+def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
+    """The config in a header."""
+    raw = parse_json(header.get("config", ""), f"the config in the header of {path}")
+    try:
+        if not isinstance(raw, dict):
+            raise DataError(f"it is {shown(raw)}, but a JSON object was expected")
+        fields = ClassifierConfig.__dataclass_fields__
+        if strange := [name for name in raw if name not in fields]:
+            raise DataError(f"it has {shown(strange[0])}, which this version does not know")
+        if absent := [name for name in ("classes", "channels", "times", "layout") if name not in raw]:
+            raise DataError(f"it has no {absent[0]}")
+        config = ClassifierConfig(**raw)
+        Layout.from_dict(config.layout)  # which may be empty in a config, but not in a file
+        if not (config.levels or config.steps):
+            raise DataError("both the levels and the steps that it was trained at are missing")
+    except DataError as error:
+        raise DataError(f"{path} has no usable config in its header: {error}") from error
+    return config
 
 
 def push_to_hub(

@@ -10,55 +10,72 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
+from pydantic import Field
 from torch import Tensor, nn
 
-from learn_to_steer.errors import MismatchError
+from learn_to_steer.errors import DataError, MismatchError
 from learn_to_steer.maps import Layout
+from learn_to_steer.validation import check_fields, shown
 
 Inject = Literal["mid", "pre", "none"]
+# A config may come from a stranger's file. These limits keep a network small enough to be made, and are far above what
+# any model needs.
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Channels = Annotated[int, Field(ge=1, le=16_384)]
+Times = Annotated[int, Field(ge=1, le=10_000)]
+Level = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=128)]
+Width = Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+Layers = Annotated[int, Field(ge=1, le=64)]
+Heads = Annotated[int, Field(ge=1, le=256)]
+Hidden = Annotated[int, Field(ge=1, le=16_384)]
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Classes, noise levels and sizes of the network. The defaults are the authors' for Stable Diffusion."""
+    """Classes, noise levels and sizes of the network. The defaults are the authors' for Stable Diffusion.
 
-    classes: tuple[str, ...]
+    Raises:
+        DataError: A field has the wrong type or is out of range, or two of them contradict each other.
+    """
+
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
     """Names of the relations, in the order of the logits."""
-    channels: int
+    channels: Channels
     """The largest number of maps per object."""
-    times: int
+    times: Times
     """The number of rows of the time embedding."""
-    levels: tuple[float, ...] = ()
+    levels: Annotated[tuple[Level, ...], Field(max_length=10_000)] = ()
     """The noise levels in [0, 1] of the rows of the time embedding."""
-    steps: tuple[int, ...] = ()
+    steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10_000)] = ()
     """Only in imported checkpoints, instead of ``levels``: the denoising steps that it was trained on."""
-    side: int = 16
+    side: Side = 16
     """Width and height of a map."""
-    width: int = 256
+    width: Width = 256
     """Width of both transformers."""
-    layers: int = 2
+    layers: Layers = 2
     """Layers of the transformer over channels."""
-    heads: int = 2
+    heads: Heads = 2
     """Attention heads of the transformer over channels."""
-    hidden: int = 128
+    hidden: Hidden = 128
     """Hidden width of the feed-forward blocks of the transformer over channels."""
-    query_heads: int = 2
+    query_heads: Heads = 2
     """Attention heads of the query that pools the channels."""
-    head_layers: int = 2
+    head_layers: Layers = 2
     """Layers of the transformer in the head."""
-    head_heads: int = 4
+    head_heads: Heads = 4
     """Attention heads of the transformer in the head."""
-    head_hidden: int = 128
+    head_hidden: Hidden = 128
     """Hidden width of the feed-forward blocks in the head."""
-    time_width: int = 16
+    time_width: Annotated[int, Field(ge=1, le=4096)] = 16
     """Width of the time embedding in the head."""
-    fc_widths: tuple[int, int] = (256, 128)
+    fc_widths: tuple[Hidden, Hidden] = (256, 128)
     """Widths of the linear layers before the logits."""
-    dropout: float = 0.3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Dropout probability of all layers."""
     inject: Inject = "mid"
     """Where the time embedding is added: "mid": before every layer; "pre": before the first; "none": nowhere."""
@@ -68,12 +85,27 @@ class ClassifierConfig:
     """The ``Layout`` of the maps; empty when it is not known."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an invalid ``inject`` or noise level."""
-        if self.inject not in get_args(Inject):
-            raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
-        # Without this check, a wrong value in a file would only be noticed while images are generated.
-        if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
-            raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
+        check_fields(self, "the classifier's", examples={"layout": "a mapping, as Layout.as_dict returns it"})
+        problem = self._contradiction()
+        if problem:
+            raise DataError(f"the classifier's {problem}")
+
+    def _contradiction(self) -> str:
+        """What is wrong with fields that are each possible by themselves; "" if nothing is."""
+        if odd := next((name for name in self.classes if not name.isprintable() or name != name.strip()), None):
+            return f"classes cannot have the name {shown(odd)}: a relation is plain words"
+        if len(set(self.classes)) < len(self.classes):
+            return f"classes have a name twice: {shown(self.classes)}"
+        for name in ("heads", "query_heads", "head_heads") if self.extractor == "attention" else ("head_heads",):
+            if self.width % getattr(self, name):
+                return f"width {self.width} must be divisible by {name}, {getattr(self, name)}"
+        if len(self.levels) > self.times:
+            return f"levels are {len(self.levels)}, more than its {self.times} times"
+        if list(self.steps) != sorted(set(self.steps)) or (self.steps and self.steps[-1] >= self.times):
+            return f"trained steps {shown(self.steps)} are not among its {self.times} steps, in ascending order"
+        if self.layout and (maps := Layout.from_dict(self.layout).channels) > self.channels:
+            return f"layout has {maps} maps, more than its {self.channels} channels"
+        return ""
 
     def row(self, level: float, step: int, steps: int) -> int:
         """Return the row of the time embedding for a denoising step.

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from learn_to_steer import storage
-from learn_to_steer.classifier.file import save
+from learn_to_steer.classifier.file import check_weights, save
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.validation import shown
 
 NAMES = {
     "to the left of": "left of",
@@ -34,6 +35,7 @@ NAMES = {
 PUBLISHED_WIDTH = 256  # of the networks that the authors publish
 FLUX_HIDDEN = 512  # hidden width of those for FLUX
 FEW_STEPS = 4  # with at most so many steps, the hidden width does not tell the model
+MOST_TIMES = 10_000
 DEFAULT_CHANNELS = 1368  # of older files, which have no input_channels
 
 
@@ -89,18 +91,22 @@ def _require_same_kind(path: str | Path, outer: Any, config: ClassifierConfig, f
         and config.times > FEW_STEPS
     ):
         problem = f"its network has the size of one for {'FLUX' if family != 'flux' else 'Stable Diffusion'}"
-    elif any(not isinstance(step, int) or not 0 <= step < config.times for step in config.steps):
-        problem = f"its trained steps {config.steps} are not among its {config.times} steps"
     elif unknown := [name for name in config.classes if name not in (*BASIC, *DIAGONAL, NEUTRAL)]:
         problem = f"it has classes that are not relations: {', '.join(unknown)}"
-    elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _labels(outer)):
+    elif any(outer["idx_to_rel_name"].get(index, name) != name for name, index in _labels(path, outer)):
         problem = "its two tables of relations contradict each other"
     if problem:
         raise DataError(f"{path} is not for this model: {problem}; give the model that it was trained on with --model")
 
 
-def _labels(outer: Any) -> list[tuple[str, Any]]:
-    return list((outer.get("rel_name_to_idx") or {}).items())
+def _labels(path: str | Path, outer: Any) -> list[tuple[str, int]]:
+    """Name and index of each relation, from the second of the two tables."""
+    labels = outer.get("rel_name_to_idx", {})
+    if labels is None:
+        return []
+    if not isinstance(labels, dict) or {(type(name), type(index)) for name, index in labels.items()} - {(str, int)}:
+        raise DataError(f"{path} is not a relation classifier checkpoint of the authors: rel_name_to_idx is no table")
+    return list(labels.items())
 
 
 def read_official(path: str | Path, layout: Layout | None = None) -> RelationClassifier:
@@ -132,42 +138,58 @@ def _build(path: str | Path, outer: Any, layout: Layout | None) -> RelationClass
     try:
         config = _config(outer, layout)
         state = {k.removeprefix("module."): v for k, v in outer["model_state_dict"].items()}
+        with torch.device("meta"):  # needs no memory, whatever sizes the config names
+            expected = RelationClassifier(config).state_dict()
+        check_weights(path, state, expected)
         model = RelationClassifier(config)
         sinusoids = {k: v.clone() for k, v in model.state_dict().items() if k.endswith(".pe")}
         model.load_state_dict(state)
         for name, table in sinusoids.items():
             if not torch.allclose(model.state_dict()[name], table, atol=1e-5):
                 raise ValueError(f"{name} is not the table of sinusoids that the authors use")
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, ArithmeticError, DataError) as error:
+        reason = "it lacks " * isinstance(error, KeyError) + " ".join(str(error).removeprefix(f"{path} ").split())[:200]
         raise DataError(f"{path} is not a relation classifier checkpoint of the authors: {reason}") from error
     return model.eval().requires_grad_(False)
 
 
-def _config(outer: dict[str, Any], layout: Layout | None) -> ClassifierConfig:
+def _config(outer: Any, layout: Layout | None) -> ClassifierConfig:
+    if not isinstance(outer, dict):
+        raise ValueError(f"it holds {shown(outer)}")
     model, training = outer["config"], outer.get("training_config") or {}
     extractor, head = model["extractor"], model["classifier"]
     names = {int(index): name for index, name in outer["idx_to_rel_name"].items()}
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"its relations have the indices {shown(sorted(names))}")
     embedding = extractor["timestep_embedding"]
+    times = _integer(model["num_timesteps"])
+    if times > MOST_TIMES:
+        raise ValueError(f"num_timesteps is {times}, above {MOST_TIMES}")
+    trained = training.get("timesteps") or range(times)
     return ClassifierConfig(
         classes=tuple(NAMES.get(names[i], names[i]) for i in sorted(names)),
-        channels=int(outer.get("input_channels", DEFAULT_CHANNELS)),
-        times=int(model["num_timesteps"]),
-        steps=tuple(sorted(training["timesteps"]))
-        if training.get("timesteps")
-        else tuple(range(model["num_timesteps"])),
-        side=int(model["map_size"]),
-        width=int(model["d_model"]),
-        layers=int(extractor["num_layers"]),
-        heads=int(extractor["nhead"]),
-        hidden=int(extractor["dim_feedforward"]),
-        query_heads=int(extractor["layer_attn_nheads"]),
-        head_layers=int(head["num_layers"]),
-        head_heads=int(head["nhead"]),
-        head_hidden=int(head["dim_feedforward"]),
-        time_width=int(head["timestep_embedding_dim"]),
+        channels=_integer(outer.get("input_channels", DEFAULT_CHANNELS)),
+        times=times,
+        steps=tuple(sorted(trained)),
+        side=_integer(model["map_size"]),
+        width=_integer(model["d_model"]),
+        layers=_integer(extractor["num_layers"]),
+        heads=_integer(extractor["nhead"]),
+        hidden=_integer(extractor["dim_feedforward"]),
+        query_heads=_integer(extractor["layer_attn_nheads"]),
+        head_layers=_integer(head["num_layers"]),
+        head_heads=_integer(head["nhead"]),
+        head_hidden=_integer(head["dim_feedforward"]),
+        time_width=_integer(head["timestep_embedding_dim"]),
         dropout=float(extractor["dropout"]),
         inject=embedding["mode"] if embedding["enable"] else "none",
         extractor="mean" if extractor.get("use_mean") else "attention",
         layout=layout.as_dict() if layout else {},
     )
+
+
+def _integer(value: Any) -> int:
+    """A number of a checkpoint, which must be a whole one."""
+    if isinstance(value, bool | str) or int(value) != value:
+        raise ValueError(f"{shown(value)} is no integer")
+    return int(value)

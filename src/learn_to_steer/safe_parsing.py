@@ -1,0 +1,170 @@
+"""Parses YAML and JSON that may be hostile or wrong: size, depth and the effect of aliases are limited.
+
+Whatever is wrong becomes a ``DataError`` that names the place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learn_to_steer.errors import DataError
+
+if TYPE_CHECKING:
+    import yaml
+
+LARGEST = 2**20  # bytes of a file or text
+DEEPEST = 40  # levels of lists and mappings inside each other
+MOST_NODES = 50_000  # values of a YAML file, with every alias counted as what it stands for
+TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
+
+
+@dataclass(frozen=True)
+class YamlMapping:
+    """The mapping in a YAML file.
+
+    Attributes:
+        values: Its values by key, in order.
+        lines: The line of each key, counted from 1.
+    """
+
+    values: dict[Any, Any]
+    lines: dict[Any, int]
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text.
+        where: What holds the text, for messages.
+
+    Raises:
+        DataError: It is not JSON (NaN and infinite numbers included), a key occurs twice, or it is too large or deep.
+    """
+    if len(text) > LARGEST:
+        raise DataError(f"{where} is longer than {LARGEST} characters")
+    try:
+        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        depth = _depth(value)
+    except RecursionError:
+        depth = DEEPEST + 1
+    except ValueError as error:
+        raise DataError(f"{where} is not valid JSON: {error}") from error
+    if depth > DEEPEST:
+        raise DataError(f"{where} cannot be read: {TOO_DEEP}")
+    return value
+
+
+def read_yaml(path: Path) -> YamlMapping:
+    """Return the mapping in a YAML file; an empty file holds an empty one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: The file cannot be read, is not YAML, or holds something else than one mapping; a key occurs twice;
+            it is too large or deep, or its aliases make it so.
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(_text(path))
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return YamlMapping({}, {})
+        if not isinstance(root, yaml.MappingNode):
+            raise DataError(f"{path} must hold one 'option: value' per line")
+        _measure(root, path, {}, ())
+        loader.flatten_mapping(root)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} cannot be read: {TOO_DEEP}") from error
+    values, lines = {}, {}
+    for key_node, value_node in root.value:
+        line = key_node.start_mark.line + 1
+        try:
+            key = loader.construct_object(key_node, deep=True)
+            values[key] = loader.construct_object(value_node, deep=True)
+        except Exception as error:  # a date in month 13, an integer of too many digits, an unknown tag, ...
+            reason = getattr(error, "problem", None) or str(error)
+            raise DataError(f"{path}, line {line}: the value of {key_node.value} cannot be read: {reason}") from error
+        lines[key] = line
+    return YamlMapping(values, lines)
+
+
+def _text(path: Path) -> str:
+    """The text of a file of people; DataError if it is none, or too large."""
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"cannot read {path}: it is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > LARGEST:
+        raise DataError(f"{path} is larger than {LARGEST} bytes, too large for a file of options")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+    odd = next((n for n, char in enumerate(text) if char < " " and char not in "\t\n\r"), None)
+    if odd is not None:
+        raise DataError(f"{path}, line {text.count(chr(10), 0, odd) + 1}: not valid YAML: a control character")
+    return text
+
+
+def _measure(node: yaml.Node, path: Path, sizes: dict[int, int], parents: tuple[int, ...]) -> int:
+    """The number of values in a node, with aliases counted as what they stand for; also checks depth and keys."""
+    import yaml
+
+    line = node.start_mark.line + 1
+    if id(node) in parents:
+        raise DataError(f"{path}, line {line}: a value contains itself (&name and *name)")
+    if len(parents) > DEEPEST:
+        raise DataError(f"{path}, line {line} cannot be read: {TOO_DEEP}")
+    if id(node) in sizes:
+        return sizes[id(node)]
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in keys:
+                    raise DataError(f"{path}, line {key.start_mark.line + 1}: {key.value} is given twice")
+                keys.add(key.value)
+            children += [key, value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    size = 1
+    for child in children:
+        size += _measure(child, path, sizes, (*parents, id(node)))
+        if size > MOST_NODES:
+            raise DataError(f"{path}, line {line}: its aliases (*name) stand for more than {MOST_NODES} values")
+    sizes[id(node)] = size
+    return size
+
+
+def _depth(value: Any) -> int:
+    """How many levels of lists and mappings are inside each other."""
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,109 @@
+"""Checks the fields of a config against their types and limits, whoever made it: a file, the command line or Python.
+
+A field's type is its annotation. Its limits are those of pydantic's ``Field`` in the annotation, or of typer's
+``Option``, which the command line shows. Numbers are finite unless the annotation allows otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+from learn_to_steer.errors import DataError, SteerError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+LONGEST = 80  # characters of a wrong value that a message shows
+
+
+def check_fields(
+    config: Any,
+    what: str,
+    error: type[SteerError] = DataError,
+    names: Mapping[str, str] | None = None,
+    examples: Mapping[str, str] | None = None,
+) -> None:
+    """Check the fields of a frozen dataclass; call it in ``__post_init__``.
+
+    Booleans are no numbers, texts that look like numbers are none either, and 2.0 is no integer. Lists become tuples
+    where the type is a tuple, paths become texts where it is a text.
+
+    Args:
+        config: The instance. Its fields are replaced by the checked values.
+        what: What one field is called in messages, such as "the steering setting".
+        error: The class of the error.
+        names: What a field is called in messages, where that is not its name.
+        examples: What a field looks like, by its name, for messages.
+
+    Raises:
+        SteerError: Of the class ``error``; a field has the wrong type or is out of range. The message names the field
+            and the value.
+    """
+    from pydantic import ValidationError
+
+    for name, adapter in _adapters(type(config)).items():
+        value = getattr(config, name)
+        try:
+            value = adapter.validate_python(_plain(value), strict=True)
+        except (ValidationError, RecursionError) as problem:
+            hint = f"; it is {examples[name]}" if examples and name in examples else ""
+            label = (names or {}).get(name, name)
+            raise error(f"{what} {label}{_reason(problem, value)}{hint}") from problem
+        if not isinstance(value, Mapping):  # a mapping stays the caller's own
+            object.__setattr__(config, name, value)
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: cut, if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list inside itself
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+def _reason(problem: Exception, value: Any) -> str:
+    """What is wrong with a value, and where in it."""
+    if isinstance(problem, RecursionError):
+        return f" cannot be {shown(value)}: it is nested too deeply"
+    first = problem.errors(include_url=False)[0]  # type: ignore[attr-defined]
+    place = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
+    where = "".join(f"[{part}]" for part in place if isinstance(part, int))
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{where} cannot be {shown(first['input'])}: {message}"
+
+
+@cache
+def _adapters(config_type: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    """The check of each field, by its name."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    hints = get_type_hints(config_type, include_extras=True)
+    return {
+        name: TypeAdapter(_with_limits(hint), config=ConfigDict(allow_inf_nan=False)) for name, hint in hints.items()
+    }
+
+
+def _with_limits(hint: Any) -> Any:
+    """A type, with the limits of its command-line option as limits that pydantic knows."""
+    from pydantic import Field
+
+    if get_origin(hint) is not Annotated:
+        return hint
+    limits = {
+        key: getattr(extra, bound)
+        for extra in get_args(hint)[1:]
+        for bound, key in (("min", "ge"), ("max", "le"))
+        if getattr(extra, bound, None) is not None
+    }
+    return Annotated[hint, Field(**limits)] if limits else hint
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, all the way down, and a path as text."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(part) for part in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
