@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import torch
 from torch import nn
 
 from learn_to_steer import families, registry
-from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
+from learn_to_steer.errors import DataError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Family, Variant
+from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
@@ -162,8 +162,8 @@ def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
             pipe.load_lora_weights(path or adapter, adapter_name=f"lora{number}")
             # Fails for weights of another kind of model, which load without an error but leave no adapter.
             pipe.set_adapters(list(scales), list(scales.values()))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
+        except Exception as error:  # a file of another kind can fail in any way
+            reason = _reason(error)[:300]
             raise DataError(f"the LoRA {path or adapter} could not be loaded on this model: {reason}") from error
 
 
@@ -186,8 +186,11 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
     else:
         source = str(package_folder(variant.source)) if variant else model
         family, config = _read_config(source)
-    with torch.device("meta"):
-        denoiser: nn.Module = getattr(diffusers, family.network).from_config(config)
+    try:
+        with torch.device("meta"):
+            denoiser: nn.Module = getattr(diffusers, family.network).from_config(config)
+    except Exception as error:  # a wrong value in a config can fail in any way
+        raise DataError(f"the config of the {family.denoiser} of {model} is broken: {_reason(error)}") from error
     return family, denoiser
 
 
@@ -205,9 +208,10 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
                 config = getattr(diffusers, family.network).load_config(
                     location, subfolder=family.denoiser, revision=revision
                 )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             errors.append(" ".join(str(error).split()))
             continue
+        check_config(config, f"the config of the {family.denoiser} of {source}")
         if config.get("_class_name") == family.network:
             return family, dict(config)
     raise DataError(f"no model family knows {source}" + (f" ({errors[0]})" if errors else ""))
@@ -216,7 +220,7 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
 def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shared: Mapping[str, str]) -> Any:
     """Load the pipeline of a folder or hub id; ``shared`` are components that come from other folders."""
     path = Path(source).expanduser()
-    if path.is_dir() and not (path / "model_index.json").is_file():
+    if path.is_dir() and not (path / INDEX).is_file():
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
     try:
         # The progress bar of a download is shown: it may take minutes.
@@ -224,25 +228,43 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
             # Imported inside _quiet, because transformers warns on import.
             from diffusers import DiffusionPipeline
 
+            folder = path if path.is_dir() else _download_configs(source, placement.revision)
+            check_model(folder, source)
             return DiffusionPipeline.from_pretrained(
                 str(path) if path.is_dir() else source,
                 torch_dtype=dtype,
-                revision=placement.revision,
+                # The commit whose configs were checked: a branch may have moved since.
+                revision=placement.revision if path.is_dir() else folder.name,
                 quantization_config=_quantization(placement.quantize, dtype),
+                trust_remote_code=False,
                 safety_checker=None,
                 requires_safety_checker=False,
                 **{name: _component(path, name, package_folder(owner), dtype) for name, owner in shared.items()},
             )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"the model {source} could not be loaded: {reason}") from error
+    except SteerError:
+        raise
+    except Exception as error:  # a wrong value in a config, or a broken file, can fail in any way
+        raise DataError(f"the model {source} could not be loaded: {_reason(error)}") from error
+
+
+def _download_configs(source: str, revision: str | None) -> Path:
+    """The folder of a hub id's configs in the cache; it is named after the commit."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source, revision=revision, allow_patterns=list(PATTERNS)))
+
+
+def _reason(error: Exception) -> str:
+    """An exception of another library in one line."""
+    text = " ".join(str(error).split())[:600]
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _component(folder: Path, name: str, owner: Path | str, dtype: torch.dtype) -> Any:
     """The component ``name`` of the pipeline in ``folder``, loaded from ``owner``, a folder that has it."""
-    module, class_name = read_json(folder / "model_index.json")[name]
+    module, class_name = read_json(folder / INDEX)[name]  # checked by then
     settings = {} if "Tokenizer" in class_name else {"torch_dtype": dtype}
-    return getattr(import_module(module), class_name).from_pretrained(owner, subfolder=name, **settings)
+    return component_class(name, module, class_name).from_pretrained(owner, subfolder=name, **settings)
 
 
 def _quantization(bits: str | None, dtype: torch.dtype) -> Any:

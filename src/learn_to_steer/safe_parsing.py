@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20  # bytes of a file or text
 DEEPEST = 40  # levels of lists and mappings inside each other
-MOST_NODES = 50_000  # values of a YAML file, with every alias counted as what it stands for
+MOST_NODES = 10_000  # values of a YAML file, with every alias counted as what it stands for
 TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
 
 
@@ -34,20 +34,23 @@ class YamlMapping:
     lines: dict[Any, int]
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, *, finite: bool = True) -> Any:
     """Return the value of a JSON text.
 
     Args:
         text: The text.
         where: What holds the text, for messages.
+        finite: Whether to refuse NaN and infinite numbers, which are not JSON, though Python writes them.
 
     Raises:
-        DataError: It is not JSON (NaN and infinite numbers included), a key occurs twice, or it is too large or deep.
+        DataError: It is not JSON, a key occurs twice, or it is too large or deep.
     """
     if len(text) > LARGEST:
         raise DataError(f"{where} is longer than {LARGEST} characters")
     try:
-        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant if finite else None
+        )
         depth = _depth(value)
     except RecursionError:
         depth = DEEPEST + 1
@@ -70,8 +73,10 @@ def read_yaml(path: Path) -> YamlMapping:
     """
     import yaml
 
-    loader = yaml.SafeLoader(_text(path))
+    text = _text(path)
+    loader = yaml.SafeLoader(text)
     try:
+        _check_events(text, path)
         root = loader.get_single_node()
         if root is None:
             return YamlMapping({}, {})
@@ -92,8 +97,11 @@ def read_yaml(path: Path) -> YamlMapping:
             key = loader.construct_object(key_node, deep=True)
             values[key] = loader.construct_object(value_node, deep=True)
         except Exception as error:  # a date in month 13, an integer of too many digits, an unknown tag, ...
-            reason = getattr(error, "problem", None) or str(error)
-            raise DataError(f"{path}, line {line}: the value of {key_node.value} cannot be read: {reason}") from error
+            reason = getattr(error, "problem", None) or (
+                str(error) if isinstance(error, ValueError) else "a wrong type"
+            )
+            name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping as a key"
+            raise DataError(f"{path}, line {line}: {name} cannot be read: {reason}") from error
         lines[key] = line
     return YamlMapping(values, lines)
 
@@ -118,6 +126,18 @@ def _text(path: Path) -> str:
     if odd is not None:
         raise DataError(f"{path}, line {text.count(chr(10), 0, odd) + 1}: not valid YAML: a control character")
     return text
+
+
+def _check_events(text: str, path: Path) -> None:
+    """Check depth and length while the text is read: to build what it says could take minutes."""
+    import yaml
+
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or count > MOST_NODES:
+            reason = TOO_DEEP if depth > DEEPEST else f"it holds more than {MOST_NODES} values"
+            raise DataError(f"{path}, line {event.start_mark.line + 1} cannot be read: {reason}")
 
 
 def _measure(node: yaml.Node, path: Path, sizes: dict[int, int], parents: tuple[int, ...]) -> int:

@@ -144,7 +144,7 @@ def test_a_header_that_says_nothing_is_refused(tmp_path: Path, header: dict[str,
     path = save(small(), tmp_path)
     state, whole = load_tensors(path)
     save_tensors(path, state, {"format": whole["format"]} | header)
-    with pytest.raises(DataError, match="config in (the|its) header"):
+    with pytest.raises(DataError, match=r"config in (the|its) header"):
         load(tmp_path)
 
 

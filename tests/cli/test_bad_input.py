@@ -102,11 +102,32 @@ def config(tmp_path: Path) -> Path:
         ("setting: [passes=many]\n", ["passes", "'many'"]),
         ("set: {rate: 1e-3, loss_targets: [1e-5, 3e-5], passes: many}\n", ["passes", "'many'"]),
         ("false\n", ["option: value"]),
+        ("\nsed: 1\n", ["line 2", "sed", "did you mean 'seed'"]),
+        ("seed: true\n", ["line 1", "seed cannot be True", "integer"]),
+        ("seed: 1.5\n", ["line 1", "seed cannot be 1.5", "integer"]),
+        ("seed: 2001-01-01\n", ["line 1", "seed cannot be", "integer"]),
+        ("seed: -1\n", ["line 1", "seed cannot be -1", "at least 0"]),
+        ("seed: 1\nimages: 0\n", ["line 2", "images cannot be 0", "at least 1"]),
+        ("guidance: high\n", ["line 1", "guidance cannot be 'high'", "number"]),
+        ("guidance: yes\n", ["line 1", "guidance cannot be True", "number"]),
+        ("out: yes\n", ["line 1", "out cannot be True", "quotes"]),
+        ("prompt: [2001-01-01]\n", ["line 1", "prompt cannot be", "quotes"]),
+        ("strict: 5\n", ["line 1", "strict cannot be 5", "true or false"]),
+        ("loss: learned\nobjective: none\n", ["line 2", "objective is given twice"]),
+        ("seed: 1\nseed: 2\n", ["line 2", "seed is given twice"]),
+        ("set: &a [*a]\n", ["line 1", "contains itself"]),
+        (f"set: {{threshold: '{'[' * 5000}'}}\n", ["nested"]),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_bad_config_file(run, config, text, words):
     config.write_text(text)
-    assert_refused(run("generate", DOG, "--config", config), *words)
+    assert_refused(run("generate", DOG, "--config", config), "" if "set" in text else str(config), *words)
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["deep", "digits"])
+def test_settings_that_cannot_be_parsed(run, value):
+    assert_refused(run("generate", DOG, "--set", f"threshold={value}"), "the setting threshold")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
 from learn_to_steer.registry import unknown
+from learn_to_steer.safe_parsing import parse_json, read_yaml
+from learn_to_steer.validation import shown
 
 Config = TypeVar("Config")
 Verb = Callable[..., None]
@@ -145,10 +147,7 @@ def read_settings(pairs: list[str] | None) -> dict[str, Any]:
         name, sign, value = pair.partition("=")
         if not sign or not name.strip():
             raise DataError(f"cannot read the setting {pair!r}; write it as name=value")
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = value.strip()
+        parsed = _parse_value(value, f"the setting {name.strip()}")
         settings[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
     return settings
 
@@ -157,44 +156,80 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Callback of ``--config``: make the values in the file the defaults of the command's options."""
     if path is None:
         return None
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML: {error}") from error
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise DataError(f"{path} must hold one 'option: value' per line")
+    file = read_yaml(path)
     parameters = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
     # A parameter is known by its own name and by those of its options: "setting" is "set", too.
     names = {key.lstrip("-").replace("-", "_"): name for name, p in parameters.items() for key in (name, *p.opts)}
-    defaults = {}
-    for key, value in values.items():
+    defaults: dict[str, Any] = {}
+    for key, value in file.values.items():
+        place = f"{path}, line {file.lines[key]}"
         name = names.get(str(key).replace("-", "_"), "")
         if not name:
-            raise unknown(f"option in {path}", str(key), sorted(choice.replace("_", "-") for choice in names))
+            raise unknown(f"option in {place}:", str(key)[:80], sorted(choice.replace("_", "-") for choice in names))
+        if name in defaults:
+            raise DataError(f"{place}: {key} is given twice, once under another of its names")
         repeated = parameters[name].multiple or parameters[name].nargs == -1
         if isinstance(value, dict) and name == "setting":  # the settings of "--set" may be a mapping
             value = [f"{setting}={json.dumps(_parse_numbers(item), default=str)}" for setting, item in value.items()]
         items = value if repeated and isinstance(value, list) else [value]
         if any(isinstance(item, (dict, list)) for item in items):
-            raise DataError(f"{key} in {path} must be {'a value or a list of values' if repeated else 'one value'}")
-        defaults[name] = items if repeated else value
-    context.default_map = defaults
+            raise DataError(f"{place}: {key} must be {'a value or a list of values' if repeated else 'one value'}")
+        # An empty value stands for the default, as if the option was not there.
+        defaults[name] = [_checked(item, parameters[name], f"{place}: {key}") for item in items if item is not None]
+        if not repeated:
+            defaults[name] = next(iter(defaults[name]), None)
+    context.default_map = {name: value for name, value in defaults.items() if value is not None}
     return path
+
+
+def _checked(value: Any, parameter: Any, place: str) -> Any:
+    """A value in a file, if it is one of its option, where nothing is guessed: 1.5 is no integer, and yes no text."""
+    described = getattr(parameter, "type_descriptor", None)  # click, which older versions of typer use, has a type
+    kind = described.annotation.__name__ if described else parameter.type.name.removesuffix(" range")
+    number = {"int": int, "integer": int, "float": float}.get(kind)
+    if kind in ("bool", "boolean"):
+        wrong = "" if isinstance(value, bool | str) else "true or false was expected"
+    elif number is None:
+        wrong = "" if type(value) in (str, int, float) else "a text was expected; put it in quotes"
+    else:
+        wrong = _wrong_number(value, number, parameter)
+    if wrong:
+        raise DataError(f"{place} cannot be {shown(value)}: {wrong}")
+    return value
+
+
+def _wrong_number(value: Any, number: type[int] | type[float], parameter: Any) -> str:
+    """Why a value is not a number that an option takes; "" if it is."""
+    noun = "an integer" if number is int else "a number"
+    if type(value) not in (str, int, number):
+        return f"{noun} was expected"
+    try:
+        parsed = number(value)
+    except (ValueError, OverflowError):
+        return f"{noun} was expected"
+    limits = parameter if hasattr(parameter, "min") else getattr(parameter, "type", None)
+    low, high = getattr(limits, "min", None), getattr(limits, "max", None)
+    if low is not None and not parsed >= low:
+        return f"it must be at least {low}"
+    return f"it must be at most {high}" if high is not None and not parsed <= high else ""
 
 
 def _parse_numbers(value: Any) -> Any:
     """``value`` with its texts parsed as JSON where they are JSON: YAML reads the number 1e-3 as text."""
     if isinstance(value, list):
         return [_parse_numbers(item) for item in value]
+    return _parse_value(value, "a setting") if isinstance(value, str) else value
+
+
+def _parse_value(text: str, where: str) -> Any:
+    """The value of a text that is JSON (NaN and infinite numbers included); any other text as it is, trimmed."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        json.loads(text)
     except json.JSONDecodeError:
-        return value
+        return text.strip()
+    except (ValueError, RecursionError):  # a number of too many digits, or too deep: the next line says which
+        pass
+    return parse_json(text, where, finite=False)
 
 
 def _argument_from_file(

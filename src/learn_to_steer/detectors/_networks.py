@@ -47,7 +47,7 @@ def load_network(network: Any, source: str, device: str = "cpu") -> tuple[Any, s
 
     path, expected = _checked_path(source), network.config_class.model_type
     with _reading(source, f"name a folder or hub id of a {expected} model", bars=not path.is_dir()):
-        config = AutoConfig.from_pretrained(_location(path, source))
+        config = AutoConfig.from_pretrained(_location(path, source), trust_remote_code=False)
         if config.model_type != expected:
             raise DataError(f"the weights {source} are of a {config.model_type} model, not of {expected}; name others")
         model, report = network.from_pretrained(
@@ -77,7 +77,7 @@ def load_tokenizer(source: str, vocabulary_size: int) -> Any:
 
     path = _checked_path(source)
     with _reading(source, "its tokenizer must lie beside its weights", bars=not path.is_dir()):
-        tokenizer = AutoTokenizer.from_pretrained(_location(path, source))
+        tokenizer = AutoTokenizer.from_pretrained(_location(path, source), trust_remote_code=False)
     ids = tokenizer("a dog and a cat").input_ids
     if len(set(ids)) < 4 or max(ids) >= vocabulary_size:  # without its files, transformers may build an empty tokenizer
         raise DataError(f"the tokenizer in {source} does not fit its network; its files must lie beside the weights")

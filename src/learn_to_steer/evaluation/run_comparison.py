@@ -317,8 +317,8 @@ def _transformers_embedder(name: str, device: str) -> Embedder:
     try:
         from transformers import AutoImageProcessor, AutoModel
 
-        processor: Any = AutoImageProcessor.from_pretrained(name)
-        network: Any = AutoModel.from_pretrained(name).to(device).eval()
+        processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        network: Any = AutoModel.from_pretrained(name, trust_remote_code=False).to(device).eval()
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
