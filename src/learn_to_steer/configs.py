@@ -2,7 +2,8 @@
 
 A field annotated with typer's ``Option`` or ``Argument`` is also an option of the command line, with the help text,
 limits and default that are written here (``cli.commands`` makes the options). ``show_default`` says in words what None
-stands for. This module imports neither torch nor diffusers, so that ``--help`` answers at once.
+stands for. In Python, the same types and limits hold. This module imports neither torch nor diffusers, so that
+``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from learn_to_steer.registry import DEFAULT_MODEL
+from learn_to_steer.validation import Checked
 
 # One function per group in which --help lists the options.
 _model = partial(Option, rich_help_panel="Model")
@@ -76,7 +78,7 @@ class OptionName:
 
 
 @dataclass(frozen=True)
-class PlacementConfig:
+class PlacementConfig(Checked):
     """Which model is loaded, and how its weights are held."""
 
     model: Annotated[
@@ -178,7 +180,8 @@ class ModelConfig(PipelineConfig):
     ] = "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "profile", PROFILE_ALIASES.get(str(self.profile), self.profile))
+        super().__post_init__()
+        object.__setattr__(self, "profile", PROFILE_ALIASES.get(self.profile, self.profile))
 
     @property
     def rows(self) -> int:
@@ -276,7 +279,7 @@ class EvaluateConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(Checked):
     """Existing images, and the prompts that they are scored by."""
 
     pictures: Annotated[
@@ -316,7 +319,7 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
-class CollectSettings:
+class CollectSettings(Checked):
     """Labelled images and how their attention maps are collected, except for what depends on the model."""
 
     model: str
@@ -374,7 +377,7 @@ class CollectSettings:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Checked):
     """How a classifier is trained: the settings that the command line has."""
 
     epochs: Annotated[int, _training(min=1, help="Number of epochs at most.")] = 100

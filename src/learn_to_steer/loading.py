@@ -21,6 +21,7 @@ from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_mo
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
+from learn_to_steer.validation import check_fields
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -30,6 +31,7 @@ class Placement:
     """How the weights of a model are held.
 
     Raises:
+        DataError: A value has the wrong type.
         UnknownNameError: A value is none of the choices.
         UnsupportedError: A package that it needs is not installed.
     """
@@ -50,6 +52,7 @@ class Placement:
     """Branch, tag or commit of a hub id. None: the main branch."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "the placement's")
         for field, value, choices in (
             ("dtype", self.dtype, DTYPES),
             ("offload", self.offload, ("model",)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
+from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from learn_to_steer.errors import DataError, SteerError
@@ -28,8 +29,8 @@ def check_fields(
 ) -> None:
     """Check the fields of a frozen dataclass; call it in ``__post_init__``.
 
-    Booleans are no numbers, texts that look like numbers are none either, and 2.0 is no integer. Lists become tuples
-    where the type is a tuple, paths become texts where it is a text.
+    Booleans are no numbers, texts that look like numbers are none either, and 2.0 is no integer. Lists become tuples,
+    paths become texts, and NumPy's numbers those of Python.
 
     Args:
         config: The instance. Its fields are replaced by the checked values.
@@ -54,6 +55,17 @@ def check_fields(
             raise error(f"{what} {label}{_reason(problem, value)}{hint}") from problem
         if not isinstance(value, Mapping):  # a mapping stays the caller's own
             object.__setattr__(config, name, value)
+
+
+class Checked:
+    """A base of frozen dataclasses whose fields are checked when an instance is made.
+
+    Raises:
+        DataError: A setting has the wrong type or is out of range.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the setting")
 
 
 def shown(value: Any) -> str:
@@ -103,7 +115,11 @@ def _with_limits(hint: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples, all the way down, and a path as text."""
+    """Lists as tuples, all the way down; a path as text, and another library's number as one of Python."""
     if isinstance(value, list | tuple):
         return tuple(_plain(part) for part in value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Number) and not isinstance(value, bool | int | float):
+        return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+    return value

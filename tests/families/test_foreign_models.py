@@ -127,7 +127,7 @@ def test_pickled_weights_run_no_code(saved_sd: Path, mark: Path, component: str,
 @pytest.mark.parametrize("name", ["evil.bin", "evil.safetensors", "evil.pt"])
 def test_a_lora_runs_no_code(saved_sd: Path, mark: Path, tmp_path: Path, name: str) -> None:
     torch.save({"unet.weight": Evil(mark)}, tmp_path / name)
-    with pytest.raises(DataError, match="the LoRA .* could not be loaded"):
+    with pytest.raises(DataError, match=r"the LoRA .* could not be loaded"):
         load_pipeline(str(saved_sd), placement=Placement(lora=(str(tmp_path / name),)))
     assert not mark.exists()
 

@@ -44,15 +44,13 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
         The manifest of the finished collection.
 
     Raises:
-        DataError: ``config`` is invalid, ``out`` holds another collection, or the source has no usable image.
+        DataError: ``out`` holds another collection, or the source has no usable image.
         InversionError: No image passes the quality check.
         UnknownNameError: There is no such source or inversion.
         UnsupportedError: The family of the pipeline is not known, or the pipeline calls its denoiser in another way.
     """
     out = Path(out)
     storage.check_folder(out)
-    if config.limit < 1 or config.batch < 1:
-        raise DataError(f"limit and batch must be at least 1, not {config.limit} and {config.batch}")
     family = families.find(pipe)
     if config.side % family.pixel_multiple(pipe):
         raise DataError(f"the side must be a multiple of {family.pixel_multiple(pipe)} pixels, not {config.side}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from learn_to_steer.configs import CollectSettings
 from learn_to_steer.storage import sha256
@@ -12,17 +14,21 @@ from learn_to_steer.storage import sha256
 
 @dataclass(frozen=True)
 class CollectConfig(CollectSettings):
-    """Settings of a collection. ``model`` is recorded in the manifest; ``collect`` takes the pipeline itself."""
+    """Settings of a collection. ``model`` is recorded in the manifest; ``collect`` takes the pipeline itself.
+
+    Raises:
+        DataError: A setting has the wrong type or is out of range.
+    """
 
     source: str = field()  # required here; the command line falls back to the source of the model
     """Name of the source of labelled images."""
     inversion_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the inversion."""
-    side: int = 128
+    side: Annotated[int, Field(ge=8, le=8192)] = 128
     """Width and height of the images in pixels."""
     levels: tuple[float, ...] | None = None
     """Noise levels in (0, 1]; None: eight, spread evenly over the first 60 % of the sampling schedule."""
-    map_side: int = 16
+    map_side: Annotated[int, Field(ge=1, le=128)] = 16
     """Width and height to which attention maps are resized."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further keyword arguments of every pipeline call."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from learn_to_steer.configs import PROFILE_ALIASES
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
 from learn_to_steer.losses.base import NEVER
+from learn_to_steer.validation import check_fields
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Target = Annotated[float, Field(ge=0)]
-Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Target = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+Size = Annotated[float, Field(ge=0)]
 PROFILES = ("default", "equal", "official")
 EXAMPLES = {
     "refinement": "rows of share of the schedule, iterations and target, e.g. [[0.2, 20, 0.5]]",
@@ -133,20 +133,9 @@ class SteeringConfig:
     """
 
     def __post_init__(self) -> None:
-        for name, adapter in _adapters().items():
-            value = _as_tuples(getattr(self, name))
-            try:
-                object.__setattr__(self, name, adapter.validate_python(value, strict=True))
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
-                where = "".join(f"[{part}]" for part in place if isinstance(part, int))
-                message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-                hint = f"; it is {EXAMPLES[name]}" if name in EXAMPLES else ""
-                raise UnknownNameError(
-                    f"the steering setting {_both_names(name)}{where} cannot be {first['input']!r}: {message}{hint}"
-                ) from error
-        object.__setattr__(self, "profile", PROFILE_ALIASES.get(self.profile, self.profile))
+        names = {name: _both_names(name) for name in STORED_NAMES}
+        check_fields(self, "the steering setting", UnknownNameError, names, EXAMPLES)
+        object.__setattr__(self, "profile", _name_in_files(self.profile))
 
     def changed(self, **values: Any) -> SteeringConfig:
         """Return a copy with some settings changed.
@@ -213,7 +202,7 @@ def profile(name: str, step_size: float | None = None, schedule: Mapping[str, An
     Source:
         "official": sapir1779/learn-to-steer, ``pipelines/test_time_optimization.py``.
     """
-    name = PROFILE_ALIASES.get(name, name)
+    name = _name_in_files(name)
     if name == "default":
         return SteeringConfig().changed(**(schedule or {}))
     if name == "equal":
@@ -268,20 +257,12 @@ def resolve_config(
     return config.changed(**(overrides or {}))
 
 
-@cache
-def _adapters() -> dict[str, TypeAdapter[Any]]:
-    """The check of each setting, by its name."""
-    hints = get_type_hints(SteeringConfig, include_extras=True)
-    return {field.name: TypeAdapter(hints[field.name]) for field in fields(SteeringConfig)}
+def _name_in_files(profile_name: str) -> str:
+    return PROFILE_ALIASES.get(profile_name, profile_name)
 
 
 def _both_names(name: str) -> str:
     return f"{name} (also {STORED_NAMES[name]})" if name in STORED_NAMES else name
-
-
-def _as_tuples(value: Any) -> Any:
-    """Lists, as JSON and YAML have them, as tuples, all the way down."""
-    return tuple(_as_tuples(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
 def _as_lists(value: Any) -> Any:

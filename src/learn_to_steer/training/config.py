@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from learn_to_steer.classifier import ClassifierConfig
+from learn_to_steer.classifier.network import Heads, Hidden, Inject, Layers
 from learn_to_steer.collection import Manifest
 from learn_to_steer.configs import TrainSettings
 from learn_to_steer.maps import Layout
@@ -20,27 +23,30 @@ class TrainConfig(TrainSettings):
 
     Source:
         Paper appendix C.9 and the authors' training settings; "balanced" is new here.
+
+    Raises:
+        DataError: A setting has the wrong type or is out of range.
     """
 
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.05
     """Weight decay of AdamW, on every parameter."""
-    plateau_factor: float = 0.5
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor on the learning rate when the validation loss has stopped improving."""
-    plateau_patience: int = 5
+    plateau_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 5
     """Epochs without improvement before the learning rate is reduced."""
-    layers: int = 2
+    layers: Layers = 2
     """Layers of the transformer over channels."""
-    heads: int = 2
+    heads: Heads = 2
     """Attention heads of the transformer over channels, and of the query that pools them."""
-    hidden: int = 128
+    hidden: Hidden = 128
     """Hidden width of the feed-forward blocks of the transformer over channels."""
-    head_layers: int = 2
+    head_layers: Layers = 2
     """Layers of the transformer in the head."""
-    head_heads: int = 4
+    head_heads: Heads = 4
     """Attention heads of the transformer in the head."""
-    head_hidden: int = 128
+    head_hidden: Hidden = 128
     """Hidden width of the feed-forward blocks in the head."""
-    inject: Literal["mid", "pre", "none"] = "mid"
+    inject: Inject = "mid"
     """Where the time embedding is added: "mid": before every layer; "pre": before the first; "none": nowhere."""
     extractor: Literal["attention", "mean"] = "attention"
     """How the channels of an object are pooled: by a learned query, or by their mean."""

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from learn_to_steer import classifier, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, progress_bar
-from learn_to_steer.errors import DataError, SteerError
+from learn_to_steer.errors import SteerError
 from learn_to_steer.model_names import hub_source
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augmentation import Augmentation
@@ -51,13 +51,11 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
         The path of the classifier's file.
 
     Raises:
-        DataError: ``config`` is invalid, ``data`` is not a complete collection with train and val images, or ``out``
-            holds a run with other settings.
+        DataError: ``data`` is not a complete collection with train and val images, or ``out`` holds a run with other
+            settings.
         SteerError: The loss is not finite.
     """
     config, out = config or TrainConfig(), Path(out)
-    if min(config.epochs, config.batch, config.patience) < 1:
-        raise DataError("epochs, batch and patience must be at least 1")
     storage.check_folder(out)
     manifest = Manifest.read(Path(data))
     rows, held_out = MapDataset.open(data, "train"), MapDataset.open(data, "val")
