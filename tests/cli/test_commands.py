@@ -245,7 +245,12 @@ def test_doctor_tries_an_iteration(run, saved_sd):
     assert told.code == 0
     lines = {line[:16].strip(): line[16:] for line in told.out.splitlines()}
     assert lines["torch"] == torch.__version__.split("+")[0] or lines["torch"] == torch.__version__
-    assert "7 layers, 14 maps" in told.out and "gradient is finite" in lines["one iteration"]
+    assert (
+        f"{saved_sd}: 7 attention layers, 14 maps" in lines["model"] and "gradient is finite" in lines["one iteration"]
+    )
+    assert "median, after a warm-up" in lines["one iteration"]
+    assert told.out.endswith("can be steered on this machine\n")
+    assert told.err == ""
 
 
 def test_doctor_names_the_remedy(run, saved_sd):

@@ -17,7 +17,12 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.versions import installed_version
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")
-EXTRAS = {"lora": "peft", "quant": "bitsandbytes", "nlp": "spacy"}
+# Extra -> the package that it installs, and what for.
+EXTRAS = {
+    "lora": ("peft", "--lora"),
+    "quant": ("bitsandbytes", "--quantize"),
+    "nlp": ("spacy", "--nlp"),
+}
 
 
 def parse(
@@ -137,7 +142,8 @@ def _schedulers() -> list[str]:
 def doctor(config: PipelineConfig) -> None:
     """Show versions and devices, and check that a model can be steered on this machine.
 
-    Runs one steering iteration. If that is not possible, it says why and what to do, and ends with exit code 2.
+    Runs a few steering iterations of one image. If that is not possible, it says why and what to do, and ends with exit
+    code 2.
     """
     import torch
 
@@ -149,8 +155,9 @@ def doctor(config: PipelineConfig) -> None:
     print(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")
     for name in LIBRARIES:
         print(f"{name:16}{installed_version(name)}")
-    for extra, module in EXTRAS.items():
-        state = "installed" if find_spec(module) else f"not installed; pip install 'learn-to-steer[{extra}]'"
+    for extra, (module, option) in EXTRAS.items():
+        advice = f"not installed; only {option} needs it: pip install 'learn-to-steer[{extra}]'"
+        state = installed_version(module) if find_spec(module) else advice
         print(f"{module:16}{state}")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
@@ -163,12 +170,19 @@ def doctor(config: PipelineConfig) -> None:
             f"{config.model} cannot be steered: its attention maps are captured, but their gradient is "
             f"{result.gradient}; run it without torch.compile and with --dtype float32"
         )
-    print(f"{config.model:16}{result.layers} layers, {result.channels} maps per object (layout {result.fingerprint})")
+    print(f"model           {config.model}: {result.layers} attention layers, {result.channels} maps per object")
+    print(f"layout          {result.fingerprint}; a classifier for this model has the same")
     if result.memory:
         sizes = (result.memory.weights, result.memory.kept, result.memory.checkpointed)
-        weights, kept, checkpointed = (f"{size / 2**30:.2f}" for size in sizes)
+        weights, kept, checkpointed = (f"{size / 2**30:.2f} GiB" for size in sizes)
         print(
-            f"memory          {weights} GiB of weights; per image {kept} in an iteration, {checkpointed} checkpointed"
+            f"memory          {weights} of weights, and {kept} per image during an iteration "
+            f"({checkpointed} with --checkpointing on)"
         )
-    peak = "" if result.peak is None else f", {result.peak / 2**30:.1f} GiB above the weights"
-    print(f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px{peak}; gradient is finite")
+    peak = "" if result.peak is None else f"; {result.peak / 2**30:.2f} GiB above the weights"
+    times = "once" if result.timed == 1 else f"{result.timed} times, median"
+    print(
+        f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px: a forward and backward for one "
+        f"image, timed {times}, after a warm-up{peak}; gradient is finite"
+    )
+    print(f"{config.model} can be steered on this machine")

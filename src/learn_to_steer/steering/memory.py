@@ -50,7 +50,10 @@ def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> Memor
     weights = sum(_size(p) for part in _modules(pipe) for p in part.parameters())
     config: Any = denoiser.config
     with torch.device("meta"):
-        empty = type(denoiser).from_config(config).to(dtype=snapshot.call.latents.dtype)  # type: ignore[attr-defined]
+        empty = type(denoiser).from_config(config)  # type: ignore[attr-defined]
+        nn.Module.to(
+            empty, dtype=snapshot.call.latents.dtype
+        )  # diffusers' own warns that real weights would be rounded
     empty.requires_grad_(False)
     one = index_batch(snapshot.call, torch.zeros(1, dtype=torch.long), snapshot.batch)
     kept = _saved(empty, family, one)

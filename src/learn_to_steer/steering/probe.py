@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +18,21 @@ from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile, refuse_wrapped
 from learn_to_steer.steering.memory import MemoryEstimate, estimate
 
+MOST_TIMED = 5
+LONG = 10.0  # seconds after which nothing more is timed
+
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The result of one forward and backward.
+    """The result of a few equal forwards and backwards.
 
     Attributes:
         family: The model family's name.
         layers: Number of layers whose maps were read.
         channels: Number of maps per object.
         fingerprint: Of the layout of the maps.
-        seconds: Time of the forward and backward.
+        seconds: Time of one forward and backward; the median of ``timed`` ones.
+        timed: Number of forwards and backwards that were timed, after one that was not: the first takes longer.
         gradient: L2 norm of the gradient with respect to the latents.
         peak: Peak memory above what was allocated before, in bytes; None without CUDA.
         memory: The estimate made beforehand; None for quantised weights, which cannot be estimated.
@@ -38,13 +43,14 @@ class ProbeResult:
     channels: int
     fingerprint: str
     seconds: float
+    timed: int
     gradient: float
     peak: int | None
     memory: MemoryEstimate | None
 
 
 def probe_pipeline(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None = None) -> ProbeResult:
-    """Run one forward and backward through the maps of two text columns.
+    """Run a few equal forwards and backwards through the maps of two text columns: one to warm up, and timed ones.
 
     Args:
         pipe: A diffusers pipeline.
@@ -72,26 +78,48 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     weights = columns_to_weights([((1,), (2,))], family.text_length(call))
     capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
     cuda = call.latents.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    allocated = torch.cuda.memory_allocated() if cuda else 0
-    began = time.monotonic()
-    with ExitStack() as restore:
-        for parameter in denoiser.parameters():
-            if parameter.requires_grad:
-                restore.callback(parameter.requires_grad_, True)
-                parameter.requires_grad_(False)
-        noise = torch.randn(call.latents.shape, generator=torch.Generator().manual_seed(0)).to(call.latents)
-        leaf = noise.requires_grad_()
+    noise = torch.randn(call.latents.shape, generator=torch.Generator().manual_seed(0)).to(call.latents)
+
+    def one_iteration() -> float:
+        """The norm of the gradient; to have it as a number, the GPU must have finished."""
+        leaf = noise.clone().requires_grad_()
         with torch.enable_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
             snapshot(leaf, call.time)
             # The sum of a map is nearly constant; the sum of its squares is not.
             loss = torch.stack([layer.float().square().sum() for layer in maps().layers]).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
-        norm = float(gradient.float().norm())
+        return float(gradient.float().norm())
+
+    with ExitStack() as restore:
+        for parameter in denoiser.parameters():
+            if parameter.requires_grad:
+                restore.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
+        norm = one_iteration()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated() if cuda else 0
+        durations = _durations(one_iteration)
     peak = torch.cuda.max_memory_allocated() - allocated if cuda else None
     layout = family.layout(denoiser)
-    seconds = time.monotonic() - began
     return ProbeResult(
-        family.name, len(layout.layers), layout.channels, layout.fingerprint, seconds, norm, peak, memory
+        family.name,
+        len(layout.layers),
+        layout.channels,
+        layout.fingerprint,
+        statistics.median(durations),
+        len(durations),
+        norm,
+        peak,
+        memory,
     )
+
+
+def _durations(work: Callable[[], object]) -> list[float]:
+    """The seconds that ``work`` takes, each of a few times; once if it takes long."""
+    durations: list[float] = []
+    while not durations or (len(durations) < MOST_TIMED and sum(durations) < LONG):
+        began = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - began)
+    return durations
