@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
+from learn_to_steer.processes import require_one_process
 from learn_to_steer.registry import unknown
 from learn_to_steer.safe_parsing import parse_json, read_yaml
 from learn_to_steer.validation import shown
@@ -109,6 +110,8 @@ def as_command(verb: Verb) -> Verb:
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*parameters, *_GENERAL)]
 
     def command(config: Path | None, debug: bool, **values: Any) -> None:
+        if "out" in values:
+            require_one_process(verb.__name__.replace("_", "-"))
         if config_type is None:
             verb(**values)
         else:

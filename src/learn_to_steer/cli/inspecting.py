@@ -182,7 +182,7 @@ def doctor(config: PipelineConfig) -> None:
     peak = "" if result.peak is None else f"; {result.peak / 2**30:.2f} GiB above the weights"
     times = "once" if result.timed == 1 else f"{result.timed} times, median"
     print(
-        f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px: a forward and backward for one "
+        f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px: forward and backward for one "
         f"image, timed {times}, after a warm-up{peak}; gradient is finite"
     )
     print(f"{config.model} can be steered on this machine")

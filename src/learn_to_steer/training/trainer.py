@@ -26,6 +26,7 @@ from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, progress_bar
 from learn_to_steer.errors import SteerError
 from learn_to_steer.model_names import hub_source
+from learn_to_steer.processes import require_one_process
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augmentation import Augmentation
 from learn_to_steer.training.config import TrainConfig
@@ -53,8 +54,10 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
     Raises:
         DataError: ``data`` is not a complete collection with train and val images, or ``out`` holds a run with other
             settings.
+        UnsupportedError: It was started in several processes.
         SteerError: The loss is not finite.
     """
+    require_one_process("train")
     config, out = config or TrainConfig(), Path(out)
     storage.check_folder(out)
     manifest = Manifest.read(Path(data))
