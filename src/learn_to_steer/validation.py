@@ -45,7 +45,8 @@ def check_fields(
     """
     from pydantic import ValidationError
 
-    for name, adapter in _adapters(type(config)).items():
+    config_type: Any = type(config)
+    for name, adapter in _adapters(config_type).items():
         value = getattr(config, name)
         try:
             value = adapter.validate_python(_plain(value), strict=True)

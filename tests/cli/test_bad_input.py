@@ -111,7 +111,7 @@ def config(tmp_path: Path) -> Path:
         ("guidance: high\n", ["line 1", "guidance cannot be 'high'", "number"]),
         ("guidance: yes\n", ["line 1", "guidance cannot be True", "number"]),
         ("out: yes\n", ["line 1", "out cannot be True", "quotes"]),
-        ("prompt: [2001-01-01]\n", ["line 1", "prompt cannot be", "quotes"]),
+        ("prompt: [2001-01-01 10:00:00]\n", ["line 1", "prompt cannot be", "quotes"]),
         ("strict: 5\n", ["line 1", "strict cannot be 5", "true or false"]),
         ("loss: learned\nobjective: none\n", ["line 2", "objective is given twice"]),
         ("seed: 1\nseed: 2\n", ["line 2", "seed is given twice"]),

@@ -83,3 +83,15 @@ def test_both_names_in_files(run, saved_sd, tmp_path, key, settings) -> None:
     config = json.loads((out / "config.json").read_text())
     assert (config["objective"], config["steering"]["passes"]) == ("infsplign", 1)
     assert "iterations" not in config["steering"] and "checkpointing" not in config["steering"]
+
+
+def test_values_of_files_that_mean_one_thing_only(run, saved_sd, tmp_path) -> None:
+    """A whole number with a point, a date as a text, 1 for true, a number in quotes, and nothing for the default."""
+    file, out = tmp_path / "run.yaml", tmp_path / "2001-01-31"
+    options = f"model: {saved_sd}\nsteps: 2.0\nseed: '3'\nstrict: 1\nloss: none\nlora:\nprofile:\n"
+    file.write_text(f"prompt: {DOG}\n{options}out: {out}\nrevision: 2001-01-31\n")
+    outcome = run("generate", "--config", file)
+    assert outcome.code == 0, outcome.err
+    config = json.loads((out / "config.json").read_text())
+    kept = {name: config[name] for name in ("steps", "seed", "strict", "revision", "profile")}
+    assert kept == {"steps": 2, "seed": 3, "strict": True, "revision": "2001-01-31", "profile": "default"}

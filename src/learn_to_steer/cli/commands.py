@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import date
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -191,10 +192,12 @@ def _checked(value: Any, parameter: Any, place: str) -> Any:
     kind = described.annotation.__name__ if described else parameter.type.name.removesuffix(" range")
     number = {"int": int, "integer": int, "float": float}.get(kind)
     if kind in ("bool", "boolean"):
-        wrong = "" if isinstance(value, bool | str) else "true or false was expected"
+        wrong = "" if isinstance(value, bool | str) or value in (0, 1) else "true or false was expected"
     elif number is None:
+        value = str(value) if type(value) is date else value  # YAML takes 2001-01-31 for more than a text
         wrong = "" if type(value) in (str, int, float) else "a text was expected; put it in quotes"
     else:
+        value = int(value) if isinstance(value, float) and number is int and value.is_integer() else value
         wrong = _wrong_number(value, number, parameter)
     if wrong:
         raise DataError(f"{place} cannot be {shown(value)}: {wrong}")
