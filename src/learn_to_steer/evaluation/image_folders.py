@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
@@ -87,25 +87,6 @@ def find_images(
         for prompt, files in zip(prompts, by_prompt, strict=True)
         for sample, file in enumerate(files[:needed])
     ]
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read an image, upright and in RGB.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The image.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image {path} cannot be read ({error}); generate it again") from error
 
 
 def png_bytes(image: Image.Image) -> bytes:

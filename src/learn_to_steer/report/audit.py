@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
-from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.image_files import image_size
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
@@ -137,8 +137,7 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     path = Path("images") / f"{row['index']:05d}" / "samples" / f"{row['sample']:04d}.png"
     if not (folder / path).is_file():
         raise DataError(f"the image {folder / path} is missing; audit the folder that evaluate wrote")
-    with Image.open(folder / path) as image:
-        width, height = image.size
+    width, height = image_size(folder / path)
     return {
         "id": image_id(row),
         "path": path.as_posix(),
