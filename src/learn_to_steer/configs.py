@@ -26,6 +26,16 @@ _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
 _OWN = "the model's own"  # how --help words a default of None
 
+# Upper bounds of options: far above any use, but below what would fill the memory or overflow.
+MAX_SEED = 2**63 - 1
+MAX_TRAIN_SEED = 10**14  # seeds of epochs are multiples of it
+MAX_IMAGES = 10_000  # of one prompt
+MAX_LIMIT = 10_000_000
+MAX_BATCH = 65_536
+MAX_STEPS = 1000
+MAX_SIDE = 8192  # pixels
+MAX_GUIDANCE = 1000.0
+
 # Another name of a steering profile -> its name in files.
 PROFILE_ALIASES = {"fixed-budget": "equal"}
 
@@ -65,7 +75,9 @@ Similarity = Annotated[
         metavar="NAME",
     ),
 ]
-Seed = Annotated[int, _sampling(min=0, help="Random seed: same seed, prompt and image number, same initial noise.")]
+Seed = Annotated[
+    int, _sampling(min=0, max=MAX_SEED, help="Random seed: same seed, prompt and image number, same initial noise.")
+]
 
 
 @dataclass(frozen=True)
@@ -133,10 +145,16 @@ class PipelineConfig(PlacementConfig):
 class ModelConfig(PipelineConfig):
     """A model, how it is sampled, and how it is steered."""
 
-    steps: Annotated[int | None, _sampling(min=1, help="Denoising steps.", show_default=_OWN)] = None
-    guidance: Annotated[float | None, _sampling(help="Guidance scale.", show_default=_OWN)] = None
-    height: Annotated[int | None, _sampling(min=8, help="Height of an image, in pixels.", show_default=_OWN)] = None
-    width: Annotated[int | None, _sampling(min=8, help="Width of an image, in pixels.", show_default=_OWN)] = None
+    steps: Annotated[int | None, _sampling(min=1, max=MAX_STEPS, help="Denoising steps.", show_default=_OWN)] = None
+    guidance: Annotated[
+        float | None, _sampling(min=0.0, max=MAX_GUIDANCE, help="Guidance scale.", show_default=_OWN)
+    ] = None
+    height: Annotated[
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Height of an image, in pixels.", show_default=_OWN)
+    ] = None
+    width: Annotated[
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Width of an image, in pixels.", show_default=_OWN)
+    ] = None
     objective: Annotated[
         str,
         _steering(
@@ -193,7 +211,7 @@ class GenerateConfig(ModelConfig):
     prompts: Annotated[
         tuple[str, ...], OptionName("prompt"), Argument(help="One or more prompts, each in quotes.", show_default=False)
     ] = ()
-    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 1
+    images: Annotated[int, _sampling(min=1, max=MAX_IMAGES, help="Number of images per prompt.")] = 1
     seed: Seed = 0
     relations: Annotated[
         tuple[str, ...],
@@ -240,6 +258,7 @@ class EvaluateConfig(ModelConfig):
         int | None,
         _benchmark(
             min=1,
+            max=MAX_LIMIT,
             help="Use only this many prompts: a random subset with the same shares of tasks and relations.",
             show_default="all",
         ),
@@ -254,9 +273,9 @@ class EvaluateConfig(ModelConfig):
             metavar="NAME[:SOURCE]",
         ),
     ] = None
-    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 4
+    images: Annotated[int, _sampling(min=1, max=MAX_IMAGES, help="Number of images per prompt.")] = 4
     seed: Seed = 0
-    batch: Annotated[int, _sampling(min=1, help="Number of images made at a time.")] = 8
+    batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images made at a time.")] = 8
     against: Against = None
     similarity: Similarity = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/evaluate"
@@ -302,14 +321,19 @@ class ScoreConfig:
     device: Annotated[
         str, _benchmark(help="Device of the detector: cpu, cuda, cuda:1, ... or auto.", metavar="NAME")
     ] = "cpu"
-    images: Annotated[int | None, _benchmark(min=1, help="Number of images per prompt.", show_default="all")] = None
+    images: Annotated[
+        int | None, _benchmark(min=1, max=MAX_IMAGES, help="Number of images per prompt.", show_default="all")
+    ] = None
     limit: Annotated[
         int | None,
         _benchmark(
-            min=1, help="Use only this many prompts, the same ones as evaluate with this number.", show_default="all"
+            min=1,
+            max=MAX_LIMIT,
+            help="Use only this many prompts, the same ones as evaluate with this number.",
+            show_default="all",
         ),
     ] = None
-    seed: Annotated[int, _benchmark(min=0, help="Random seed of that subset.")] = 0
+    seed: Annotated[int, _benchmark(min=0, max=MAX_SEED, help="Random seed of that subset.")] = 0
     against: Against = None
     similarity: Similarity = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/score"
@@ -343,14 +367,16 @@ class CollectSettings:
     inversion: Annotated[
         str, _sampling(help="How the noisy latents of an image are found (see: list inversions).", metavar="NAME")
     ] = "noise"
-    limit: Annotated[int, _images(min=1, help="Number of images at most.")] = 1500
-    seed: Annotated[int, _images(min=0, help="Random seed of the choice of images and of the noise.")] = 0
+    limit: Annotated[int, _images(min=1, max=MAX_LIMIT, help="Number of images at most.")] = 1500
+    seed: Annotated[int, _images(min=0, max=MAX_SEED, help="Random seed of the choice of images and of the noise.")] = 0
     diagonals: Annotated[bool, _images("--diagonals", help="Also label diagonal relations (above left of, ...).")] = (
         False
     )
     quality: Annotated[
         float | None,
         _sampling(
+            min=0.0,
+            max=1e12,
             help="Leave out images whose inversion is worse than this, in the unit of the inversion.",
             show_default="the inversion's own limit",
         ),
@@ -370,18 +396,20 @@ class CollectSettings:
             metavar="HOW",
         ),
     ] = "text"
-    batch: Annotated[int, _sampling(min=1, help="Number of images processed at a time.")] = 16
+    batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images processed at a time.")] = 16
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How a classifier is trained: the settings that the command line has."""
 
-    epochs: Annotated[int, _training(min=1, help="Number of epochs at most.")] = 100
-    batch: Annotated[int, _training(min=1, help="Batch size.")] = 64
-    rate: Annotated[float, _training(min=0.0, help="Learning rate.")] = 1e-4
-    patience: Annotated[int, _training(min=1, help="Stop after this many epochs without improvement.")] = 10
-    seed: Annotated[int, _training(min=0, help="Random seed.")] = 0
+    epochs: Annotated[int, _training(min=1, max=1_000_000, help="Number of epochs at most.")] = 100
+    batch: Annotated[int, _training(min=1, max=MAX_BATCH, help="Batch size.")] = 64
+    rate: Annotated[float, _training(min=1e-12, max=10.0, help="Learning rate.")] = 1e-4
+    patience: Annotated[
+        int, _training(min=1, max=1_000_000, help="Stop after this many epochs without improvement.")
+    ] = 10
+    seed: Annotated[int, _training(min=0, max=MAX_TRAIN_SEED, help="Random seed.")] = 0
     prompts: Annotated[
         Literal["both", "true", "balanced"],
         _training(
@@ -391,5 +419,5 @@ class TrainSettings:
         ),
     ] = "both"
     augment: Annotated[bool, _training(help="Also train on swapped objects and mirrored maps.")] = True
-    width: Annotated[int, _training(min=4, help="Width of the network; 256 in the paper.")] = 96
+    width: Annotated[int, _training(min=4, max=4096, help="Width of the network; 256 in the paper.")] = 96
     dropout: Annotated[float, _training(min=0.0, max=0.9, help="Dropout rate; 0.3 in the paper.")] = 0.1

@@ -59,10 +59,10 @@ def write_json(path: StrPath, value: Any) -> None:
         DataError: JSON cannot hold the value (NaN included), or the file cannot be written.
     """
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot write {path} as JSON: {error}") from error
-    write_atomic(path, text + "\n")
+    write_atomic(path, data + b"\n")
 
 
 def read_json(path: StrPath) -> Any:
@@ -92,14 +92,14 @@ def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
     path = Path(path)
     check_regular(path)
     try:
-        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot add a row to {path}: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             _mend_tail(file.fileno())
-            file.write(line.encode() + b"\n")
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

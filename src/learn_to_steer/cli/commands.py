@@ -19,9 +19,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from learn_to_steer.cli.option_values import checked
 from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
 from learn_to_steer.registry import unknown
+from learn_to_steer.storage import check_regular
 
 Config = TypeVar("Config")
 Verb = Callable[..., None]
@@ -106,7 +108,10 @@ def as_command(verb: Verb) -> Verb:
         parameters = [option.parameter() for option in options]
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*parameters, *_GENERAL)]
 
-    def command(config: Path | None, debug: bool, **values: Any) -> None:
+    def command(context: typer.Context, config: str | None, debug: bool, **values: Any) -> None:
+        for parameter in context.command.params:
+            if parameter.name in values:
+                values[parameter.name] = checked(values[parameter.name], parameter, context)
         if config_type is None:
             verb(**values)
         else:
@@ -153,12 +158,14 @@ def read_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+def _read_config(context: typer.Context, parameter: typer.CallbackParam, file: str | None) -> str | None:
     """Callback of ``--config``: make the values in the file the defaults of the command's options."""
-    if path is None:
+    if file is None:
         return None
     import yaml
 
+    path = Path(checked(file, parameter, context))
+    check_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -184,7 +191,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise DataError(f"{key} in {path} must be {'a value or a list of values' if repeated else 'one value'}")
         defaults[name] = items if repeated else value
     context.default_map = defaults
-    return path
+    return file
 
 
 def _parse_numbers(value: Any) -> Any:
@@ -212,12 +219,13 @@ def _enable_debug(value: bool) -> bool:
 
 
 _GENERAL = (
+    Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
     Parameter(
         "config",
         Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[
-            Path | None,
+            str | None,
             typer.Option(
                 "--config",
                 callback=_read_config,
