@@ -13,6 +13,7 @@ import _thread
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -103,7 +104,10 @@ class _StopSignals:
         if self.received is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             self._hook(unraisable)
         elif signal.SIGTERM in self._before:
-            _thread.interrupt_main(signal.SIGTERM)
+            # Not at once, or it would come in here, where Python cannot pass it on either.
+            timer = threading.Timer(0.05, _thread.interrupt_main, [signal.SIGTERM])
+            timer.daemon = True
+            timer.start()
 
 
 def _is_importing(frame: FrameType | None) -> bool:
