@@ -189,3 +189,34 @@ def test_steered_outside_inference_mode(tiny_sd: Any, steered: Callable[[Any], A
         steered(tiny_sd)
     with torch.no_grad():
         steered(tiny_sd)
+
+
+def test_trained_anew_after_the_checkpoint_is_deleted(tmp_path: Path) -> None:
+    from learn_to_steer.errors import DataError
+    from learn_to_steer.training import checkpoint
+
+    (tmp_path / checkpoint.FILE).write_bytes(b"broken")
+    with pytest.raises(DataError, match="delete it to train anew"):
+        checkpoint.load(tmp_path, {})
+    (tmp_path / checkpoint.FILE).unlink()
+    assert checkpoint.load(tmp_path, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy", "mended"),
+    [
+        (["list", "modles"], "'models'", ["list", "models"]),
+        (["parse", " "], "'a dog to the left of a cat'", ["parse", "a dog to the left of a cat"]),
+        (["export-prompts", "--benchmark", "oood"], "'ood'", ["export-prompts", "--benchmark", "ood"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_commands_work_once_they_are_mended(
+    words: list[str], remedy: str, mended: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from learn_to_steer.cli import main
+
+    out = ["--out", str(tmp_path / "out")] if words[0] == "export-prompts" else []
+    assert main([*words, *out]) == 2
+    assert remedy in capsys.readouterr().err
+    assert main([*mended, *out]) == 0

@@ -19,12 +19,12 @@ FREE_TEXT = ("prompt", "relations", "setting")  # parameters whose values are no
 LONGEST_NAME = 255  # bytes between two slashes: the limit of common file systems
 
 
-def checked(value: Any, parameter: typer.CallbackParam, context: typer.Context) -> Any:
+def checked(value: Any, parameter: Any, context: typer.Context) -> Any:
     """Return the value of an option or argument, with ``~`` expanded.
 
     Args:
         value: The value that typer read, or a list of them.
-        parameter: The option or argument.
+        parameter: The option or argument, an object of click.
         context: The context of the command.
 
     Raises:

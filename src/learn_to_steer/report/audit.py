@@ -19,6 +19,7 @@ from jinja2 import Environment
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.image_files import image_size
+from learn_to_steer.plain_text import printable
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
@@ -144,8 +145,8 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
         "width": width,
         "height": height,
         "font_size": f"{height / 16:.1f}",
-        "prompt": row["prompt"],
-        "score": "right" if row["correct"] else row["reason"],
+        "prompt": printable(row["prompt"]),
+        "score": "right" if row["correct"] else printable(row["reason"]),
         "boxes": [_box(entry) for entry in row["boxes"]],
     }
 
@@ -157,6 +158,6 @@ def _box(entry: Mapping[str, Any]) -> dict[str, Any]:
         "top": top,
         "width": right - left,
         "height": bottom - top,
-        "label": f"{entry['name']} {entry['score']:.2f}",
+        "label": printable(f"{entry['name']} {entry['score']:.2f}"),
         "label_y": max(top - 2, 8),
     }
