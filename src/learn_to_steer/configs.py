@@ -15,6 +15,23 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from learn_to_steer.registry import DEFAULT_MODEL
+from learn_to_steer.shared_options import (
+    MAX_BATCH,
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_LIMIT,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_TRAIN_SEED,
+    MODELS_OWN,
+    Against,
+    Data,
+    Detector,
+    Seed,
+    Similarity,
+    SpacyModel,
+)
 
 # One function per group in which --help lists the options.
 _model = partial(Option, rich_help_panel="Model")
@@ -24,60 +41,9 @@ _benchmark = partial(Option, rich_help_panel="Benchmark")
 _images = partial(Option, rich_help_panel="Images")
 _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
-_OWN = "the model's own"  # how --help words a default of None
-
-# Upper bounds of options: far above any use, but below what would fill the memory or overflow.
-MAX_SEED = 2**63 - 1
-MAX_TRAIN_SEED = 10**14  # seeds of epochs are multiples of it
-MAX_IMAGES = 10_000  # of one prompt
-MAX_LIMIT = 10_000_000
-MAX_BATCH = 65_536
-MAX_STEPS = 1000
-MAX_SIDE = 8192  # pixels
-MAX_GUIDANCE = 1000.0
 
 # Another name of a steering profile -> its name in files.
 PROFILE_ALIASES = {"fixed-budget": "equal"}
-
-# Options that mean the same in several places.
-_SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
-SpacyModel = Annotated[str | None, _steering(help=_SPACY, show_default="the built-in grammar", metavar="NAME")]
-Data = Annotated[
-    str | None,
-    _benchmark(
-        help="The prompts of a benchmark that reads them from a file (see: list benchmarks); 'download' fetches it.",
-        show_default="none",
-        metavar="FILE",
-    ),
-]
-Detector = Annotated[
-    str | None,
-    _benchmark(
-        help="Detector that finds the objects (see: list detectors); ':SOURCE' is a folder or hub id with its weights.",
-        metavar="NAME[:SOURCE]",
-        show_default=_OWN,
-    ),
-]
-Against = Annotated[
-    str | None,
-    _benchmark(
-        help="Compare with these results: the --out of another evaluate or score with the same prompts.",
-        show_default="no comparison",
-        metavar="DIR",
-    ),
-]
-Similarity = Annotated[
-    str | None,
-    _benchmark(
-        help="With --against: how similar the images of the two are, measured by an embedder (see: list embedders) or "
-        "by a DINO or CLIP model (folder or hub id).",
-        show_default="not measured",
-        metavar="NAME",
-    ),
-]
-Seed = Annotated[
-    int, _sampling(min=0, max=MAX_SEED, help="Random seed: same seed, prompt and image number, same initial noise.")
-]
 
 
 @dataclass(frozen=True)
@@ -137,7 +103,7 @@ class PipelineConfig(PlacementConfig):
 
     scheduler: Annotated[
         str | None,
-        _sampling(help="Scheduler of diffusers (see: list schedulers).", show_default=_OWN, metavar="CLASS"),
+        _sampling(help="Scheduler of diffusers (see: list schedulers).", show_default=MODELS_OWN, metavar="CLASS"),
     ] = None
 
 
@@ -145,15 +111,17 @@ class PipelineConfig(PlacementConfig):
 class ModelConfig(PipelineConfig):
     """A model, how it is sampled, and how it is steered."""
 
-    steps: Annotated[int | None, _sampling(min=1, max=MAX_STEPS, help="Denoising steps.", show_default=_OWN)] = None
+    steps: Annotated[int | None, _sampling(min=1, max=MAX_STEPS, help="Denoising steps.", show_default=MODELS_OWN)] = (
+        None
+    )
     guidance: Annotated[
-        float | None, _sampling(min=0.0, max=MAX_GUIDANCE, help="Guidance scale.", show_default=_OWN)
+        float | None, _sampling(min=0.0, max=MAX_GUIDANCE, help="Guidance scale.", show_default=MODELS_OWN)
     ] = None
     height: Annotated[
-        int | None, _sampling(min=8, max=MAX_SIDE, help="Height of an image, in pixels.", show_default=_OWN)
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Height of an image, in pixels.", show_default=MODELS_OWN)
     ] = None
     width: Annotated[
-        int | None, _sampling(min=8, max=MAX_SIDE, help="Width of an image, in pixels.", show_default=_OWN)
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Width of an image, in pixels.", show_default=MODELS_OWN)
     ] = None
     objective: Annotated[
         str,
@@ -167,7 +135,7 @@ class ModelConfig(PipelineConfig):
     ] = "learned"
     classifier: Annotated[
         str | None,
-        _steering(help="Folder or hub id of the learned loss's classifier.", show_default=_OWN, metavar="DIR"),
+        _steering(help="Folder or hub id of the learned loss's classifier.", show_default=MODELS_OWN, metavar="DIR"),
     ] = None
     profile: Annotated[
         str,

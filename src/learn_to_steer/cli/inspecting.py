@@ -13,8 +13,9 @@ import typer
 
 from learn_to_steer import registry
 from learn_to_steer.cli.console import show
-from learn_to_steer.configs import Data, PipelineConfig, SpacyModel
+from learn_to_steer.configs import PipelineConfig
 from learn_to_steer.errors import DataError
+from learn_to_steer.shared_options import Data, SpacyModel
 from learn_to_steer.versions import installed_version
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")

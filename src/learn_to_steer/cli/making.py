@@ -11,7 +11,8 @@ import typer
 
 from learn_to_steer.cli.commands import copy_fields
 from learn_to_steer.cli.console import show
-from learn_to_steer.configs import MAX_GUIDANCE, MAX_SIDE, CollectSettings, OptionName, PlacementConfig, TrainSettings
+from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
+from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_SIDE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from learn_to_steer.cli.console import progress, show
-from learn_to_steer.configs import MAX_LIMIT, MAX_SEED, EvaluateConfig, ScoreConfig
+from learn_to_steer.configs import EvaluateConfig, ScoreConfig
+from learn_to_steer.shared_options import MAX_LIMIT, MAX_SEED
 
 
 def evaluate(config: EvaluateConfig) -> None:
