@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -206,3 +207,18 @@ def test_a_bomb_below_the_limit_is_read_without_a_warning(tmp_path: Path, monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with pytest.raises(DataError, match=r"large\.png.*pixels"):
         read_image(tmp_path / "large.png")
+
+
+def test_a_pipe_among_the_pictures_of_a_source_is_left_out(tmp_path: Path) -> None:
+    from learn_to_steer import registry
+    from learn_to_steer.sources import SourceRequest
+
+    os.mkfifo(tmp_path / "0.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "1.png")
+    objects = [{"name": "dog", "box": [2, 20, 22, 40]}, {"name": "cup", "box": [40, 20, 60, 40]}]
+    lines = [json.dumps({"image": f"{number}.png", "objects": objects}) for number in range(2)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    request = SourceRequest(4, 0, 64, data=str(tmp_path / "mine.jsonl"))
+    labelled = registry.load("sources", "folder").images(request)
+    assert [image.id for image in labelled] == ["folder-1.png"]
+    assert "named pipe" in labelled.skipped.examples["picture: cannot be decoded"][0]
