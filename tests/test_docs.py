@@ -195,7 +195,7 @@ def parse(arguments: list[str]) -> None:
     """Fail for a verb or an option that the command line does not have."""
     from typer.main import get_command
 
-    from learn_to_steer.cli import app
+    from learn_to_steer.cli.application import app
 
     root: Any = get_command(app)
     context = root.make_context("learn-to-steer", list(arguments[:1]))

@@ -341,3 +341,18 @@ def test_the_library_knows_its_default_model_alone_of_the_models_that_other_pack
         ]
     constants = (registry.DEFAULT_MODEL, registry.DEFAULT_MODEL_PACKAGE, registry.DEFAULT_MODEL_FOLDER)
     assert found == [("registry.py", text) for text in constants]
+
+
+def calls(path: Path) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+
+
+def test_image_files_are_opened_in_one_place() -> None:
+    """A packaged sheet of sprites is no foreign file."""
+    opening = {path.name for path in SOURCES if calls(path) & {"Image.open", "ImageOps.exif_transpose"}}
+    assert opening == {"image_files.py", "sprites.py"}
+
+
+def test_verbs_print_through_a_function_that_escapes() -> None:
+    printing = {path.name for path in (PACKAGE / "cli").glob("*.py") if "print" in calls(path)}
+    assert printing == {"__init__.py", "application.py", "console.py"}  # of these, the first prints a fixed line

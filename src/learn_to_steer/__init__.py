@@ -28,11 +28,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from learn_to_steer.errors import SteerError
-from learn_to_steer.prompts import Relation, parse
-
 if TYPE_CHECKING:
+    from learn_to_steer.errors import SteerError
     from learn_to_steer.loading import load_pipeline
+    from learn_to_steer.prompts import Relation, parse
     from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
 
 __version__ = "0.1.0"
@@ -48,16 +47,20 @@ __all__ = [
     "profile",
 ]
 _LAZY = {
+    "Relation": "learn_to_steer.prompts",
+    "SteerError": "learn_to_steer.errors",
     "SteeredPipeline": "learn_to_steer.steering",
     "Steerer": "learn_to_steer.steering",
     "SteeringConfig": "learn_to_steer.steering",
     "load_pipeline": "learn_to_steer.loading",
+    "parse": "learn_to_steer.prompts",
     "profile": "learn_to_steer.steering",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: these import torch, which takes seconds, and --help and parsing do not need it.
+    # Imported when first used. Some import torch, which takes seconds, and --help and parsing do not need it. And
+    # before Ctrl-C is handled, the command line imports this package.
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,8 +96,8 @@ class AttentionCapture:
                 raise CaptureError(
                     f"{len(missing)} of {len(points)} attention layers could not be read (first: {missing[0]}). "
                     "Sliced, xformers, sage and hub attention bypass torch's scaled_dot_product_attention: call "
-                    "pipe.disable_attention_slicing() and pipe.unet.set_default_attn_processor(), or "
-                    'pipe.transformer.set_attention_backend("native")'
+                    "pipe.disable_attention_slicing() and pipe.unet.set_attn_processor(AttnProcessor2_0()), a class in "
+                    'diffusers.models.attention_processor, or pipe.transformer.set_attention_backend("native")'
                 )
             return AttentionMaps(tuple(cross_maps), self_attention=tuple(own_maps))
 

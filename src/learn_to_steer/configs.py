@@ -16,6 +16,23 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from learn_to_steer.registry import DEFAULT_MODEL
+from learn_to_steer.shared_options import (
+    MAX_BATCH,
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_LIMIT,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_TRAIN_SEED,
+    MODELS_OWN,
+    Against,
+    Data,
+    Detector,
+    Seed,
+    Similarity,
+    SpacyModel,
+)
 from learn_to_steer.validation import Checked
 
 # One function per group in which --help lists the options.
@@ -26,48 +43,9 @@ _benchmark = partial(Option, rich_help_panel="Benchmark")
 _images = partial(Option, rich_help_panel="Images")
 _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
-_OWN = "the model's own"  # how --help words a default of None
 
 # Another name of a steering profile -> its name in files.
 PROFILE_ALIASES = {"fixed-budget": "equal"}
-
-# Options that mean the same in several places.
-_SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
-SpacyModel = Annotated[str | None, _steering(help=_SPACY, show_default="the built-in grammar", metavar="NAME")]
-Data = Annotated[
-    str | None,
-    _benchmark(
-        help="The prompts of a benchmark that reads them from a file (see: list benchmarks); 'download' fetches it.",
-        show_default="none",
-        metavar="FILE",
-    ),
-]
-Detector = Annotated[
-    str | None,
-    _benchmark(
-        help="Detector that finds the objects (see: list detectors); ':SOURCE' is a folder or hub id with its weights.",
-        metavar="NAME[:SOURCE]",
-        show_default=_OWN,
-    ),
-]
-Against = Annotated[
-    str | None,
-    _benchmark(
-        help="Compare with these results: the --out of another evaluate or score with the same prompts.",
-        show_default="no comparison",
-        metavar="DIR",
-    ),
-]
-Similarity = Annotated[
-    str | None,
-    _benchmark(
-        help="With --against: how similar the images of the two are, measured by an embedder (see: list embedders) or "
-        "by a DINO or CLIP model (folder or hub id).",
-        show_default="not measured",
-        metavar="NAME",
-    ),
-]
-Seed = Annotated[int, _sampling(min=0, help="Random seed: same seed, prompt and image number, same initial noise.")]
 
 
 @dataclass(frozen=True)
@@ -127,7 +105,7 @@ class PipelineConfig(PlacementConfig):
 
     scheduler: Annotated[
         str | None,
-        _sampling(help="Scheduler of diffusers (see: list schedulers).", show_default=_OWN, metavar="CLASS"),
+        _sampling(help="Scheduler of diffusers (see: list schedulers).", show_default=MODELS_OWN, metavar="CLASS"),
     ] = None
 
 
@@ -135,10 +113,18 @@ class PipelineConfig(PlacementConfig):
 class ModelConfig(PipelineConfig):
     """A model, how it is sampled, and how it is steered."""
 
-    steps: Annotated[int | None, _sampling(min=1, help="Denoising steps.", show_default=_OWN)] = None
-    guidance: Annotated[float | None, _sampling(help="Guidance scale.", show_default=_OWN)] = None
-    height: Annotated[int | None, _sampling(min=8, help="Height of an image, in pixels.", show_default=_OWN)] = None
-    width: Annotated[int | None, _sampling(min=8, help="Width of an image, in pixels.", show_default=_OWN)] = None
+    steps: Annotated[int | None, _sampling(min=1, max=MAX_STEPS, help="Denoising steps.", show_default=MODELS_OWN)] = (
+        None
+    )
+    guidance: Annotated[
+        float | None, _sampling(min=0.0, max=MAX_GUIDANCE, help="Guidance scale.", show_default=MODELS_OWN)
+    ] = None
+    height: Annotated[
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Height of an image, in pixels.", show_default=MODELS_OWN)
+    ] = None
+    width: Annotated[
+        int | None, _sampling(min=8, max=MAX_SIDE, help="Width of an image, in pixels.", show_default=MODELS_OWN)
+    ] = None
     objective: Annotated[
         str,
         _steering(
@@ -151,7 +137,7 @@ class ModelConfig(PipelineConfig):
     ] = "learned"
     classifier: Annotated[
         str | None,
-        _steering(help="Folder or hub id of the learned loss's classifier.", show_default=_OWN, metavar="DIR"),
+        _steering(help="Folder or hub id of the learned loss's classifier.", show_default=MODELS_OWN, metavar="DIR"),
     ] = None
     profile: Annotated[
         str,
@@ -196,7 +182,7 @@ class GenerateConfig(ModelConfig):
     prompts: Annotated[
         tuple[str, ...], OptionName("prompt"), Argument(help="One or more prompts, each in quotes.", show_default=False)
     ] = ()
-    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 1
+    images: Annotated[int, _sampling(min=1, max=MAX_IMAGES, help="Number of images per prompt.")] = 1
     seed: Seed = 0
     relations: Annotated[
         tuple[str, ...],
@@ -243,6 +229,7 @@ class EvaluateConfig(ModelConfig):
         int | None,
         _benchmark(
             min=1,
+            max=MAX_LIMIT,
             help="Use only this many prompts: a random subset with the same shares of tasks and relations.",
             show_default="all",
         ),
@@ -257,9 +244,9 @@ class EvaluateConfig(ModelConfig):
             metavar="NAME[:SOURCE]",
         ),
     ] = None
-    images: Annotated[int, _sampling(min=1, help="Number of images per prompt.")] = 4
+    images: Annotated[int, _sampling(min=1, max=MAX_IMAGES, help="Number of images per prompt.")] = 4
     seed: Seed = 0
-    batch: Annotated[int, _sampling(min=1, help="Number of images made at a time.")] = 8
+    batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images made at a time.")] = 8
     against: Against = None
     similarity: Similarity = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/evaluate"
@@ -305,14 +292,19 @@ class ScoreConfig(Checked):
     device: Annotated[
         str, _benchmark(help="Device of the detector: cpu, cuda, cuda:1, ... or auto.", metavar="NAME")
     ] = "cpu"
-    images: Annotated[int | None, _benchmark(min=1, help="Number of images per prompt.", show_default="all")] = None
+    images: Annotated[
+        int | None, _benchmark(min=1, max=MAX_IMAGES, help="Number of images per prompt.", show_default="all")
+    ] = None
     limit: Annotated[
         int | None,
         _benchmark(
-            min=1, help="Use only this many prompts, the same ones as evaluate with this number.", show_default="all"
+            min=1,
+            max=MAX_LIMIT,
+            help="Use only this many prompts, the same ones as evaluate with this number.",
+            show_default="all",
         ),
     ] = None
-    seed: Annotated[int, _benchmark(min=0, help="Random seed of that subset.")] = 0
+    seed: Annotated[int, _benchmark(min=0, max=MAX_SEED, help="Random seed of that subset.")] = 0
     against: Against = None
     similarity: Similarity = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/score"
@@ -346,14 +338,16 @@ class CollectSettings(Checked):
     inversion: Annotated[
         str, _sampling(help="How the noisy latents of an image are found (see: list inversions).", metavar="NAME")
     ] = "noise"
-    limit: Annotated[int, _images(min=1, help="Number of images at most.")] = 1500
-    seed: Annotated[int, _images(min=0, help="Random seed of the choice of images and of the noise.")] = 0
+    limit: Annotated[int, _images(min=1, max=MAX_LIMIT, help="Number of images at most.")] = 1500
+    seed: Annotated[int, _images(min=0, max=MAX_SEED, help="Random seed of the choice of images and of the noise.")] = 0
     diagonals: Annotated[bool, _images("--diagonals", help="Also label diagonal relations (above left of, ...).")] = (
         False
     )
     quality: Annotated[
         float | None,
         _sampling(
+            min=0.0,
+            max=1e12,
             help="Leave out images whose inversion is worse than this, in the unit of the inversion.",
             show_default="the inversion's own limit",
         ),
@@ -373,18 +367,20 @@ class CollectSettings(Checked):
             metavar="HOW",
         ),
     ] = "text"
-    batch: Annotated[int, _sampling(min=1, help="Number of images processed at a time.")] = 16
+    batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images processed at a time.")] = 16
 
 
 @dataclass(frozen=True)
 class TrainSettings(Checked):
     """How a classifier is trained: the settings that the command line has."""
 
-    epochs: Annotated[int, _training(min=1, help="Number of epochs at most.")] = 100
-    batch: Annotated[int, _training(min=1, help="Batch size.")] = 64
-    rate: Annotated[float, _training(min=0.0, help="Learning rate.")] = 1e-4
-    patience: Annotated[int, _training(min=1, help="Stop after this many epochs without improvement.")] = 10
-    seed: Annotated[int, _training(min=0, help="Random seed.")] = 0
+    epochs: Annotated[int, _training(min=1, max=1_000_000, help="Number of epochs at most.")] = 100
+    batch: Annotated[int, _training(min=1, max=MAX_BATCH, help="Batch size.")] = 64
+    rate: Annotated[float, _training(min=1e-12, max=10.0, help="Learning rate.")] = 1e-4
+    patience: Annotated[
+        int, _training(min=1, max=1_000_000, help="Stop after this many epochs without improvement.")
+    ] = 10
+    seed: Annotated[int, _training(min=0, max=MAX_TRAIN_SEED, help="Random seed.")] = 0
     prompts: Annotated[
         Literal["both", "true", "balanced"],
         _training(
@@ -394,5 +390,5 @@ class TrainSettings(Checked):
         ),
     ] = "both"
     augment: Annotated[bool, _training(help="Also train on swapped objects and mirrored maps.")] = True
-    width: Annotated[int, _training(min=4, help="Width of the network; 256 in the paper.")] = 96
+    width: Annotated[int, _training(min=4, max=4096, help="Width of the network; 256 in the paper.")] = 96
     dropout: Annotated[float, _training(min=0.0, max=0.9, help="Dropout rate; 0.3 in the paper.")] = 0.1

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from learn_to_steer.errors import DataError
 
+_SPECIAL_FILES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 if TYPE_CHECKING:
@@ -51,10 +59,10 @@ def write_json(path: StrPath, value: Any) -> None:
         DataError: JSON cannot hold the value (NaN included), or the file cannot be written.
     """
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot write {path} as JSON: {error}") from error
-    write_atomic(path, text + "\n")
+    write_atomic(path, data + b"\n")
 
 
 def read_json(path: StrPath) -> Any:
@@ -82,15 +90,16 @@ def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
         DataError: JSON cannot hold the row (NaN included), or the file cannot be written.
     """
     path = Path(path)
+    check_regular(path)
     try:
-        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot add a row to {path}: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             _mend_tail(file.fileno())
-            file.write(line.encode() + b"\n")
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -162,11 +171,32 @@ def sha256(path: StrPath) -> str:
     Raises:
         DataError: The file cannot be read.
     """
+    check_regular(path)
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def check_regular(path: StrPath) -> None:
+    """Check that a file to be read is not a named pipe, device, socket or folder: reading one could wait forever.
+
+    Args:
+        path: The file, or a link to it. One that does not exist passes: opening it says so.
+
+    Raises:
+        DataError: It is none that can be read, or its name is none that a file can have.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # for example a name that is too long or holds a NUL
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _SPECIAL_FILES if test(mode)), "a special file")
+        raise DataError(f"cannot read {path}: it is {kind}; name a regular file")
 
 
 def check_folder(path: StrPath) -> None:
@@ -209,6 +239,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _read_bytes(path: StrPath) -> bytes:
+    check_regular(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -25,7 +25,7 @@ def assert_refused(outcome, *words: str) -> None:
     [
         (["generate", DOG, "--model", "sd:emojy"], ["sd:emojy", "did you mean 'sd:emoji'"]),
         (["generate", DOG, "--model", "./no/such/folder"], ["./no/such/folder", "does not exist"]),
-        (["generate", DOG, "--model", ""], ["no model is named"]),
+        (["generate", DOG, "--model", ""], ["--model", "empty"]),
         (["score", "missing"], ["missing", "does not exist"]),
         (["generate", ""], ["empty"]),
         (["generate"], ["no prompt"]),
@@ -148,7 +148,7 @@ def test_out_that_is_a_file(run, verb, tmp_path):
     taken.write_text("mine")
     for out in (taken, taken / "below"):
         assert_refused(run(*verb, "--out", out), "taken")
-    assert_refused(run(*verb, "--out", tmp_path / ("long" * 80)), "cannot write")
+    assert_refused(run(*verb, "--out", tmp_path / ("long" * 80)), "--out", "too long")
     assert taken.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [taken]
 

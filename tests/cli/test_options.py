@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import typer
 
-from learn_to_steer import cli, configs
+from learn_to_steer import configs
+from learn_to_steer.cli.application import app
 from learn_to_steer.cli.generating import GenerateOptions
 from learn_to_steer.cli.making import CollectOptions, TrainOptions
 from learn_to_steer.families import usual_source
 
 # Recorded from the command line of version 0.1: by verb and by name in --config files.
 RECORDED = json.loads((Path(__file__).parent / "options_0_1.json").read_text())
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = typer.main.get_command(app).commands
 CASES = [(verb, name) for verb, parameters in RECORDED.items() for name in parameters]
 DOG = "a dog to the left of a cat"
 

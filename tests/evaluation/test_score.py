@@ -14,10 +14,11 @@ from PIL import Image
 from learn_to_steer import benchmarks
 from learn_to_steer.errors import DataError, PromptError, UnknownNameError
 from learn_to_steer.evaluation import ScoreConfig, Scorer, score
-from learn_to_steer.evaluation.image_folders import PromptImage, find_images, open_image
+from learn_to_steer.evaluation.image_folders import PromptImage, find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
 from learn_to_steer.evaluation.score_images import detect_images
 from learn_to_steer.geometry import Detection
+from learn_to_steer.image_files import read_image
 
 PROMPTS = ["a dog to the left of a cat", "a cat to the left of a puppy"]
 
@@ -226,7 +227,7 @@ def test_images_are_read_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by a quarter
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_image(tmp_path / "turned.jpg").size == (10, 20)
+    assert read_image(tmp_path / "turned.jpg").size == (10, 20)
 
 
 def test_the_cache_tells_images_detectors_and_names_apart(

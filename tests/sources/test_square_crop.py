@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.sources._sampling import SquareCrop, box_in_crop, image_size, square_around
+from learn_to_steer.image_files import image_size
+from learn_to_steer.sources._sampling import SquareCrop, box_in_crop, square_around
 
 
 @pytest.mark.parametrize("size", [(120, 80), (80, 120), (100, 100), (301, 77)])

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from learn_to_steer.detectors import Query
 from learn_to_steer.geometry import Detection
+from learn_to_steer.image_files import to_rgb
 from learn_to_steer.storage import sha256
 from learn_to_steer_emoji.centre_point import STRIDE, DetectorNet, decode, detector_folder, load_net
 from learn_to_steer_emoji.self_test import self_test_images as self_test_images
@@ -58,6 +59,7 @@ class EmojiDetector:
         Returns:
             The detections of each image, highest score first, boxes in pixels.
         """
+        images = [to_rgb(image) for image in images]  # turned upright, which may exchange width and height
         found: list[list[Detection]] = [[] for _ in images]
         sizes: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
@@ -80,7 +82,7 @@ class EmojiDetector:
             RGB in [0, 1]. Height and width are padded to a multiple of the stride by repeating the lower and the right
             edge.
         """
-        pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+        pixels = torch.from_numpy(np.stack([np.asarray(to_rgb(image)) for image in images]))
         scaled = pixels.to(next(self.net.parameters()).device).permute(0, 3, 1, 2).float() / 255
         right, below = -scaled.shape[3] % STRIDE, -scaled.shape[2] % STRIDE
         return functional.pad(scaled, (0, right, 0, below), mode="replicate")

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learn_to_steer.geometry import Box, Detection
+from learn_to_steer.image_files import to_rgb
 from learn_to_steer_emoji.sprites import atlas, object_names
 
 COARSE = 40  # height of the image in stage one, in pixels
@@ -64,7 +65,8 @@ def find(image: Image.Image, threshold: float = THRESHOLD) -> list[Detection]:
         The detections, best first: names without aliases, explained variance as scores, and boxes around the visible
         part of the sprites, in pixels.
     """
-    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()[None] / 255
+    image = to_rgb(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None] / 255
     poses = _candidates(_resized(pixels, COARSE))
     fine = _resized(pixels, FINE)
     poses, scores = _refined(fine, poses, shift=0.02, grow=0.07, turn=7.0)

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 from learn_to_steer import storage
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, geneval_line
 from learn_to_steer.errors import DataError, PromptError
+from learn_to_steer.plain_text import has_lone_surrogate
 from learn_to_steer.prompts import Relation, locate, parse
 
 DOWNLOAD = "download"
@@ -47,6 +48,8 @@ def _prompt(index: int, row: dict[str, Any], place: str) -> BenchmarkPrompt:
     text, given = row.get("prompt"), row.get("relations")
     if not isinstance(text, str):
         raise DataError(f"{place}: 'prompt' is {text!r}; it must be a string")
+    if has_lone_surrogate(json.dumps(row, ensure_ascii=False)):
+        raise DataError(f"{place} is not valid Unicode text (it holds half of a surrogate pair); write it anew")
     if given is not None and not isinstance(given, list):
         raise DataError(f"{place}: 'relations' is {given!r}; it must be a list of [subject, predicate, object]")
     try:
@@ -149,6 +152,7 @@ def cache_folder() -> Path:
 
 
 def _read(path: Path) -> bytes:
+    storage.check_regular(path)
     try:
         return path.read_bytes()
     except OSError as error:

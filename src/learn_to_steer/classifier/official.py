@@ -22,6 +22,7 @@ from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifi
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.storage import check_regular
 from learn_to_steer.validation import shown
 
 NAMES = {
@@ -126,6 +127,7 @@ def read_official(path: str | Path, layout: Layout | None = None) -> RelationCla
 
 
 def _load(path: str | Path) -> Any:
+    check_regular(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

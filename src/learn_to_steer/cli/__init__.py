@@ -3,98 +3,115 @@
 The options of a verb are the fields of its config (``learn_to_steer.configs``); ``commands`` makes them. The verbs
 import torch when they run and not before, so that ``--help`` answers at once. Bad input ends with exit code 2 and one
 line on stderr; ``--debug`` adds the traceback.
+
+This module imports next to nothing, so that Ctrl-C is handled from the start.
 """
 
 from __future__ import annotations
 
-import logging
+import _thread
+import os
+import signal
 import sys
-import warnings
+import threading
 from collections.abc import Sequence
-
-import typer
-
-from learn_to_steer.cli import generating, inspecting, making, measuring
-from learn_to_steer.cli.commands import Verb, as_command
-from learn_to_steer.cli.console import set_up_logging
-from learn_to_steer.errors import SteerError
-from learn_to_steer.versions import installed_version
+from types import FrameType
+from typing import Any
 
 __all__ = ["main"]
 
-log = logging.getLogger(__name__)
-VERBS: dict[str, Verb] = {
-    "generate": generating.generate,
-    "collect": making.collect,
-    "train": making.train,
-    "evaluate": measuring.evaluate,
-    "score": measuring.score,
-    "audit": measuring.audit,
-    "parse": inspecting.parse,
-    "push": making.push,
-    "export-prompts": inspecting.export_prompts,
-    "import-official": making.import_official,
-    "doctor": inspecting.doctor,
-    "list": inspecting.list_names,
-}
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for name, verb in VERBS.items():
-    app.command(name)(as_command(verb))
-
-
-def _version(value: bool) -> None:
-    if value:
-        print(f"learn-to-steer {installed_version('learn-to-steer')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", help="Show the version and exit.", callback=_version, is_eager=True
-    ),
-) -> None:
-    """Steer text-to-image models so that objects are where the prompt says.
-
-    Start with: [bold]learn-to-steer generate "a dog to the left of a teddy bear"[/bold]
-    """
+RESUMED = ("collect", "train", "evaluate", "score")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments without the name of the program. None: those of the process.
+        argv: The arguments without the name of the program. None: those of the process, which ends with the command.
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 130 if the user stopped it.
+        The exit code: 0 for success, 2 for bad input, 130 if the user stopped it with Ctrl-C, 143 if it was terminated.
     """
-    set_up_logging()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    signals = _StopSignals(resumed=any(word in RESUMED for word in arguments[:1]), process_ends=argv is None)
     try:
-        with warnings.catch_warnings():
-            # Deprecation warnings of other libraries do not help the user. This package warns through logging.
-            warnings.simplefilter("ignore")
-            code = app(None if argv is None else list(argv), standalone_mode=False, prog_name="learn-to-steer")
-        return int(code or 0)
-    except SteerError as error:
-        log.debug("traceback of the error:", exc_info=error)
-        return _report_error(str(error), 2)
-    except typer.Abort:
-        return _report_error("stopped", 130)
-    except Exception as error:
-        # Usage errors are a class of click, of which some versions of typer have a copy of their own.
-        if not hasattr(error, "format_message"):
+        signals.watch()
+        from learn_to_steer.cli.application import run
+
+        return run(arguments)
+    except BaseException:
+        # Code in C++ may have turned the KeyboardInterrupt into another exception.
+        if signals.received is None:
             raise
-        return _report_error(error.format_message(), getattr(error, "exit_code", 2))
+        return signals.report(signals.received)
+    finally:
+        signals.release()
 
 
-def _report_error(message: str, code: int) -> int:
-    if message:
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+class _StopSignals:
+    """Turns SIGINT (Ctrl-C) and SIGTERM into a KeyboardInterrupt. A second Ctrl-C ends the process at once.
+
+    Attributes:
+        received: The first signal; None as long as there is none.
+    """
+
+    def __init__(self, resumed: bool, process_ends: bool) -> None:
+        """Prepare to handle signals.
+
+        Args:
+            resumed: Whether the command goes on where it was stopped when it runs again.
+            process_ends: Whether the process ends with the command.
+        """
+        self.received: int | None = None
+        self._resumed, self._process_ends = resumed, process_ends
+        self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
+
+    def watch(self) -> None:
+        """Handle the signals from now on, except for those that somebody else handles or ignores."""
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) is usual:
+                try:
+                    self._before[number] = signal.signal(number, self._stop)
+                except ValueError:  # not in the main thread
+                    return
+        sys.unraisablehook = self._raise_again
+
+    def release(self) -> None:
+        """Restore the former handlers; if the process ends anyway, let the signals end it at once."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if self._process_ends else handler)
+        if not self._process_ends:
+            sys.unraisablehook = self._hook
+
+    def report(self, number: int) -> int:
+        """Say how to go on after signal ``number``, and return the exit code."""
+        text = f"Stopped. Run the same command again to {'go on' if self._resumed else 'start over'}."
+        print(text, file=sys.stderr, flush=True)
+        return 128 + number
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._process_ends and _is_importing(frame):
+            # Modules in C++ abort the process if they are left by an exception, and nothing is being written yet.
+            os._exit(self.report(self.received))
+        raise KeyboardInterrupt
+
+    def _raise_again(self, unraisable: Any) -> None:
+        """Raise a KeyboardInterrupt again that came where Python cannot pass one on: in a destructor or callback."""
+        if self.received is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._hook(unraisable)
+        elif signal.SIGTERM in self._before:
+            # Not at once, or it would come in here, where Python cannot pass it on either.
+            timer = threading.Timer(0.05, _thread.interrupt_main, [signal.SIGTERM])
+            timer.daemon = True
+            timer.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in this frame or in one of its callers."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None

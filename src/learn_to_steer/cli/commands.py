@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from learn_to_steer.cli.option_values import checked
 from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
 from learn_to_steer.processes import require_one_process
@@ -110,9 +111,12 @@ def as_command(verb: Verb) -> Verb:
         parameters = [option.parameter() for option in options]
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*parameters, *_GENERAL)]
 
-    def command(config: Path | None, debug: bool, **values: Any) -> None:
+    def command(context: typer.Context, config: str | None, debug: bool, **values: Any) -> None:
         if "out" in values:
             require_one_process(verb.__name__.replace("_", "-"))
+        for parameter in context.command.params:
+            if parameter.name in values:
+                values[parameter.name] = checked(values[parameter.name], parameter, context)
         if config_type is None:
             verb(**values)
         else:
@@ -156,17 +160,18 @@ def read_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+def _read_config(context: typer.Context, parameter: typer.CallbackParam, file: str | None) -> str | None:
     """Callback of ``--config``: make the values in the file the defaults of the command's options."""
-    if path is None:
+    if file is None:
         return None
-    file = read_yaml(path)
+    path = Path(checked(file, parameter, context))
+    contents = read_yaml(path)
     parameters = {str(p.name): p for p in context.command.params if p.name not in ("config", "debug", "help")}
     # A parameter is known by its own name and by those of its options: "setting" is "set", too.
     names = {key.lstrip("-").replace("-", "_"): name for name, p in parameters.items() for key in (name, *p.opts)}
     defaults: dict[str, Any] = {}
-    for key, value in file.values.items():
-        place = f"{path}, line {file.lines[key]}"
+    for key, value in contents.values.items():
+        place = f"{path}, line {contents.lines[key]}"
         name = names.get(str(key).replace("-", "_"), "")
         if not name:
             raise unknown(f"option in {place}:", str(key)[:80], sorted(choice.replace("_", "-") for choice in names))
@@ -183,7 +188,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         if not repeated:
             defaults[name] = next(iter(defaults[name]), None)
     context.default_map = {name: value for name, value in defaults.items() if value is not None}
-    return path
+    return file
 
 
 def _checked(value: Any, parameter: Any, place: str) -> Any:
@@ -253,12 +258,13 @@ def _enable_debug(value: bool) -> bool:
 
 
 _GENERAL = (
+    Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
     Parameter(
         "config",
         Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[
-            Path | None,
+            str | None,
             typer.Option(
                 "--config",
                 callback=_read_config,

@@ -1,4 +1,4 @@
-"""What the command line prints to stderr while it works: log lines and progress."""
+"""What the command line prints: results to stdout; log lines and progress to stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
+
+from learn_to_steer.plain_text import one_line, printable
 
 Advance = Callable[[int, int], None]  # takes the number done and the total
 
@@ -14,8 +17,23 @@ class _OneLine(logging.Formatter):
     """ "warning: ..."; a traceback, if there is one, goes below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{record.levelname.lower()}: {record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        text = f"{record.levelname.lower()}: {one_line(record.getMessage())}"
+        if not record.exc_info:
+            return text
+        trace = self.formatException(record.exc_info).splitlines()
+        return "\n".join([text, *(printable(line) for line in trace)])
+
+
+def show(text: str, file: TextIO | None = None) -> None:
+    """Print a line. Characters that a terminal would obey are shown as escapes: texts may come from foreign files.
+
+    Args:
+        text: The line.
+        file: Where to print it. None: stdout.
+    """
+    stream = file or sys.stdout
+    encoding = stream.encoding or "utf-8"  # of a terminal it may be one that lacks characters
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def set_up_logging() -> None:

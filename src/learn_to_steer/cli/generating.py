@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from learn_to_steer.cli.commands import copy_fields
-from learn_to_steer.cli.console import progress
+from learn_to_steer.cli.console import progress, show
 from learn_to_steer.configs import GenerateConfig
 
 
@@ -40,4 +40,5 @@ def generate(options: GenerateOptions) -> None:
         config = replace(config, objective="none")
     with progress("generating", "steps") as advance:
         lines = generate_images(config, advance)
-    print("\n".join(lines))
+    for line in lines:
+        show(line)

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from learn_to_steer import registry
-from learn_to_steer.configs import Data, PipelineConfig, SpacyModel
+from learn_to_steer.cli.console import show
+from learn_to_steer.configs import PipelineConfig
 from learn_to_steer.errors import DataError
+from learn_to_steer.shared_options import Data, SpacyModel
 from learn_to_steer.versions import installed_version
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")
@@ -35,12 +37,12 @@ def parse(
 
     relations = prompts.parse(prompt, nlp=prompts.load_nlp(nlp) if nlp else None)
     if as_json:
-        print(json.dumps({"relations": [relation.as_list() for relation in relations]}, ensure_ascii=False))
+        show(json.dumps({"relations": [relation.as_list() for relation in relations]}, ensure_ascii=False))
     elif relations:
         for relation in relations:
-            print(" | ".join(relation.as_list()))
+            show(" | ".join(relation.as_list()))
     else:
-        print("no spatial relation found")
+        show("no spatial relation found")
 
 
 def export_prompts(
@@ -69,8 +71,8 @@ def export_prompts(
         registry.normal(name): benchmarks.prompts(name, data=data if benchmarks.reads(name) else None) for name in names
     }
     for name, facts in benchmarks.export(sets, out).items():
-        print(f"{name}: {facts['prompts']} prompts")
-    print(f"Written to {out}")
+        show(f"{name}: {facts['prompts']} prompts")
+    show(f"Written to {out}")
 
 
 def list_names(
@@ -99,7 +101,8 @@ def list_names(
     if registry.normal(kind) not in listings:
         choices = [name for name in listings if name != "objectives"]
         raise registry.unknown("kind of names", kind, choices)
-    print("\n".join(listings[registry.normal(kind)]()))
+    for line in listings[registry.normal(kind)]():
+        show(line)
 
 
 def _losses() -> list[str]:
@@ -152,16 +155,16 @@ def doctor(config: PipelineConfig) -> None:
     from learn_to_steer.loading import resolve_device
     from learn_to_steer.steering.probe import probe_pipeline
 
-    print(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")
+    show(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")
     for name in LIBRARIES:
-        print(f"{name:16}{installed_version(name)}")
+        show(f"{name:16}{installed_version(name)}")
     for extra, (module, option) in EXTRAS.items():
         advice = f"not installed; only {option} needs it: pip install 'learn-to-steer[{extra}]'"
         state = installed_version(module) if find_spec(module) else advice
-        print(f"{module:16}{state}")
+        show(f"{module:16}{state}")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
-    print(f"devices         {names or f'cpu only, {torch.get_num_threads()} threads'}")
+    show(f"devices         {names or f'cpu only, {torch.get_num_threads()} threads'}")
     device = resolve_device(config.device)
     pipe, variant = open_pipeline(config)
     result = probe_pipeline(pipe, variant.resolution, variant.resolution, variant.arguments)
@@ -170,19 +173,19 @@ def doctor(config: PipelineConfig) -> None:
             f"{config.model} cannot be steered: its attention maps are captured, but their gradient is "
             f"{result.gradient}; run it without torch.compile and with --dtype float32"
         )
-    print(f"model           {config.model}: {result.layers} attention layers, {result.channels} maps per object")
-    print(f"layout          {result.fingerprint}; a classifier for this model has the same")
+    show(f"model           {config.model}: {result.layers} attention layers, {result.channels} maps per object")
+    show(f"layout          {result.fingerprint}; a classifier for this model has the same")
     if result.memory:
         sizes = (result.memory.weights, result.memory.kept, result.memory.checkpointed)
         weights, kept, checkpointed = (f"{size / 2**30:.2f} GiB" for size in sizes)
-        print(
+        show(
             f"memory          {weights} of weights, and {kept} per image during an iteration "
             f"({checkpointed} with --checkpointing on)"
         )
     peak = "" if result.peak is None else f"; {result.peak / 2**30:.2f} GiB above the weights"
     times = "once" if result.timed == 1 else f"{result.timed} times, median"
-    print(
+    show(
         f"one iteration   {result.seconds:.2f} s on {device} at {variant.resolution} px: forward and backward for one "
         f"image, timed {times}, after a warm-up{peak}; gradient is finite"
     )
-    print(f"{config.model} can be steered on this machine")
+    show(f"{config.model} can be steered on this machine")

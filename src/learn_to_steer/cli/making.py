@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from learn_to_steer.cli.commands import copy_fields
+from learn_to_steer.cli.console import show
 from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
+from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class CollectOptions(PlacementConfig, CollectSettings):
         int | None,
         typer.Option(
             min=8,
+            max=MAX_SIDE,
             help="Height and width of the images, in pixels.",
             show_default="the model's own",
             rich_help_panel="Sampling",
@@ -50,6 +53,8 @@ class CollectOptions(PlacementConfig, CollectSettings):
     guidance: Annotated[
         float | None,
         typer.Option(
+            min=0.0,
+            max=MAX_GUIDANCE,
             help="Guidance scale of a model that takes it as an input, as FLUX.1-dev does.",
             show_default="the model's own",
             rich_help_panel="Sampling",
@@ -103,9 +108,9 @@ def collect(options: CollectOptions) -> None:
     manifest = collection.collect(pipe, options.out, config)
     storage.write_json(Path(options.out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():
-        print(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", file=sys.stderr)
+        show(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", sys.stderr)
     rows = ", ".join(f"{split} {count}" for split, count in manifest.counts["rows"].items())
-    print(f"Collected {rows} rows of {len(manifest.classes)} classes into {options.out}")
+    show(f"Collected {rows} rows of {len(manifest.classes)} classes into {options.out}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +138,8 @@ def train(options: TrainOptions) -> None:
     config = copy_fields(training.TrainConfig, options)
     path = training.train(options.data, options.out, config)
     storage.write_json(Path(options.out) / "config.json", {"data": options.data} | asdict(config))
-    print(f"Trained: {path}")
-    print(f"Use it with --classifier {options.out}")
+    show(f"Trained: {path}")
+    show(f"Use it with --classifier {options.out}")
 
 
 def import_official(
@@ -161,8 +166,8 @@ def import_official(
     data = {"model": model, "base_model": hub_source(model)}
     path = classifier.import_official(file, family.layout(denoiser), out, variant.steps if variant else None, data)
     loaded = classifier.load(path)
-    print(f"Imported: {path}")
-    print(f"Classes: {', '.join(loaded.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")
+    show(f"Imported: {path}")
+    show(f"Classes: {', '.join(loaded.config.classes)}; reads {family.layout(denoiser).channels} maps of {model}")
 
 
 def push(
@@ -184,4 +189,4 @@ def push(
     """
     from learn_to_steer.classifier import push_to_hub
 
-    print(f"Uploaded to {push_to_hub(folder, repository, private=private, license=license)}")
+    show(f"Uploaded to {push_to_hub(folder, repository, private=private, license=license)}")

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from learn_to_steer.cli.console import progress
+from learn_to_steer.cli.console import progress, show
 from learn_to_steer.configs import EvaluateConfig, ScoreConfig
+from learn_to_steer.shared_options import MAX_LIMIT, MAX_SEED
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -22,8 +23,8 @@ def evaluate(config: EvaluateConfig) -> None:
 
     with progress("evaluating", "images") as advance:
         summary = evaluation.evaluate(config, advance)
-    show(summary)
-    print(f"Written to {config.out}")
+    show_summary(summary)
+    show(f"Written to {config.out}")
 
 
 def score(config: ScoreConfig) -> None:
@@ -37,14 +38,16 @@ def score(config: ScoreConfig) -> None:
 
     with progress("detecting", "images") as advance:
         summary = evaluation.score(config, advance)
-    show(summary)
-    print(f"Written to {config.out}")
+    show_summary(summary)
+    show(f"Written to {config.out}")
 
 
 def audit(
     folder: Annotated[str, typer.Argument(help="Folder that evaluate wrote.", metavar="DIR")],
-    count: Annotated[int, typer.Option(min=1, help="Number of images on the page, picked at random.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of that pick.")] = 0,
+    count: Annotated[
+        int, typer.Option(min=1, max=MAX_LIMIT, help="Number of images on the page, picked at random.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of that pick.")] = 0,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -64,30 +67,30 @@ def audit(
 
     if labels is None:
         page = audit_page(folder, count, seed)
-        print(f"Open {page} in a browser, label the images, save, and run this again with --labels labels.json")
+        show(f"Open {page} in a browser, label the images, save, and run this again with --labels labels.json")
         return
     result = agreement(folder, read_json(labels))
     low, high = result["same_interval"]
-    print(f"{result['pictures']} images: correct by eye {result['manual']:.3f}, by the score {result['automatic']:.3f}")
+    show(f"{result['pictures']} images: correct by eye {result['manual']:.3f}, by the score {result['automatic']:.3f}")
     kappa = "undefined" if result["kappa"] is None else f"{result['kappa']:.2f}"
-    print(f"agreement {result['same']:.3f} (95 %: {low:.3f} to {high:.3f}), Cohen's kappa {kappa}")
+    show(f"agreement {result['same']:.3f} (95 %: {low:.3f} to {high:.3f}), Cohen's kappa {kappa}")
 
 
-def show(summary: Mapping[str, Any]) -> None:
+def show_summary(summary: Mapping[str, Any]) -> None:
     """Print the main numbers of a summary (summary.json), and of its comparison with another evaluation."""
     low, high = summary["accuracy_interval"]
-    print(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
+    show(f"accuracy {summary['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), {summary['images']} images")
     present, correct = summary["both_present"], _number(summary["accuracy_where_present"])
     once = "" if summary["each_once"] is None else f"; each exactly once {summary['each_once']:.3f}"
-    print(f"all objects present {present:.3f}, of those correct {correct}{once}")
+    show(f"all objects present {present:.3f}, of those correct {correct}{once}")
     if len(summary["per_relation"]) > 1:
-        print(", ".join(f"{name} {_number(row['accuracy'])}" for name, row in summary["per_relation"].items()))
+        show(", ".join(f"{name} {_number(row['accuracy'])}" for name, row in summary["per_relation"].items()))
     if summary["failures"]:
-        print("wrong: " + ", ".join(f"{kind} {count}" for kind, count in summary["failures"].items()))
+        show("wrong: " + ", ".join(f"{kind} {count}" for kind, count in summary["failures"].items()))
     for name, value in summary["metrics"].items():
-        print(f"{name.replace('_', ' ')} {_metric(value)}")
+        show(f"{name.replace('_', ' ')} {_metric(value)}")
     if summary["passes_per_image"] is not None:
-        print(f"per image: {summary['passes_per_image']:.1f} iterations, {summary['seconds_per_image']:.2f} s")
+        show(f"per image: {summary['passes_per_image']:.1f} iterations, {summary['seconds_per_image']:.2f} s")
     if "against" in summary:
         _show_comparison(summary["against"])
 
@@ -95,13 +98,13 @@ def show(summary: Mapping[str, Any]) -> None:
 def _show_comparison(result: Mapping[str, Any]) -> None:
     for name in ("correct", "present", "once"):
         if name in result:
-            print(f"{name} against {result['folder']}: {_interval(result[name], signed=True)}")
+            show(f"{name} against {result['folder']}: {_interval(result[name], signed=True)}")
     if "similarity" in result:
         others = f"to images of other prompts {_number(result['similarity_to_strangers'])}"
-        print(f"similarity ({result['embedder']}) {_interval(result['similarity'])}, {others}")
+        show(f"similarity ({result['embedder']}) {_interval(result['similarity'])}, {others}")
     if "background" in result:
         changed, deviation = result["background"]["difference"], result["background"]["deviation"]
-        print(f"background: changed by {_interval(changed)}, deviation {_interval(deviation, signed=True)}")
+        show(f"background: changed by {_interval(changed)}, deviation {_interval(deviation, signed=True)}")
 
 
 def _interval(values: Sequence[float], signed: bool = False) -> str:

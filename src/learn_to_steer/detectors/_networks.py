@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional
@@ -100,11 +99,6 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int, device: Any, pad_a
     padding = "max_length" if pad_all else True
     tokens = tokenizer(list(texts), padding=padding, truncation=True, max_length=length, return_tensors="pt")
     return {name: value.to(device) for name, value in tokens.items()}
-
-
-def upright(image: Image) -> Image:
-    """The image in RGB, rotated as its EXIF orientation says; boxes refer to these pixels."""
-    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def to_tensor(image: Image) -> Float[Tensor, "1 3 height width"]:

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from learn_to_steer.detectors._networks import upright
 from learn_to_steer.detectors.base import Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Box, Detection, iou
+from learn_to_steer.image_files import to_rgb
 
 OVERLAP = 0.5  # IoU above which two boxes of a name are one object
 
@@ -47,7 +47,7 @@ class OpenVocabularyDetector:
     def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``."""
         names = names_per_image(self.name, images, queries)
-        return [self._detect_one(upright(image), each) for image, each in zip(images, names, strict=True)]
+        return [self._detect_one(to_rgb(image), each) for image, each in zip(images, names, strict=True)]
 
     def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
         """The detections in an RGB image, highest score first."""

@@ -29,11 +29,11 @@ from learn_to_steer.detectors._networks import (
     normalise,
     resize,
     to_tensor,
-    upright,
 )
 from learn_to_steer.detectors._open_vocabulary import names_per_image
 from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.geometry import Detection
+from learn_to_steer.image_files import to_rgb
 
 DEFAULT = "CIDAS/clipseg-rd64-refined"
 TEXT = "a {name}"  # "a" before vowels too, as in the authors' evaluator
@@ -65,7 +65,7 @@ class ClipSegDetector:
     def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``; at most one detection for each name."""
         names = names_per_image(self.name, images, queries)
-        return [self._detect_one(upright(image), each) for image, each in zip(images, names, strict=True)]
+        return [self._detect_one(to_rgb(image), each) for image, each in zip(images, names, strict=True)]
 
     def _detect_one(self, image: Image, names: Sequence[str]) -> list[Detection]:
         pixels = to_tensor(image).to(self.model.device)

@@ -29,11 +29,11 @@ from learn_to_steer.detectors._networks import (
     normalise,
     resize,
     to_tensor,
-    upright,
 )
 from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection
+from learn_to_steer.image_files import to_rgb
 from learn_to_steer.vocabulary import CLASSES, COCO_NAMES
 
 DEFAULT = "facebook/mask2former-swin-small-coco-instance"
@@ -81,9 +81,7 @@ class Mask2FormerDetector:
     def detect(self, images: Sequence[Image], queries: Sequence[Query] | None = None) -> list[list[Detection]]:
         """See ``Detector.detect``; raises DataError when colours are needed and CLIP cannot be loaded."""
         colors = [query.colors for query in queries] if queries is not None else [False] * len(images)
-        return [
-            self._detect_one(upright(image), with_colors) for image, with_colors in zip(images, colors, strict=True)
-        ]
+        return [self._detect_one(to_rgb(image), with_colors) for image, with_colors in zip(images, colors, strict=True)]
 
     def _detect_one(self, image: Image, with_colors: bool) -> list[Detection]:
         size = (image.height, image.width)

@@ -6,11 +6,12 @@ A missing image is an error: nobody would notice that results are those of an in
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
@@ -70,7 +71,7 @@ def find_images(
         raise DataError(f"{location} does not exist; name a folder of images or a JSON-lines file that lists them")
     else:
         root = location / "images" if (location / "images").is_dir() else location
-        numbered = any(entry.is_dir() and entry.name.isdigit() for entry in root.iterdir())
+        numbered = any(entry.is_dir() and entry.name.isdecimal() for entry in root.iterdir())
         by_prompt = _from_numbered_folders(root, prompts) if numbered else _from_file_names(location, prompts)
     needed = max(images_per_prompt or max((len(files) for files in by_prompt), default=0), 1)
     lacking = [(p, len(files)) for p, files in zip(prompts, by_prompt, strict=True) if len(files) < needed]
@@ -89,25 +90,6 @@ def find_images(
     ]
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image, upright and in RGB.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The image.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image {path} cannot be read ({error}); generate it again") from error
-
-
 def png_bytes(image: Image.Image) -> bytes:
     """Encode ``image`` as a PNG file."""
     buffer = io.BytesIO()
@@ -117,7 +99,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def _from_numbered_folders(root: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:
     """The images of each prompt in GenEval's layout."""
-    folders = {int(entry.name): entry for entry in root.iterdir() if entry.is_dir() and entry.name.isdigit()}
+    folders = {int(entry.name): entry for entry in root.iterdir() if entry.is_dir() and entry.name.isdecimal()}
     by_prompt: list[list[Path]] = []
     for prompt in prompts:
         folder = folders.get(prompt.index)
@@ -133,7 +115,7 @@ def _from_numbered_folders(root: Path, prompts: Sequence[BenchmarkPrompt]) -> li
                 "file of prompts that they were generated from"
             )
         samples = folder / "samples"
-        files = [file for file in _image_files(samples) if file.stem.isdigit()] if samples.is_dir() else []
+        files = [file for file in _image_files(samples) if file.stem.isdecimal()] if samples.is_dir() else []
         by_prompt.append(sorted(files, key=lambda file: int(file.stem)))
     return by_prompt
 
@@ -149,7 +131,7 @@ def _from_file_names(folder: Path, prompts: Sequence[BenchmarkPrompt]) -> list[l
     by_title: dict[str, list[tuple[int, Path]]] = {}
     for file in _image_files(root):
         title, _, number = file.stem.rpartition("_")
-        if title and number.isdigit():
+        if title and number.isdecimal():
             by_title.setdefault(_normalized(title), []).append((int(number), file))
     if not by_title:
         raise DataError(
@@ -187,7 +169,7 @@ def _from_manifest(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[
                 f"{path}, row {number}: prompt {key} is {expected[0]!r}, not {row['prompt']!r}; correct one of the two"
             )
         file = path.parent / row["image"]
-        if not file.is_file():
+        if not os.path.isfile(file):  # also if its name is too long
             raise DataError(f"{path}, row {number}: the image {file} does not exist; paths are relative to this file")
         by_key.setdefault(_normalized(key) if isinstance(key, str) else key, []).append(file)
     return [

@@ -21,9 +21,10 @@ from torch.nn import functional
 
 from learn_to_steer import registry, storage
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, open_image
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path
 from learn_to_steer.evaluation.results import Row, row_key
 from learn_to_steer.geometry import Box
+from learn_to_steer.image_files import read_image
 from learn_to_steer.statistics import clustered_interval, paired_interval
 
 REQUIRED = {"index", "sample", "prompt", "correct", "present"}
@@ -252,7 +253,7 @@ def paired_similarity(embedder: Embedder, pairs: Sequence[ImagePair]) -> dict[st
     changes: list[tuple[int, BackgroundChange]] = []
     for start in range(0, len(pairs), BATCH):  # only one batch of images is in memory at a time
         part = pairs[start : start + BATCH]
-        ours, theirs = [open_image(pair.image) for pair in part], [open_image(pair.reference) for pair in part]
+        ours, theirs = [read_image(pair.image) for pair in part], [read_image(pair.reference) for pair in part]
         for pair, image, reference in zip(part, ours, theirs, strict=True):
             change = background_change(image, reference, pair.boxes, pair.reference_boxes)
             if change is not None:

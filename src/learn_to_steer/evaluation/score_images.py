@@ -12,7 +12,7 @@ from typing import Any
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.configs import ScoreConfig
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.image_folders import PromptImage, find_images, open_image
+from learn_to_steer.evaluation.image_folders import PromptImage, find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
 from learn_to_steer.evaluation.results import (
     Key,
@@ -35,6 +35,7 @@ from learn_to_steer.evaluation.scoring import (
     require_some,
 )
 from learn_to_steer.geometry import Detection
+from learn_to_steer.image_files import read_image
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
 BATCH = 16
@@ -123,12 +124,12 @@ def detect_images(
     missing = [n for n, key in enumerate(keys) if key not in cached]
     if missing:
         first = images[missing[0]]
-        require_repeatable(scorer, open_image(first.path), first.prompt, str(first.path))
+        require_repeatable(scorer, read_image(first.path), first.prompt, str(first.path))
     for start in range(0, len(missing), BATCH):
         if on_progress:
             on_progress(len(images) - len(missing) + start, len(images))
         part = missing[start : start + BATCH]
-        opened = [open_image(images[n].path) for n in part]
+        opened = [read_image(images[n].path) for n in part]
         detected = scorer.detect(opened, [images[n].prompt for n in part])
         for n, image, detections in zip(part, opened, detected, strict=True):
             require_finite(detections)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from learn_to_steer.errors import PromptError
+from learn_to_steer.plain_text import has_lone_surrogate
 from learn_to_steer.prompts import word_lists
 from learn_to_steer.prompts.chunking import Chunk, chunk_prompt
 from learn_to_steer.prompts.relation import Relation
@@ -40,10 +41,12 @@ def parse(prompt: str, *, nlp: Callable[[str], Any] | None = None) -> tuple[Rela
         The relations in reading order, with the character spans of their nouns; empty when there are none.
 
     Raises:
-        PromptError: The prompt is empty, or the spaCy pipeline has no parser.
+        PromptError: The prompt is empty or not valid Unicode text, or the spaCy pipeline has no parser.
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty; describe the image, e.g. 'a dog to the left of a cat'")
+    if has_lone_surrogate(prompt):
+        raise PromptError("the prompt is not valid Unicode text (it holds half of a surrogate pair); write it anew")
     chunks = chunk_prompt(prompt, noun_phrases(nlp(prompt)) if nlp else None)
     attached = _Attachments()
     relations: list[Relation] = []

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
-from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.image_files import image_size
+from learn_to_steer.plain_text import printable
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
@@ -137,16 +138,15 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     path = Path("images") / f"{row['index']:05d}" / "samples" / f"{row['sample']:04d}.png"
     if not (folder / path).is_file():
         raise DataError(f"the image {folder / path} is missing; audit the folder that evaluate wrote")
-    with Image.open(folder / path) as image:
-        width, height = image.size
+    width, height = image_size(folder / path)
     return {
         "id": image_id(row),
         "path": path.as_posix(),
         "width": width,
         "height": height,
         "font_size": f"{height / 16:.1f}",
-        "prompt": row["prompt"],
-        "score": "right" if row["correct"] else row["reason"],
+        "prompt": printable(row["prompt"]),
+        "score": "right" if row["correct"] else printable(row["reason"]),
         "boxes": [_box(entry) for entry in row["boxes"]],
     }
 
@@ -158,6 +158,6 @@ def _box(entry: Mapping[str, Any]) -> dict[str, Any]:
         "top": top,
         "width": right - left,
         "height": bottom - top,
-        "label": f"{entry['name']} {entry['score']:.2f}",
+        "label": printable(f"{entry['name']} {entry['score']:.2f}"),
         "label_y": max(top - 2, 8),
     }

@@ -8,6 +8,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
+from learn_to_steer.plain_text import one_line
+
 INK, SOFT, PAPER = "#1b1f24", "#5f6b76", "#ffffff"
 CORRECT, WRONG, UNKNOWN = "#2f9e44", "#d6336c", "#c4cbd2"
 MARGIN = 24
@@ -99,7 +101,7 @@ def scaled_size(image: Image.Image, side: int = 256) -> tuple[int, int]:
 
 def _wrap(words: str, width: int, size: int) -> list[str]:
     lines = [""]
-    for word in words.split():
+    for word in one_line(words).split(" "):
         longer = f"{lines[-1]} {word}".strip()
         if font(size).getlength(longer) <= width:
             lines[-1] = longer

@@ -13,22 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, Box
+from learn_to_steer.image_files import GREY, image_size, read_image
 from learn_to_steer.sources._annotations import AnnotatedImage
 from learn_to_steer.sources._candidates import Candidate, NameFilter, PairRules, pair_candidates
 from learn_to_steer.sources.base import SPLITS, LabelledImage, LabelledImages, SkipLog, SourceRequest, Split
+from learn_to_steer.storage import sha256
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 SHORT = "class: fewer pictures than its share of the limit"
-GREY = (127, 127, 127)
-# What PIL raises for files that are not images, incomplete, or suspiciously large.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 Square = tuple[int, int, int, int]
 Listed = TypeVar("Listed", AnnotatedImage, Candidate)
@@ -112,7 +111,8 @@ def existing(listed: Iterable[Listed], skipped: SkipLog) -> Iterator[Listed]:
     for entry in listed:
         path = os.path.normpath(entry.path)
         if not os.path.isfile(path):
-            skipped.add("picture: file is missing", entry.path)
+            reason = "not a regular file" if os.path.exists(path) else "file is missing"
+            skipped.add(f"picture: {reason}", entry.path)
         elif path in seen:
             skipped.add("picture: listed twice", entry.id)
         else:
@@ -128,8 +128,8 @@ def _next(
         candidate = pool.pop()
         try:
             size, digest = image_size(candidate.path), _image_digest(candidate.path)
-        except BROKEN as error:
-            skipped.add("picture: cannot be decoded", f"{candidate.path}: {error}")
+        except DataError as error:
+            skipped.add("picture: cannot be decoded", error)
             continue
         if candidate.size is not None and size != candidate.size:
             skipped.add("picture: not of the annotated size", f"{candidate.path} is {size}, not {candidate.size}")
@@ -164,19 +164,10 @@ def _number(id: str, seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}|{id}".encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image after its EXIF orientation; reads its header. Raises one of ``BROKEN``."""
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn, mirrored or not
-        return (image.height, image.width) if turned else (image.width, image.height)
-
-
 def _image_digest(path: Path) -> str:
-    """A hash of the file, after a check that the image can be decoded. Raises one of ``BROKEN``."""
-    with Image.open(path) as image:
-        image.load()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """A hash of the file, after a check that the image can be read. Raises DataError."""
+    read_image(path)
+    return sha256(path)
 
 
 def square_around(size: tuple[int, int], boxes: Sequence[Box]) -> Square:
@@ -215,7 +206,7 @@ def box_in_crop(box: Box, square: Square, resolution: int) -> tuple[float, float
 class SquareCrop:
     """A square part of an image file; call it to read the file.
 
-    The EXIF orientation is applied; what lies beyond the image is grey.
+    The file is read as ``image_files`` says; what lies beyond the image is grey.
     """
 
     path: Path
@@ -231,9 +222,8 @@ class SquareCrop:
         import torch
 
         try:
-            with Image.open(self.path) as image:
-                whole = ImageOps.exif_transpose(image).convert("RGB")
-        except BROKEN as error:
+            whole = read_image(self.path)
+        except DataError as error:
             raise DataError(
                 f"{self.path} can no longer be read ({error}); restore the file and collect again"
             ) from error

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer.errors import PromptError
+from learn_to_steer.errors import DataError, PromptError
+from learn_to_steer.image_files import image_size
 from learn_to_steer.prompts import predicate_from_text
 from learn_to_steer.sources._annotations import AnnotatedImage, Annotation, annotation_file, iterate_lines
 from learn_to_steer.sources._candidates import PairRules
 from learn_to_steer.sources._nouns import normalise, singular
-from learn_to_steer.sources._sampling import BROKEN, image_size, images_from_boxes
+from learn_to_steer.sources._sampling import images_from_boxes
 from learn_to_steer.sources.base import LabelledImages, SkipLog, SourceRequest
 
 NOTE = "the user's own pictures and boxes, under the user's own terms; nouns checked with WordNet 3.0"
@@ -53,11 +54,11 @@ def _annotated(path: Path, skipped: SkipLog) -> Iterator[AnnotatedImage]:
         image_path = path.parent / image
         try:
             size = image_size(image_path)
-        except FileNotFoundError:
-            skipped.add("picture: file is missing", f"line {number}: {image}")
-            continue
-        except BROKEN as error:
-            skipped.add("picture: cannot be decoded", f"line {number}: {image}: {error}")
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                skipped.add("picture: file is missing", f"line {number}: {image}")
+            else:
+                skipped.add("picture: cannot be decoded", f"line {number}: {error}")
             continue
         annotations = [Annotation(one.get("name"), one.get("box")) for one in objects]
         relations = _annotated_relations(number, row, annotations, skipped)

@@ -1,0 +1,63 @@
+"""Options that several commands have, and the bounds of numbers. Imports no torch, as ``configs``, which uses them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from typer import Option
+
+_sampling = partial(Option, rich_help_panel="Sampling")
+_steering = partial(Option, rich_help_panel="Steering")
+_benchmark = partial(Option, rich_help_panel="Benchmark")
+MODELS_OWN = "the model's own"  # how --help words a default of None
+
+# Upper bounds of options: far above any use, but below what would fill the memory or overflow.
+MAX_SEED = 2**63 - 1
+MAX_TRAIN_SEED = 10**14  # seeds of epochs are multiples of it
+MAX_IMAGES = 10_000  # of one prompt
+MAX_LIMIT = 10_000_000
+MAX_BATCH = 65_536
+MAX_STEPS = 1000
+MAX_SIDE = 8192  # pixels
+MAX_GUIDANCE = 1000.0
+
+# Options that mean the same in several places.
+_SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
+SpacyModel = Annotated[str | None, _steering(help=_SPACY, show_default="the built-in grammar", metavar="NAME")]
+Data = Annotated[
+    str | None,
+    _benchmark(
+        help="The prompts of a benchmark that reads them from a file (see: list benchmarks); 'download' fetches it.",
+        show_default="none",
+        metavar="FILE",
+    ),
+]
+Detector = Annotated[
+    str | None,
+    _benchmark(
+        help="Detector that finds the objects (see: list detectors); ':SOURCE' is a folder or hub id with its weights.",
+        metavar="NAME[:SOURCE]",
+        show_default=MODELS_OWN,
+    ),
+]
+Against = Annotated[
+    str | None,
+    _benchmark(
+        help="Compare with these results: the --out of another evaluate or score with the same prompts.",
+        show_default="no comparison",
+        metavar="DIR",
+    ),
+]
+Similarity = Annotated[
+    str | None,
+    _benchmark(
+        help="With --against: how similar the images of the two are, measured by an embedder (see: list embedders) or "
+        "by a DINO or CLIP model (folder or hub id).",
+        show_default="not measured",
+        metavar="NAME",
+    ),
+]
+Seed = Annotated[
+    int, _sampling(min=0, max=MAX_SEED, help="Random seed: same seed, prompt and image number, same initial noise.")
+]
