@@ -19,6 +19,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.result_rows import read_rows
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
@@ -95,7 +96,7 @@ def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) 
     if not isinstance(labels, Mapping):
         raise DataError("labels must be one JSON object, image -> label; name the labels.json that the page saves")
     for name, label in labels.items():
-        if name not in by_id or label not in CHOICES:
+        if name not in by_id or not isinstance(label, str) or label not in CHOICES:
             raise DataError(
                 f"{name!r}: {label!r} is no label of an image of this evaluation (labels: {', '.join(CHOICES)}); name "
                 "the labels.json that its page saved"
@@ -125,9 +126,8 @@ def image_id(row: Mapping[str, Any]) -> str:
 
 
 def _load_rows(folder: Path) -> Sequence[dict[str, Any]]:
-    path = folder / "results.jsonl"
-    rows = storage.read_jsonl(path) if path.is_file() else []
-    if not rows or not set(rows[0]) >= REQUIRED:
+    rows = read_rows(folder)
+    if not rows or not all(row.keys() >= REQUIRED for row in rows):
         raise DataError(f"{folder} holds no evaluation (results.jsonl); name the --out of evaluate")
     return rows
 
@@ -137,8 +137,11 @@ def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     path = Path("images") / f"{row['index']:05d}" / "samples" / f"{row['sample']:04d}.png"
     if not (folder / path).is_file():
         raise DataError(f"the image {folder / path} is missing; audit the folder that evaluate wrote")
-    with Image.open(folder / path) as image:
-        width, height = image.size
+    try:
+        with Image.open(folder / path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"the image {folder / path} cannot be read ({error}); run evaluate again") from error
     return {
         "id": image_id(row),
         "path": path.as_posix(),
