@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import typer
 
-from learn_to_steer.cli import generating, inspecting, making, measuring
+from learn_to_steer.cli import generating, inspecting, making, measuring, verifying
 from learn_to_steer.cli.commands import Verb, as_command
 from learn_to_steer.cli.console import set_up_logging
 from learn_to_steer.errors import SteerError
@@ -30,6 +30,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": measuring.evaluate,
     "score": measuring.score,
     "audit": measuring.audit,
+    "verify": verifying.verify,
     "parse": inspecting.parse,
     "push": making.push,
     "export-prompts": inspecting.export_prompts,

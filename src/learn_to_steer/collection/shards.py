@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,8 +16,9 @@ from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
 
-SCHEMA = 1
+SCHEMA: Final = 1
 MANIFEST = "manifest.json"
+COUNTS = {"rows", "pictures", "dropped"}
 AGAIN = "collect again"
 MOST = 2**31  # of rows, images, channels and so on
 Count = Annotated[int, Field(ge=0, le=MOST)]
@@ -47,7 +48,7 @@ class Manifest:
     """Ids of all shards, finished or not."""
     versions: dict[str, str]
     """Versions of the installed packages."""
-    counts: dict[Literal["rows", "pictures", "dropped"], dict[str, Count]] = field(default_factory=dict)
+    counts: dict[str, dict[str, Count]] = field(default_factory=dict)
     """Rows and images per split, and dropped images per reason; empty until the collection is complete."""
     complete: bool = False
     """Whether all shards are done."""
@@ -76,7 +77,8 @@ class Manifest:
         if not path.is_file():
             raise DataError(f"{folder} has no {MANIFEST}, so it is not a collection; make one with 'collect'")
         value = storage.read_json(path)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema != SCHEMA or isinstance(schema, bool):
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
         manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
         layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
@@ -87,8 +89,8 @@ class Manifest:
         for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):
             if len(set(values)) < len(values):
                 raise DataError(f"{path}: {name}: a value is listed twice; {AGAIN}")
-        if manifest.complete and len(manifest.counts) < 3:
-            raise DataError(f"{path}: counts: rows, pictures or dropped are missing; {AGAIN}")
+        if manifest.counts.keys() != (COUNTS if manifest.complete else set()):
+            raise DataError(f"{path}: counts: {', '.join(sorted(COUNTS))} are expected; {AGAIN}")
         return manifest
 
     def require_same(self, other: Manifest, folder: Path) -> None:

@@ -180,7 +180,7 @@ def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
             f"{config.pictures} does not exist; name the folder of the images, or a JSON-lines file that lists them"
         )
     path = Path(config.pictures) / "config.json"
-    made_with: dict[str, Any] = {}
+    made_with: Any = {}
     if path.is_file():
         storage.read_json(path, EvaluatedWith, "repair it, or name --benchmark and --detector")
         made_with = storage.read_json(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,14 +55,14 @@ class _Facts(BaseModel):
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint, atomically.
+    """Write the checkpoint, atomically. Equal states give equal bytes.
 
     Args:
         folder: The folder of the run.
         state: Tensors, numbers and strings in dicts and lists.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_rebuilt(state), buffer)
     data = buffer.getvalue()
     comment = PREFIX + hashlib.sha256(data).hexdigest().encode()
     # A zip archive ends with the length of its comment, which is 0 here, and the comment.
@@ -146,8 +147,19 @@ def _fits(stored: Any, present: Any) -> bool:
         same = isinstance(stored, list | tuple) and len(stored) == len(present)
         return same and all(map(_fits, stored, present))
     if isinstance(present, int | float) and not isinstance(present, bool):
-        return isinstance(stored, int | float) and not math.isnan(stored)
+        return isinstance(stored, int | float) and not isinstance(stored, bool) and not math.isnan(stored)
     return type(stored) is type(present)
+
+
+def _rebuilt(value: Any) -> Any:
+    """A copy in which no two containers are one object, but equal texts are: pickle writes what is shared once."""
+    if isinstance(value, Mapping):
+        return {_rebuilt(key): _rebuilt(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rebuilt(part) for part in value]
+    if isinstance(value, tuple):
+        return tuple([_rebuilt(part) for part in value])
+    return sys.intern(value) if type(value) is str else value
 
 
 def _check_digest(data: bytes) -> None:
@@ -156,7 +168,10 @@ def _check_digest(data: bytes) -> None:
         comment = archive.comment
         if not comment and archive.testzip() is not None:
             raise ValueError("a checksum does not match")
-    if comment:
+    if comment or data[-COMMENT:].startswith(PREFIX):
         body = data[: -2 - COMMENT] + b"\0\0"
-        if data[-COMMENT:] != comment or comment != PREFIX + hashlib.sha256(body).hexdigest().encode():
+        if (
+            data[len(body) - 2 :] != COMMENT.to_bytes(2, "little") + comment
+            or comment != PREFIX + hashlib.sha256(body).hexdigest().encode()
+        ):
             raise ValueError("the digest does not match")
