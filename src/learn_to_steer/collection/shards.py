@@ -260,7 +260,10 @@ def load_shard(folder: Path, shard: str, manifest: Manifest) -> dict[str, Tensor
         DataError: A file is missing or differs from what was recorded, or a row holds an impossible value; the message
             names the shard and the row.
     """
-    maps, lines, _ = paths(folder, shard)
+    maps, lines, done = paths(folder, shard)
+    for path in (maps, lines, done):
+        if not path.exists():
+            raise DataError(f"{path} is missing; run collect again with the same settings")
     record = ShardRecord.read(folder, shard)
     for path in (maps, lines):
         if storage.sha256(path) != record.sha256.get(path.name):
