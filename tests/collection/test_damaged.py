@@ -118,6 +118,38 @@ def test_a_manifest_with_a_field_of_another_type_is_refused(folder, with_wrong_v
     assert [label for label in accepted if not label.startswith(FREE)] == []
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": ["above", "below", "left of", "right of", "near"]}, "classes: above, below"),
+        ({"classes": ["above", "left of", "right of", "is"]}, "classes: above, below"),
+        ({"classes": ["above", "below", "left of", "right of", "is", "is"]}, "classes: a value is listed twice"),
+        ({"levels": [0.9, 1.5]}, r"levels\[1\]: Input should be less than or equal to 1"),
+        ({"shards": ["../../train-0000"]}, r"shards\[0\]"),
+        ({"shards": ["train-0000", "train-0000"]}, "shards: a value is listed twice"),
+        ({"counts": {}}, "counts: dropped, pictures, rows are expected"),
+        ({"schema": 2}, "does not have schema 1"),
+        ({"more": 1}, "more: "),
+        ({"fingerprint": "0"}, "layout and fingerprint do not match"),
+    ],
+)
+def test_a_manifest_with_impossible_values_is_refused(folder, change, words):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=words):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize("change", [{"heads": -1}, {"heads": 0}, {"level": -1}, {"level": 2**31}, {"heads": 2**40}])
+def test_a_layout_with_impossible_sizes_is_refused(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["layout"]["layers"][0] |= change
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="layout: sizes of 0 or fewer"):
+        Manifest.read(folder)
+
+
 def test_a_shard_record_with_a_field_of_another_type_is_refused(folder, with_wrong_values):
     path = folder / "shards" / "train-0000.json"
     whole = json.loads(path.read_text())

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
 
 SCHEMA: Final = 1
 MANIFEST = "manifest.json"
+# The sets of relations that a collection may have, beside the basic ones.
+EXTRA_CLASSES = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
 COUNTS = {"rows", "pictures", "dropped"}
 AGAIN = "collect again"
 MOST = 2**31  # of rows, images, channels and so on
@@ -82,13 +85,18 @@ class Manifest:
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
         manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
         layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
-        if not layout.layers or not all(1 <= number <= MOST for number in (layout.side, layout.channels)):
-            raise DataError(f"{path}: the layout has no maps; {AGAIN}")
+        sizes = [layout.side, layout.channels, *(layer.heads for layer in layout.layers)]
+        if not all(1 <= size <= MOST for size in sizes) or not all(0 <= layer.level <= 32 for layer in layout.layers):
+            raise DataError(f"{path}: layout: sizes of 0 or fewer, or too large; {AGAIN}")
         if layout.fingerprint != manifest.fingerprint:
             raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; {AGAIN}")
         for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):
             if len(set(values)) < len(values):
                 raise DataError(f"{path}: {name}: a value is listed twice; {AGAIN}")
+        if set(manifest.classes) not in (set(BASIC) | extra for extra in EXTRA_CLASSES):
+            raise DataError(
+                f"{path}: classes: {', '.join(BASIC)} are expected, perhaps {NEUTRAL} and diagonals; {AGAIN}"
+            )
         if manifest.counts.keys() != (COUNTS if manifest.complete else set()):
             raise DataError(f"{path}: counts: {', '.join(sorted(COUNTS))} are expected; {AGAIN}")
         return manifest
