@@ -20,7 +20,7 @@ from learn_to_steer.maps import Layout
 SCHEMA: Final = 1
 MANIFEST = "manifest.json"
 # The sets of relations that a collection may have, beside the basic ones.
-EXTRA_CLASSES = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
+EXTRA_CLASSES: tuple[set[str], ...] = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
 COUNTS = {"rows", "pictures", "dropped"}
 AGAIN = "collect again"
 MOST = 2**31  # of rows, images, channels and so on
