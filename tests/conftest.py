@@ -186,3 +186,64 @@ def saved_sd(tiny_sd: Any, random_classifier: Callable[..., Any], tmp_path: Path
     tiny_sd.save_pretrained(folder)
     save(random_classifier(tiny_sd), folder / "classifier")
     return folder
+
+
+def _wrong_values(value: Any) -> list[Any]:
+    """Values that are of another type than ``value``, or impossible for a count."""
+    values = [None, "text", 7, -1, 2**70, 1.5, float("nan"), True, [], ["text"], [[[[]]]], {}, {"a": {"b": []}}]
+    if isinstance(value, bool):
+        return [one for one in values if not isinstance(one, bool)]
+    if isinstance(value, int):
+        return [one for one in values if type(one) is not int or not 0 <= one < 2**40]
+    if isinstance(value, float):
+        return [one for one in values if not isinstance(one, int | float) or isinstance(one, bool) or one != one]
+    return [one for one in values if type(one) is not type(value)]
+
+
+def _with_wrong_values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if name:
+        yield from ((f"{name}={wrong!r}", wrong) for wrong in _wrong_values(value))
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ((label, value | {key: one}) for label, one in _with_wrong_values(part, f"{name}.{key}"))
+    elif isinstance(value, list) and value:
+        yield from ((label, [one, *value[1:]]) for label, one in _with_wrong_values(value[0], f"{name}[0]"))
+
+
+@pytest.fixture
+def with_wrong_values() -> Callable[[Any], Iterator[tuple[str, Any]]]:
+    """``with_wrong_values(value)``: copies of a JSON object, each with one field of a wrong type, and their labels.
+
+    A label is the path of the field and its new value, such as ".counts.rows=None".
+    """
+    return _with_wrong_values
+
+
+@pytest.fixture
+def spoil() -> Callable[[Path], Iterator[str]]:
+    """``for how in spoil(path)``: damages a file in ways that no reader may accept, and restores it at the end."""
+
+    def ways(path: Path) -> Iterator[str]:
+        whole = path.read_bytes()
+        contents = {
+            "cut": whole[: len(whole) // 2],
+            "empty": b"",
+            "not UTF-8": b'{"a": "\xff\xfe"}\n{"b": 1}\n',
+            "not JSON": b"\x00\x01\n{}\n",
+            "nested": b"[" * 100_000 + b"\n{}\n",
+            "digits": b'{"index": ' + b"9" * 5000 + b"}\n{}\n",
+            "another type": b"[1, 2]\n{}\n",
+        }
+        for how, content in contents.items():
+            path.write_bytes(content)
+            yield how
+        path.unlink()
+        path.mkdir()
+        yield "a folder"
+        path.rmdir()
+        path.symlink_to(path.name)
+        yield "a loop of links"
+        path.unlink()
+        path.write_bytes(whole)
+
+    return ways

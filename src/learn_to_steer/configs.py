@@ -202,8 +202,8 @@ class GenerateConfig(ModelConfig):
         return self.images
 
 
-# Settings that change neither an image nor its score: a stopped evaluation may go on with other values of these. The
-# file in "data" is checked by its hash, not by its path.
+# Settings with which a stopped evaluation may go on at other values. They change neither an image nor its score, except
+# that other batches change pixels by rounding. The file in "data" is checked by its hash, not by its path.
 FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing", "against", "similarity")
 
 

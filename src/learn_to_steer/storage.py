@@ -1,7 +1,10 @@
 """Read and write files so that a killed process leaves no broken file, with errors that name the file.
 
-A file is written in its folder under a temporary name, flushed to disk and renamed. Rows of a JSON-lines file are
-appended one at a time; a row of which a killed process wrote only a part is dropped by the next reader or writer.
+A file is replaced at once (``atomic_files``). Rows of a JSON-lines file are appended one at a time; a row of which a
+killed process wrote only a part is dropped by the next reader or writer.
+
+Files that this package wrote itself are read with a ``schema``, a pydantic model or a dataclass: a value of another
+type is an error that names file, line and field.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ import json
 import os
 import re
 import stat
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learn_to_steer.atomic_files import is_leftover, remove_leftovers, replacing
 from learn_to_steer.errors import DataError
 
 _SPECIAL_FILES = (
@@ -26,12 +29,35 @@ _SPECIAL_FILES = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 if TYPE_CHECKING:
     import torch
+    from pydantic import TypeAdapter
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+METADATA, DIGEST = "__metadata__", "sha256"  # the header of a safetensors file, and the digest in it
+BLOCK = 1 << 20  # bytes read at a time
+REPAIR = "repair or remove the file"
 
 StrPath = str | os.PathLike[str]
+__all__ = [
+    "append_jsonl",
+    "check_folder",
+    "check_regular",
+    "is_hub_id",
+    "is_leftover",
+    "jsonl_line",
+    "load_tensors",
+    "read_bytes",
+    "read_json",
+    "read_jsonl",
+    "remove_leftovers",
+    "save_tensors",
+    "sha256",
+    "validated",
+    "write_atomic",
+    "write_json",
+]
 
 
 def write_atomic(path: StrPath, data: bytes | str) -> None:
@@ -44,8 +70,8 @@ def write_atomic(path: StrPath, data: bytes | str) -> None:
     Raises:
         DataError: The file cannot be written.
     """
-    with _replacing(Path(path)) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    with replacing(Path(path)) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: StrPath, value: Any) -> None:
@@ -59,24 +85,57 @@ def write_json(path: StrPath, value: Any) -> None:
         DataError: JSON cannot hold the value (NaN included), or the file cannot be written.
     """
     try:
-        data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"cannot write {path} as JSON: {error}") from error
-    write_atomic(path, data + b"\n")
+    write_atomic(path, _encoded(text + "\n"))
 
 
-def read_json(path: StrPath) -> Any:
+def read_json(path: StrPath, schema: Any = None, remedy: str = REPAIR) -> Any:
     """Return the value in a JSON file.
 
+    Args:
+        path: The file.
+        schema: A pydantic model or a dataclass; the value is returned as an instance of it. None: any value is valid.
+        remedy: What the user can do about a broken file, for the error message.
+
     Raises:
-        DataError: The file cannot be read, or is not valid JSON; the message says where.
+        DataError: The file cannot be read, is not valid JSON, or has a value that does not fit the schema; the message
+            says where.
     """
+    data = read_bytes(path)
     try:
-        return json.loads(_read_bytes(path))
+        value = json.loads(data)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: {_reason(error)}; repair or remove the file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: {_reason(error)}; repair or remove the file") from error
+        raise DataError(f"{path}, line {error.lineno}: {_reason(error)}; {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {_reason(error)}; {remedy}") from error
+    return value if schema is None else validated(value, schema, str(path), remedy)
+
+
+def validated(value: Any, schema: Any, place: str, remedy: str = REPAIR) -> Any:
+    """Return a value read from JSON as an instance of a schema. No value is converted to another type.
+
+    Args:
+        value: The value.
+        schema: A pydantic model or a dataclass.
+        place: Where the value stands, for the error message.
+        remedy: What the user can do, for the error message.
+
+    Raises:
+        DataError: The value does not fit; the message names the field.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(schema).validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        field = f"{where[:80]}: " if where else ""
+        raise DataError(f"{place}: {field}{first['msg'][:200]}; {remedy}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{place}: {_reason(error)}; {remedy}") from error
 
 
 def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
@@ -92,32 +151,43 @@ def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
     path = Path(path)
     check_regular(path)
     try:
-        line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode()
+        line = jsonl_line(row)
     except (TypeError, ValueError) as error:
         raise DataError(f"cannot add a row to {path}: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             _mend_tail(file.fileno())
-            file.write(line + b"\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
-def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]]:
+def jsonl_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as a line of a JSON-lines file, with its newline.
+
+    Raises:
+        TypeError: JSON has no such type.
+        ValueError: A number is not finite.
+    """
+    return _encoded(json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: StrPath, schema: Any = None, *, allow_torn: bool = True) -> list[dict[str, Any]]:
     """Return the rows of a JSON-lines file, each a JSON object. Blank lines are skipped.
 
     Args:
         path: The file.
+        schema: A pydantic model that every row must fit; None: any object is valid.
         allow_torn: Whether to drop a last line that has no newline and is not valid JSON, as a killed process leaves
             it. False for files that people write.
 
     Raises:
         DataError: The file cannot be read, or a line is broken; the message names its number.
     """
-    lines = _read_bytes(path).split(b"\n")
+    lines = read_bytes(path).split(b"\n")
     if allow_torn and not _is_row(lines[-1]):
         lines.pop()
     rows = []
@@ -125,44 +195,79 @@ def read_jsonl(path: StrPath, *, allow_torn: bool = True) -> list[dict[str, Any]
         if line.strip():
             try:
                 rows.append(_row(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: {_reason(error)}; repair or remove the line") from error
+            if schema is not None:
+                validated(rows[-1], schema, f"{path}, line {number}", "repair or remove the line")
     return rows
 
 
-def save_tensors(path: StrPath, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and a header to a safetensors file, atomically.
+def read_bytes(path: StrPath) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DataError: The file cannot be read, or is no regular file.
+    """
+    check_regular(path)
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: for example a name with a null character
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def save_tensors(
+    path: StrPath,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    digest: bool = False,
+) -> None:
+    """Write tensors and a header to a safetensors file, atomically. Equal content gives equal bytes.
 
     Args:
         path: The file.
         tensors: The tensors by name.
         metadata: The header.
+        digest: Whether to add a digest of the whole content to the header; ``load_tensors`` checks it.
 
     Raises:
         DataError: The file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with _replacing(Path(path)) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=dict(metadata or {}))
+    data = memoryview(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    end = 8 + int.from_bytes(data[:8], "little")
+    # The library writes the metadata in random order.
+    header = {METADATA: dict(sorted((metadata or {}).items())), **json.loads(bytes(data[8:end]))}
+    if digest:
+        header[METADATA][DIGEST] = _digest(header, hashlib.sha256(data[end:]).hexdigest())
+    head = _encoded(json.dumps(header, ensure_ascii=False, separators=(",", ":")))
+    head += b" " * (-len(head) % 8)  # as the library aligns the tensors
+    with replacing(Path(path)) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(data[end:])
 
 
 def load_tensors(path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file by name, on the CPU, and its header.
+    """Return the tensors of a safetensors file by name, on the CPU, and its header without the digest.
 
     Raises:
-        DataError: The file is missing, incomplete, or not a safetensors file.
+        DataError: The file is missing, incomplete, not a safetensors file, or does not match its digest.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        raise DataError(f"{path} does not exist or is not a file; a safetensors file was expected there")
     try:
+        if not Path(path).is_file():
+            raise DataError(f"{path} does not exist or is not a file; a safetensors file was expected there")
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a complete safetensors file ({reason}); make or download it again") from error
+    digest = metadata.pop(DIGEST, None)
+    if digest is not None and digest != _stored_digest(Path(path)):
+        raise DataError(f"{path} is damaged: it does not match its own digest; make or download it again")
+    return tensors, metadata
 
 
 def sha256(path: StrPath) -> str:
@@ -221,29 +326,33 @@ def is_hub_id(name: str) -> bool:
     return HUB_ID.fullmatch(name) is not None
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the same folder; on leaving, the file written there replaces ``path``."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # if the folder is a file, the error above says more
-            temporary.unlink()
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)
 
 
-def _read_bytes(path: StrPath) -> bytes:
-    check_regular(path)
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+def _encoded(text: str) -> bytes:
+    """JSON text as UTF-8. A surrogate without its other half becomes an escape, which JSON knows."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _digest(header: Mapping[str, Any], data: str) -> str:
+    """The digest of a safetensors file, from its header and the SHA-256 of its data."""
+    metadata = {key: value for key, value in header[METADATA].items() if key != DIGEST}
+    text = json.dumps({**header, METADATA: metadata}, sort_keys=True)
+    return hashlib.sha256(f"{text}\n{data}".encode()).hexdigest()
+
+
+def _stored_digest(path: Path) -> str:
+    """The digest of what a safetensors file holds."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = hashlib.sha256()
+        while block := file.read(BLOCK):
+            data.update(block)
+    return _digest(header, data.hexdigest())
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -257,7 +366,7 @@ def _is_row(tail: bytes) -> bool:
     """Whether the text after the last newline is a whole row without its newline."""
     try:
         _row(tail)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -277,7 +386,9 @@ def _mend_tail(descriptor: int) -> None:
         os.ftruncate(descriptor, end - len(tail))
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON, column {error.colno}: {error.msg}"
+    if isinstance(error, RecursionError):
+        return "nested too deep"
     return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)

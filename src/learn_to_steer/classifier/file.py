@@ -53,7 +53,7 @@ def save(
     # The sinusoid tables are rebuilt from the config.
     kept = torch.float16 if half else torch.float32
     state = {k: v.detach().to("cpu", kept).contiguous() for k, v in model.state_dict().items() if not k.endswith(".pe")}
-    storage.save_tensors(path, state, header)
+    storage.save_tensors(path, state, header, digest=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     storage.write_atomic(path.parent / CARD, model_card(model.config, metrics or {}, data or {}, parameters))
     return path

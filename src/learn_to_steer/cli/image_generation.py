@@ -68,6 +68,7 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
         check_predicates(model.steered.loss, chain.from_iterable(relations_of_prompts))
     scorer = _scorer(model)
     out = Path(config.out)
+    storage.remove_leftovers(out)
     resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}
     storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling} | resolved)
     calls = sum(2 if model.steered and relations else 1 for relations in relations_of_prompts)

@@ -17,7 +17,7 @@ from learn_to_steer.collection.config import CollectConfig
 from learn_to_steer.collection.map_extractor import MapExtractor, NumberedImage
 from learn_to_steer.collection.noise_levels import default_levels, kept_times
 from learn_to_steer.collection.progress import progress_bar
-from learn_to_steer.collection.shards import Manifest, is_done, remove_leftovers, totals, write_shard
+from learn_to_steer.collection.shards import Manifest, is_done, totals, write_shard
 from learn_to_steer.errors import DataError, InversionError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.sources import SPLITS, LabelledImage, NamePairs, SkipLog, Source, SourceRequest
@@ -142,9 +142,9 @@ def _start_or_resume(out: Path, manifest: Manifest) -> None:
     """Write the manifest, after a check that a collection already in ``out`` has the same settings."""
     if (out / "manifest.json").exists():
         Manifest.read(out).require_same(manifest, out)
-        remove_leftovers(out)
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and not all(storage.is_leftover(entry.name) for entry in out.iterdir()):
         raise DataError(f"{out} is not empty and holds no collection; name an empty or a new folder")
+    storage.remove_leftovers(out, out / "shards")
     manifest.write(out)
 
 

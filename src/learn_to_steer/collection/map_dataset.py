@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float16, Int64
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from learn_to_steer import storage
-from learn_to_steer.collection.shards import Manifest, paths, split_of
+from learn_to_steer.collection.shards import Manifest, load_shard, paths, split_of
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
 
@@ -42,7 +41,7 @@ class MapDataset:
 
     @classmethod
     def open(cls, folder: str | Path, split: str, in_memory: int = IN_MEMORY) -> MapDataset:
-        """Open one split of a collection.
+        """Open one split of a collection. Hashes and values of all its shards are checked.
 
         Args:
             folder: The folder of the collection.
@@ -50,7 +49,7 @@ class MapDataset:
             in_memory: The most bytes of maps to hold in memory.
 
         Raises:
-            DataError: The folder is no finished collection, or has no row of that split.
+            DataError: The folder is no finished collection, has no row of that split, or a shard is damaged.
         """
         folder = Path(folder)
         manifest = Manifest.read(folder)
@@ -61,14 +60,25 @@ class MapDataset:
             raise DataError(
                 f"{folder} has no {split} images; collect more: about one in ten goes to val, one in ten to test"
             )
-        shards = tuple(paths(folder, shard)[0] for shard in manifest.shards if split_of(shard) == split)
+        names = [shard for shard in manifest.shards if split_of(shard) == split]
         layout = Layout.from_dict(manifest.layout)
         at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)
         hold = count <= at_once
-        parts = [_tensors(shard, with_maps=hold) for shard in shards]
+        parts = []
+        for name in names:
+            tensors = load_shard(folder, name, manifest)
+            if not hold:
+                del tensors["maps"]
+            parts.append(tensors)
+        if sum(len(part["label"]) for part in parts) != count:
+            raise DataError(
+                f"{folder}: the manifest counts {count} {split} rows, its shards hold another number; run collect "
+                "again with the same settings"
+            )
         joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         starts = tuple(accumulate((len(part["label"]) for part in parts[:-1]), initial=0))
         numbers = (joined["label"], joined["prompted"], joined["level"], joined["group"])
+        shards = tuple(paths(folder, name)[0] for name in names)
         return cls(*numbers, shards, starts, joined.get("maps"), at_once)
 
     def __len__(self) -> int:
@@ -79,6 +89,9 @@ class MapDataset:
 
         Args:
             index: Indices of the rows, in any order; the maps come in the same order.
+
+        Raises:
+            DataError: A shard can no longer be read.
         """
         numbers = torch.as_tensor(index, dtype=torch.int64)
         if self._held is not None:
@@ -88,13 +101,18 @@ class MapDataset:
             positions_of_shard.setdefault(bisect_right(self._starts, number) - 1, []).append(position)
         maps = torch.empty(0)
         for shard, positions in positions_of_shard.items():
-            with safe_open(self._shards[shard], framework="pt") as file:
-                stored = file.get_slice("maps")
-                if not len(maps):
-                    maps = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
-                for position in positions:
-                    row = int(numbers[position]) - self._starts[shard]
-                    maps[position] = stored[row : row + 1][0]
+            try:
+                with safe_open(self._shards[shard], framework="pt") as file:
+                    stored = file.get_slice("maps")
+                    if not len(maps):
+                        maps = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
+                    for position in positions:
+                        row = int(numbers[position]) - self._starts[shard]
+                        maps[position] = stored[row : row + 1][0]
+            except (OSError, SafetensorError) as error:
+                raise DataError(
+                    f"{self._shards[shard]} can no longer be read ({error}); run collect again with the same settings"
+                ) from error
         return maps
 
     def batches(
@@ -154,10 +172,3 @@ class MapDataset:
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([numbers for numbers, _ in parts]), torch.cat([maps for _, maps in parts])
-
-
-def _tensors(path: Path, *, with_maps: bool) -> dict[str, Tensor]:
-    if with_maps:
-        return storage.load_tensors(path)[0]
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in ("label", "prompted", "level", "group")}

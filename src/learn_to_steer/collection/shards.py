@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
+import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
 
-SCHEMA = 1
+SCHEMA: Final = 1
 MANIFEST = "manifest.json"
+# The sets of relations that a collection may have, beside the basic ones.
+EXTRA_CLASSES: tuple[set[str], ...] = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
+COUNTS = {"rows", "pictures", "dropped"}
+AGAIN = "collect again"
+MOST = 2**31  # of rows, images, channels and so on
+Count = Annotated[int, Field(ge=0, le=MOST)]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The content of ``manifest.json``: how a collection was made, the meaning of its labels, and its shards."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     settings: dict[str, Any]
     """The settings that determine the content; compared when a run is resumed."""
@@ -31,17 +41,17 @@ class Manifest:
     """The ``Layout`` of the maps."""
     fingerprint: str
     """Hash of the layout."""
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=2, max_length=1000)]
     """Names of the relations, in the order of their labels."""
-    levels: list[float]
+    levels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=1000)]
     """Noise levels in (0, 1], noisiest first."""
     source_note: str
     """Where the images come from, and their licence."""
-    shards: list[str]
+    shards: list[Annotated[str, Field(pattern=r"^[a-z]+-[0-9]{4,9}$")]]
     """Ids of all shards, finished or not."""
     versions: dict[str, str]
     """Versions of the installed packages."""
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, dict[str, Count]] = field(default_factory=dict)
     """Rows and images per split, and dropped images per reason; empty until the collection is complete."""
     complete: bool = False
     """Whether all shards are done."""
@@ -49,7 +59,7 @@ class Manifest:
     """What the source skipped: a count and examples for each reason."""
     chosen: str = ""
     """Hash of the list of images, for sources that read a file; otherwise ""."""
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
     """Version of this file's format."""
 
     def write(self, folder: Path) -> None:
@@ -70,14 +80,25 @@ class Manifest:
         if not path.is_file():
             raise DataError(f"{folder} has no {MANIFEST}, so it is not a collection; make one with 'collect'")
         value = storage.read_json(path)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema != SCHEMA or isinstance(schema, bool):
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
-        try:
-            manifest = cls(**value)
-        except TypeError as error:
-            raise DataError(f"{path} is not a complete manifest ({error}); collect again") from error
-        if Layout.from_dict(manifest.layout).fingerprint != manifest.fingerprint:
-            raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; collect again")
+        manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
+        layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
+        sizes = [layout.side, layout.channels, *(layer.heads for layer in layout.layers)]
+        if not all(1 <= size <= MOST for size in sizes) or not all(0 <= layer.level <= 32 for layer in layout.layers):
+            raise DataError(f"{path}: layout: sizes of 0 or fewer, or too large; {AGAIN}")
+        if layout.fingerprint != manifest.fingerprint:
+            raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; {AGAIN}")
+        for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):
+            if len(set(values)) < len(values):
+                raise DataError(f"{path}: {name}: a value is listed twice; {AGAIN}")
+        if set(manifest.classes) not in (set(BASIC) | extra for extra in EXTRA_CLASSES):
+            raise DataError(
+                f"{path}: classes: {', '.join(BASIC)} are expected, perhaps {NEUTRAL} and diagonals; {AGAIN}"
+            )
+        if manifest.counts.keys() != (COUNTS if manifest.complete else set()):
+            raise DataError(f"{path}: counts: {', '.join(sorted(COUNTS))} are expected; {AGAIN}")
         return manifest
 
     def require_same(self, other: Manifest, folder: Path) -> None:
@@ -104,6 +125,45 @@ class Manifest:
                 f"{folder} was collected from other image files (some came, went or changed); restore them, or use "
                 "another folder"
             )
+
+
+class _DroppedImage(BaseModel):
+    picture: str
+    reason: str
+
+
+class ShardRecord(BaseModel):
+    """The content of ``<shard>.json``, which marks a shard as finished."""
+
+    rows: Count
+    """The number of rows."""
+    pictures: Count
+    """The number of images."""
+    dropped: list[_DroppedImage]
+    """The images that failed the quality check."""
+    sha256: dict[str, str]
+    """The hash of each of the shard's other files, by name."""
+
+    @classmethod
+    def read(cls, folder: Path, shard: str) -> ShardRecord:
+        """Return the record of a shard.
+
+        Args:
+            folder: The folder of the collection.
+            shard: The id of the shard.
+
+        Raises:
+            DataError: The file is missing or malformed.
+        """
+        record: ShardRecord = storage.read_json(paths(folder, shard)[2], cls, "delete it and run collect again")
+        return record
+
+
+class _Row(BaseModel):
+    """What is read back of a line of ``<shard>.jsonl``."""
+
+    group: Count
+    kind: str
 
 
 def paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:
@@ -135,7 +195,7 @@ def write_shard(
     """
     maps, lines, done = paths(folder, shard)
     storage.save_tensors(maps, tensors)
-    storage.write_atomic(lines, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
+    storage.write_atomic(lines, b"".join(map(storage.jsonl_line, rows)))
     images = len({row["group"] for row in rows})
     hashes = {path.name: storage.sha256(path) for path in (maps, lines)}
     storage.write_json(done, {"rows": len(rows), "pictures": images, "dropped": list(dropped), "sha256": hashes})
@@ -146,21 +206,15 @@ def is_done(folder: Path, shard: str) -> bool:
     return all(path.is_file() for path in paths(folder, shard))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed run left behind."""
-    for path in (folder / "shards").glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def totals(folder: Path, shards: Sequence[str]) -> dict[str, Any]:
     """Count rows and images per split, and dropped images per reason, over finished shards."""
     counts: dict[str, Any] = {"rows": {}, "pictures": {}, "dropped": {}}
     for shard in shards:
-        done = storage.read_json(paths(folder, shard)[2])
-        for key in ("rows", "pictures"):
-            counts[key][split_of(shard)] = counts[key].get(split_of(shard), 0) + done[key]
-        for entry in done["dropped"]:
-            counts["dropped"][entry["reason"]] = counts["dropped"].get(entry["reason"], 0) + 1
+        record = ShardRecord.read(folder, shard)
+        for key, count in (("rows", record.rows), ("pictures", record.pictures)):
+            counts[key][split_of(shard)] = counts[key].get(split_of(shard), 0) + count
+        for image in record.dropped:
+            counts["dropped"][image.reason] = counts["dropped"].get(image.reason, 0) + 1
     return counts
 
 
@@ -182,36 +236,97 @@ def verify(folder: str | Path) -> dict[str, Any]:
         raise DataError(f"{folder} is not complete: run collect again with the same settings to finish it")
     split_by_image: dict[int, str] = {}
     for shard in manifest.shards:
-        for group in _check_shard(folder, shard, manifest):
+        for group in check_shard(folder, shard, manifest):
             if split_by_image.setdefault(group, split_of(shard)) != split_of(shard):
-                raise DataError(f"{folder}: image {group} is in two splits; collect again")
+                raise DataError(f"{folder}: image {group} is in two splits; {AGAIN}")
+    check_counts(folder, manifest)
+    return manifest.counts
+
+
+def check_counts(folder: Path, manifest: Manifest) -> None:
+    """Raise DataError unless the shards of a collection hold as many rows and images as its manifest says."""
     counts = totals(folder, manifest.shards)
     if counts != manifest.counts:
-        raise DataError(f"{folder}: the manifest counts {manifest.counts}, the shards hold {counts}; collect again")
-    return counts
+        raise DataError(
+            f"{folder}: the manifest counts {manifest.counts}, the shards hold {counts}; run collect again with the "
+            "same settings"
+        )
 
 
-def _check_shard(folder: Path, shard: str, manifest: Manifest) -> set[int]:
-    """Check one shard, and return the numbers of its images."""
+def load_shard(folder: Path, shard: str, manifest: Manifest) -> dict[str, Tensor]:
+    """Read the tensors of a shard, after a check of its hashes and of every value.
+
+    Args:
+        folder: The folder of the collection.
+        shard: The id of the shard.
+        manifest: The manifest of the collection.
+
+    Returns:
+        ``maps``, ``label``, ``prompted``, ``level`` and ``group``, one entry a row.
+
+    Raises:
+        DataError: A file is missing or differs from what was recorded, or a row holds an impossible value; the message
+            names the shard and the row.
+    """
     maps, lines, done = paths(folder, shard)
-    record = storage.read_json(done)
+    for path in (maps, lines, done):
+        if not path.exists():
+            raise DataError(f"{path} is missing; run collect again with the same settings")
+    record = ShardRecord.read(folder, shard)
     for path in (maps, lines):
-        if storage.sha256(path) != record["sha256"][path.name]:
+        if storage.sha256(path) != record.sha256.get(path.name):
             raise DataError(f"{path} does not match its recorded hash; delete it and run collect again")
     tensors, _ = storage.load_tensors(maps)
     layout = Layout.from_dict(manifest.layout)
-    count = record["rows"]
-    if tuple(tensors["maps"].shape) != (count, 2, layout.channels, layout.side, layout.side):
-        raise DataError(f"{maps} holds maps of shape {tuple(tensors['maps'].shape)}, not {count} of the layout")
-    rows = storage.read_jsonl(lines)
-    if len(rows) != count or any(len(tensors[key]) != count for key in ("label", "prompted", "level", "group")):
-        raise DataError(f"{shard} in {folder} has {len(rows)} lines for {count} rows; delete it and run collect again")
-    if any(len(tensors[key]) and int(tensors[key].max()) >= len(manifest.classes) for key in ("label", "prompted")):
-        raise DataError(f"{maps} has labels beyond the {len(manifest.classes)} classes; collect again")
+    ends = {"label": len(manifest.classes), "prompted": len(manifest.classes), "level": len(manifest.levels)}
+    expected = {
+        "maps": (torch.float16, (record.rows, 2, layout.channels, layout.side, layout.side)),
+        **{name: (torch.int64, (record.rows,)) for name in (*ends, "group")},
+    }
+    for name, (dtype, shape) in expected.items():
+        if name not in tensors:
+            raise DataError(f"{maps} holds no {name}; delete it and run collect again")
+        if (tensors[name].dtype, tuple(tensors[name].shape)) != (dtype, shape):
+            raise DataError(
+                f"{maps} holds {name} of shape {tuple(tensors[name].shape)} and type {tensors[name].dtype}, not "
+                f"{shape} and {dtype}; delete it and run collect again"
+            )
+    for name, end in {**ends, "group": MOST}.items():
+        wrong = ((tensors[name] < 0) | (tensors[name] >= end)).nonzero().flatten().tolist()
+        if wrong:
+            raise DataError(
+                f"{maps}, row {wrong[0]}: {name} is {int(tensors[name][wrong[0]])}, not 0 to {end - 1}; delete it and "
+                "run collect again"
+            )
+    finite = tensors["maps"].isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise DataError(f"{maps}, row {row}: a map has values that are not finite; delete it and run collect again")
+    return {name: tensors[name] for name in expected}
+
+
+def check_shard(folder: Path, shard: str, manifest: Manifest) -> set[int]:
+    """Check one shard: as ``load_shard``, and that both prompts of every image are there at every level.
+
+    Args:
+        folder: The folder of the collection.
+        shard: The id of the shard.
+        manifest: The manifest of the collection.
+
+    Returns:
+        The numbers of its images.
+
+    Raises:
+        DataError: As ``load_shard``, or a prompt is missing.
+    """
+    groups = load_shard(folder, shard, manifest)["group"].tolist()
+    lines = paths(folder, shard)[1]
+    rows = storage.read_jsonl(lines, _Row, allow_torn=False)
+    if [row["group"] for row in rows] != groups:
+        raise DataError(f"{lines} has other rows than the tensors; delete it and run collect again")
     prompts = Counter((row["group"], row["kind"]) for row in rows)
-    groups = {row["group"] for row in rows}
-    if any(prompts[group, kind] != len(manifest.levels) for group in groups for kind in ("true", "wrong")):
+    if any(prompts[group, kind] != len(manifest.levels) for group in set(groups) for kind in ("true", "wrong")):
         raise DataError(
             f"{lines}: an image lacks one of its prompts at some noise level; delete it and run collect again"
         )
-    return groups
+    return set(groups)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from learn_to_steer.benchmarks import Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, png_bytes
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path, is_whole, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -37,6 +38,11 @@ from learn_to_steer.evaluation.scoring import (
     require_some,
 )
 from learn_to_steer.loading import resolve_device
+from learn_to_steer.result_rows import read_rows
+
+log = logging.getLogger(__name__)
+# Rows of an older version lack some of these; their images are generated again.
+REQUIRED = {"prompt", "tag", "relations", "correct", "present", "held", "on_axis", "reason", "scores", "boxes"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,12 @@ class _Evaluation:
             **({"verified_by": self.verifier.identity} if self.verifier else {}),
         }
 
-    def run_batch(self, batch: Sequence[PromptImage], check_detector: bool) -> None:
-        """Generate, save and score one batch. A row is written after its image, so an image with a row is complete."""
+    def run_batch(self, batch: Sequence[PromptImage], finished: Set[Key], check_detector: bool) -> None:
+        """Generate and score one batch, and save those of its images that are not finished yet.
+
+        The whole batch is generated: in a smaller one, the images would differ by rounding. A row is written after its
+        image, so an image with a row is complete.
+        """
         jobs = [Job(prompt.prompt, prompt.relations, sample) for prompt, sample, _ in batch]
         seed = self.config.seed
         if self.verifier is None:
@@ -78,6 +88,8 @@ class _Evaluation:
         for detections in detected:
             require_finite(detections)
         for target, one, detections in zip(batch, generated, detected, strict=True):
+            if target.key in finished:
+                continue
             prompt, metadata = target.prompt, json.dumps(target.prompt.metadata, ensure_ascii=False)
             storage.write_atomic(target.path, png_bytes(one.image))
             storage.write_atomic(target.path.parents[1] / "metadata.jsonl", metadata + "\n")
@@ -97,7 +109,9 @@ def evaluate(
     """Evaluate a model on a benchmark or on the user's own prompts.
 
     Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``images/<index>/samples/<number>.png`` (GenEval's
-    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Existing images with a row are kept.
+    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Existing images with a row are kept. The others
+    are equal, to the bit, to those of an evaluation that was not stopped, unless ``batch``, ``images`` or ``limit`` was
+    changed in between.
 
     Args:
         config: The settings.
@@ -112,7 +126,7 @@ def evaluate(
         comparison with another run as ``against`` if ``config`` names one.
 
     Raises:
-        DataError: The folder holds another evaluation, or the detector is broken.
+        DataError: The folder holds another evaluation or damaged files, or the detector is broken.
         SteerError: Anything that ``open_model``, ``load_scorer`` and ``PromptSelection.select`` raise.
     """
     detector = scorer.detector.name if scorer else config.detector or default_detector(config.model)
@@ -164,15 +178,20 @@ def evaluate(
 def _run_missing(
     evaluation: _Evaluation, targets: Sequence[PromptImage], on_progress: Callable[[int, int], None] | None
 ) -> None:
-    """Generate and score the images that do not exist yet or have no row."""
+    """Generate and score the images that do not exist yet or have no row, in the batches of all images."""
     rows = _finished_rows(evaluation.out)
-    _require_same_prompts(evaluation.out, targets, rows)
-    missing = [target for target in targets if target.key not in rows]
-    for start in range(0, len(missing), evaluation.config.batch):
+    _require_same_prompts(evaluation, targets, rows)
+    done = sum(target.key in rows for target in targets)
+    check_detector = not rows
+    for start in range(0, len(targets), evaluation.config.batch):
+        batch = targets[start : start + evaluation.config.batch]
+        missing = sum(target.key not in rows for target in batch)
+        if not missing:
+            continue
         if on_progress:
-            on_progress(len(targets) - len(missing) + start, len(targets))
-        batch = missing[start : start + evaluation.config.batch]
-        evaluation.run_batch(batch, check_detector=not rows and start == 0)
+            on_progress(done, len(targets))
+        evaluation.run_batch(batch, rows.keys(), check_detector)
+        done, check_detector = done + missing, False
     if on_progress:
         on_progress(len(targets), len(targets))
 
@@ -183,36 +202,48 @@ def _claim_folder(evaluation: _Evaluation) -> None:
     path = out / "config.json"
     ours = json.loads(json.dumps(config.decisive() | resolved))
     if path.exists():
-        theirs = storage.read_json(path)
+        theirs = storage.read_json(path, dict[str, Any], "repair it, or remove the folder")
         name = next((name for name in ours if theirs.get(name) != ours[name]), None)
         if name is not None:
             raise DataError(
                 f"{out} holds another evaluation ({name} {theirs.get(name)!r}, now {ours[name]!r}); "
                 "choose another --out or remove the folder"
             )
+    storage.remove_leftovers(out, *out.glob("images/*"), *out.glob("images/*/samples"))
     storage.write_json(path, config.as_dict() | resolved)
 
 
-def _require_same_prompts(out: Path, targets: Sequence[PromptImage], rows: dict[Key, Row]) -> None:
-    """Raise DataError if rows have other prompts, such as those of a prompt file that was edited since."""
+def _require_same_prompts(evaluation: _Evaluation, targets: Sequence[PromptImage], rows: dict[Key, Row]) -> None:
+    """Raise DataError if rows have other prompts, such as those of a prompt file that was edited since, or scores."""
+    out = evaluation.out
     for target in targets:
         row, fields = rows.get(target.key), prompt_fields(target.prompt, target.sample)
-        if row is not None and (row["prompt"], row["relations"]) != (fields["prompt"], fields["relations"]):
+        if row is None:
+            continue
+        if (row["prompt"], row["relations"]) != (fields["prompt"], fields["relations"]):
             raise DataError(
                 f"{out} holds images of other prompts (number {row['index']} was {row['prompt']!r}, "
                 f"now {fields['prompt']!r}); choose another --out or remove the folder"
             )
+        names = evaluation.scorer.score(target.prompt, [], evaluation.rule)["scores"].keys()
+        if row["tag"] != fields["tag"] or not names <= row["scores"].keys():
+            raise DataError(
+                f"{out / 'results.jsonl'}: the row of prompt {row['index']}, image {row['sample']}, lacks the tag or a "
+                "score of the benchmark; remove the row, and the image is generated again"
+            )
 
 
 def _finished_rows(out: Path) -> dict[Key, Row]:
-    """Rows of ``results.jsonl`` whose image exists; of two rows of one image the last.
-
-    Rows without ``scores`` were written by an older version; their images are generated again.
-    """
-    path = out / "results.jsonl"
-    rows = storage.read_jsonl(path) if path.exists() else []
-    complete = {row_key(row): row for row in rows if "scores" in row}
-    return {key: row for key, row in complete.items() if image_path(out, *key).is_file()}
+    """Complete rows of ``results.jsonl`` whose image is whole; of two rows of one image the last."""
+    complete = {row_key(row): row for row in read_rows(out) if row.keys() >= REQUIRED}
+    finished = {}
+    for key, row in complete.items():
+        path = image_path(out, *key)
+        if is_whole(path):
+            finished[key] = row
+        elif path.is_file():
+            log.warning("the image %s is damaged and is generated again", path)
+    return finished
 
 
 def _cost(generated: GeneratedImage) -> Row:

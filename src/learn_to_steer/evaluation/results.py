@@ -38,8 +38,7 @@ def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
 
 def write_rows(folder: Path, rows: Mapping[Key, Row]) -> None:
     """Write ``results.jsonl``, sorted by prompt and number; an existing file is replaced."""
-    lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
-    storage.write_atomic(folder / "results.jsonl", "".join(lines))
+    storage.write_atomic(folder / "results.jsonl", b"".join(storage.jsonl_line(rows[key]) for key in sorted(rows)))
 
 
 def prompts_digest(prompts: Sequence[BenchmarkPrompt]) -> str:

@@ -25,6 +25,7 @@ from learn_to_steer.evaluation.image_folders import PromptImage, image_path
 from learn_to_steer.evaluation.results import Row, row_key
 from learn_to_steer.geometry import Box
 from learn_to_steer.image_files import read_image
+from learn_to_steer.result_rows import read_rows
 from learn_to_steer.statistics import clustered_interval, paired_interval
 
 REQUIRED = {"index", "sample", "prompt", "correct", "present"}
@@ -72,12 +73,14 @@ def load_reference(
         return None
     if Path(folder).resolve() == Path(out).resolve():
         raise DataError(f"--out {out} is the run to compare with (--against); choose another folder")
-    path = Path(folder) / "results.jsonl"
-    rows = storage.read_jsonl(path) if path.is_file() else []
-    if not rows or not set(rows[0]) >= REQUIRED:
+    rows = read_rows(Path(folder))
+    required = REQUIRED | ({"boxes"} if similarity else set())
+    if not rows or not all(row.keys() >= required for row in rows):
         raise DataError(f"{folder} holds no results.jsonl of evaluate or score; name the --out of one of them")
     summary = Path(folder) / "summary.json"
-    scored_by = storage.read_json(summary).get("judged_by") if summary.is_file() else None
+    scored_by = None
+    if summary.is_file():
+        scored_by = storage.read_json(summary, dict[str, Any], "repair it, or make it again").get("judged_by")
     if scored_by is not None and scored_by != dict(identity):
         raise DataError(
             f"{folder} was scored by the detector {scored_by}, not by {dict(identity)}; score its images with the same "

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.configs import ScoreConfig
@@ -36,6 +38,31 @@ from learn_to_steer.evaluation.scoring import (
 )
 from learn_to_steer.geometry import Detection
 from learn_to_steer.image_files import read_image
+from learn_to_steer.result_rows import BoxEntry, read_rows
+
+Side = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class CachedDetections(BaseModel):
+    """A row of ``detections.jsonl``: the detections in one image."""
+
+    key: str
+    """Hash of the image, and of the detector and what it looked for."""
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)]
+    """Width and height of the image."""
+    boxes: list[BoxEntry]
+    """The detections."""
+
+
+class EvaluatedWith(BaseModel):
+    """What ``score`` reads in the config.json of ``evaluate``."""
+
+    model: str | None = None
+    benchmark: str | None = None
+    prompts: str | None = None
+    data: str | None = None
+    detector: str | None = None
+
 
 COST = ("passes", "checks", "converged", "probability", "note", "seconds")
 BATCH = 16
@@ -67,6 +94,7 @@ def score(
     storage.check_folder(config.out)
     config = _completed(config, scorer)
     out = Path(config.out)
+    storage.remove_leftovers(out)
     if out.resolve() == Path(config.pictures).resolve():
         raise DataError(f"--out {out} is the folder of the images and their results; choose another folder")
     selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
@@ -120,7 +148,7 @@ def detect_images(
             different detections for one image, or nothing in any image.
     """
     keys = [_cache_key(scorer, image) for image in images]
-    cached = {row["key"]: row for row in storage.read_jsonl(cache)} if cache.exists() else {}
+    cached = {row["key"]: row for row in storage.read_jsonl(cache, CachedDetections)} if cache.exists() else {}
     missing = [n for n, key in enumerate(keys) if key not in cached]
     if missing:
         first = images[missing[0]]
@@ -153,7 +181,10 @@ def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
             f"{config.pictures} does not exist; name the folder of the images, or a JSON-lines file that lists them"
         )
     path = Path(config.pictures) / "config.json"
-    made_with: Any = storage.read_json(path) if path.is_file() else {}
+    made_with: Any = {}
+    if path.is_file():
+        storage.read_json(path, EvaluatedWith, "repair it, or name --benchmark and --detector")
+        made_with = storage.read_json(path)
     if made_with and config.benchmark is None and config.prompts is None:
         config = replace(config, **{name: made_with.get(name) for name in ("benchmark", "prompts", "data")})
     detector = config.detector or (scorer.detector.name if scorer else made_with.get("detector"))
@@ -169,7 +200,7 @@ def _earlier_rows(folder: Path) -> dict[Key, Row]:
         return {}
     if not (folder / "summary.json").is_file():
         raise DataError(f"the evaluation in {folder} was stopped before its end; run evaluate again to complete it")
-    return {row_key(row): row for row in storage.read_jsonl(folder / "results.jsonl")}
+    return {row_key(row): row for row in read_rows(folder)}
 
 
 def _cache_key(scorer: Scorer, image: PromptImage) -> str:

@@ -20,6 +20,7 @@ from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.image_files import image_size
 from learn_to_steer.plain_text import printable
+from learn_to_steer.result_rows import read_rows
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
 TEMPLATE = "audit_page.html"
@@ -96,7 +97,7 @@ def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) 
     if not isinstance(labels, Mapping):
         raise DataError("labels must be one JSON object, image -> label; name the labels.json that the page saves")
     for name, label in labels.items():
-        if name not in by_id or label not in CHOICES:
+        if name not in by_id or not isinstance(label, str) or label not in CHOICES:
             raise DataError(
                 f"{name!r}: {label!r} is no label of an image of this evaluation (labels: {', '.join(CHOICES)}); name "
                 "the labels.json that its page saved"
@@ -126,9 +127,8 @@ def image_id(row: Mapping[str, Any]) -> str:
 
 
 def _load_rows(folder: Path) -> Sequence[dict[str, Any]]:
-    path = folder / "results.jsonl"
-    rows = storage.read_jsonl(path) if path.is_file() else []
-    if not rows or not set(rows[0]) >= REQUIRED:
+    rows = read_rows(folder)
+    if not rows or not all(row.keys() >= REQUIRED for row in rows):
         raise DataError(f"{folder} holds no evaluation (results.jsonl); name the --out of evaluate")
     return rows
 

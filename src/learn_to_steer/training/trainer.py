@@ -52,14 +52,15 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
         The path of the classifier's file.
 
     Raises:
-        DataError: ``data`` is not a complete collection with train and val images, or ``out`` holds a run with other
-            settings.
+        DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` holds a run
+            with other settings or a damaged checkpoint.
         UnsupportedError: It was started in several processes.
         SteerError: The loss is not finite.
     """
     require_one_process("train")
     config, out = config or TrainConfig(), Path(out)
     storage.check_folder(out)
+    storage.remove_leftovers(out)
     manifest = Manifest.read(Path(data))
     rows, held_out = MapDataset.open(data, "train"), MapDataset.open(data, "val")
     run = TrainingRun(config, manifest, rows, held_out, out)
@@ -209,6 +210,15 @@ class TrainingRun:
         state = checkpoint.load(self.out, self._identity)
         if state is None:
             return
+        parameters = [parameter.detach() for group in self._optimizer.param_groups for parameter in group["params"]]
+        moments = [{"step": torch.zeros(()), "exp_avg": values, "exp_avg_sq": values} for values in parameters]
+        present = {
+            "model": self.model.state_dict(),
+            "best": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict() | {"state": dict(enumerate(moments))},
+            "plateau": self._plateau.state_dict(),
+        }
+        checkpoint.require_fit(self.out / checkpoint.FILE, state, present)
         self.history, self.best = state["history"], state["best"]
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
