@@ -19,7 +19,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mutations import byte_edits, edited_bytes, edited_tree, tree_edits
 
-from learn_to_steer.cli import app, main
+from learn_to_steer.cli import main
+
+try:
+    from learn_to_steer.cli.application import app
+except ImportError:
+    from learn_to_steer.cli import app
 
 PROMPT = "a dog to the left of a cat"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -152,6 +157,19 @@ def logging_as_before() -> Iterator[None]:
     log.handlers[:], log.level, log.propagate = before
 
 
+def impossible(argv: list[str]) -> list[str]:
+    """The words that no verb can mean: whole numbers of 64 bits and more, no folder, NUL; a rate of nothing."""
+    pairs = [word.partition("=")[::2] for word in argv]
+    return [
+        name
+        for name, value in pairs
+        if "\x00" in name + value
+        or (name.startswith("--") and value in HUGE)
+        or (name == "--out" and not value.strip())
+        or (name == "--rate" and value in ("0", "-0.0", "nan", "inf", "-inf", "1e400"))
+    ]
+
+
 def check(argv: list[str], folder: Path, before: set[Path]) -> None:
     outcome = run(argv)
     if outcome is None:
@@ -179,6 +197,10 @@ def check(argv: list[str], folder: Path, before: set[Path]) -> None:
 @example(["parse", "a \ud800 dog to the left of a cat"])
 @example(["list", "\ud800"])
 @example(["generate", PROMPT, "--config=fifo"])
+@example(["score", "fifo", "--benchmark", "unseen", "--detector", "emoji"])
+@example(["audit", "evaluation", "--labels=fifo"])
+@example(["evaluate", "--prompts=fifo"])
+@example(["collect", "--out", "maps", "--source=folder", "--data=fifo"])
 @example(["generate", PROMPT, "--set=x=" + "[" * 100_000])
 @example(["generate", PROMPT, "--model=~nobody/x"])
 def test_any_option(place: Callable[[], Path], argv: list[str]) -> None:

@@ -23,6 +23,7 @@ from learn_to_steer.evaluation.image_folders import open_image
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations
 from learn_to_steer.sources import LabelledImage, SourceRequest
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as the command line does
 DOUBLE = settings(max_examples=2 * settings().max_examples)
 SIZE = (60, 40)
 LEFT, RIGHT = (3, 12, 18, 28), (40, 12, 55, 28)
