@@ -36,9 +36,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
-    os.environ[variable] = "1"  # before torch is imported; a process with threads of torch cannot be forked
-
 # Times, the only values that differ between two runs.
 FREE = ("seconds", "seconds_per_image")
 PATIENCE = 300.0  # seconds; a run takes about five
@@ -306,8 +303,15 @@ def run_case(case: Case, argv: Sequence[str], folder: Path, expected: dict[str, 
     case.problems += differences(content(folder), expected)
 
 
-def plan(verb: str, events: dict[str, int], seconds: float, kills: int, rng: random.Random) -> list[list[Kill]]:
-    """The kills of a verb, in groups of one to three that stop the same run."""
+def plan(events: dict[str, int], seconds: float, kills: int, rng: random.Random) -> list[list[Kill]]:
+    """The kills of a verb, in groups of one to three that stop the same run.
+
+    Args:
+        events: The number of calls of each kind in a run that is not stopped.
+        seconds: How long that run takes.
+        kills: The number of kills.
+        rng: Chooses among them.
+    """
     points = [(event, n) for event, count in sorted(events.items()) for n in range(1, count + 1)]
     by_event = {event: [n for name, n in points if name == event] for event, _ in points}
     chosen: list[Kill] = []
@@ -333,6 +337,8 @@ def plan(verb: str, events: dict[str, int], seconds: float, kills: int, rng: ran
 
 def preload() -> None:
     """Import what the verbs import, so that forked processes need not."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
+        os.environ[variable] = "1"  # a process in which torch has threads cannot be forked
     import torch
 
     torch.set_num_threads(1)
@@ -412,7 +418,7 @@ def campaign(options: argparse.Namespace) -> int:
             return 1
         expected[verb] = content(folder)
         share = -(-options.kills * 5 * weights[verb] // (4 * sum(weights.values())))  # some come after the end
-        groups = plan(verb, json.loads(counts.read_text()), ended.seconds, share, rng)
+        groups = plan(json.loads(counts.read_text()), ended.seconds, share, rng)
         groups += [[Kill("SIGINT", seconds=rng.uniform(0.3, 4.0), cold=True)] for _ in range(options.cold)]
         cases += [Case(0, verb, kills) for kills in groups]
     rng.shuffle(cases)

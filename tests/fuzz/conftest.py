@@ -30,12 +30,12 @@ _COMMON: dict[str, Any] = {
 }
 settings.register_profile(
     "quick",
-    max_examples=40,
+    max_examples=20,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     **_COMMON,
 )
-settings.register_profile("thorough", max_examples=400, **_COMMON)
+settings.register_profile("thorough", max_examples=200, **_COMMON)
 settings.load_profile(os.environ.get("FUZZ") or "quick")
 
 
