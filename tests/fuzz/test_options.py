@@ -10,14 +10,15 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
-import typer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mutations import byte_edits, edited_bytes, edited_tree, tree_edits
+from typer.models import OptionInfo
 
 from learn_to_steer.cli import main
 
@@ -27,8 +28,9 @@ except ImportError:
     from learn_to_steer.cli import app
 
 PROMPT = "a dog to the left of a cat"
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-# What every verb needs; an option that is drawn comes after it and wins.
+# By verb: its options and arguments, as typer is given them.
+COMMANDS = {str(one.name): list(signature(one.callback).parameters.values()) for one in app.registered_commands}
+# What a verb needs, if it is more than names of files; an option that is drawn comes after it and wins.
 NEEDED = {
     "generate": [PROMPT],
     "collect": ["--out", "maps"],
@@ -64,29 +66,36 @@ class Loading(BaseException):
     """The options were accepted: now a model would be loaded."""
 
 
-def values_of(parameter: Any) -> st.SearchStrategy[list[str]]:
-    """The words on the command line that give one option some value."""
-    option = max(parameter.opts, key=len) if parameter.param_type_name == "option" else None
-    if parameter.is_flag if option else False:
-        return st.just([option])
-    kind = parameter.type.name
-    if kind in ("integer", "integer range"):
+def options_of(verb: str) -> list[Parameter]:
+    return [p for p in COMMANDS[verb] if isinstance(get_args(p.annotation)[1], OptionInfo)]
+
+
+def values_of(parameter: Parameter) -> st.SearchStrategy[list[str]]:
+    """The words on the command line that give one option or argument some value."""
+    kind, info = get_args(parameter.annotation)[:2]
+    kinds = {kind, *get_args(kind)}
+    words = st.sampled_from(TEXT) | st.text(max_size=8)
+    if int in kinds:
         words = st.sampled_from((*WHOLE, *HUGE)) | st.integers().map(str)
-    elif kind in ("float", "float range"):
+    elif float in kinds:
         words = st.sampled_from((*REAL, *HUGE)) | st.floats().map(str)
-    else:
-        words = st.sampled_from(TEXT) | st.text(max_size=8)
-    return words.map(lambda word: [f"{option}={word}"] if option else [word])
+    if not isinstance(info, OptionInfo):
+        return words.map(lambda word: [word])
+    declared = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str) and name[:1] == "-"]
+    names = [part for name in declared for part in name.split("/")] or [f"--{parameter.name.replace('_', '-')}"]
+    if bool in kinds:
+        return st.sampled_from([[name] for name in names])
+    return words.map(lambda word: [f"{names[0]}={word}"])
 
 
 @st.composite
 def command_lines(draw: Callable[..., Any]) -> list[str]:
     """A verb with what it needs and one to three more options; sometimes with arguments of its own instead."""
-    verb = draw(st.sampled_from(sorted(NEEDED)))
-    parameters = [p for p in COMMANDS[verb].params if p.param_type_name == "option" and p.name != "help"]
-    arguments = [p for p in COMMANDS[verb].params if p.param_type_name == "argument"]
-    drawn = [draw(values_of(p)) for p in draw(st.lists(st.sampled_from(parameters), min_size=1, max_size=3))]
-    needed = NEEDED[verb]
+    verb = draw(st.sampled_from(sorted(COMMANDS)))
+    options = options_of(verb)
+    arguments = [parameter for parameter in COMMANDS[verb] if parameter not in options]
+    drawn = [draw(values_of(p)) for p in draw(st.lists(st.sampled_from(options), min_size=1, max_size=3))]
+    needed = NEEDED.get(verb, ["here"] * len(arguments))
     if arguments and draw(st.integers(0, 5)) == 0:
         needed = [word for p in arguments for word in draw(values_of(p))] + needed[len(arguments) :]
     return [verb, *needed, *(word for words in drawn for word in words)]
@@ -201,6 +210,7 @@ def check(argv: list[str], folder: Path, before: set[Path]) -> None:
 @example(["audit", "evaluation", "--labels=fifo"])
 @example(["evaluate", "--prompts=fifo"])
 @example(["collect", "--out", "maps", "--source=folder", "--data=fifo"])
+@example(["audit", "a" * 300])
 @example(["generate", PROMPT, "--set=x=" + "[" * 100_000])
 @example(["generate", PROMPT, "--model=~nobody/x"])
 def test_any_option(place: Callable[[], Path], argv: list[str]) -> None:
@@ -249,6 +259,8 @@ def check_config(content: bytes, folder: Path) -> None:
 @given(tree_edits)
 @example([(0, float("nan"))])
 @example([(1, 2**64)])
+@example([(1, 10**400)])
+@example([(5, "9" * 5000)])
 def test_run_configs_with_other_values(place: Callable[[], Path], edits: list[tuple[int, Any]]) -> None:
     check_config(json.dumps(edited_tree(CONFIG, edits)).encode(), place())  # JSON is YAML
 
@@ -279,6 +291,7 @@ YAML = (
 @example("seed: 2001-99-99")
 @example("seed: 0b2")
 @example("seed: !!int x")
+@example("!!int ")
 @example("seed: !!timestamp x")
 @example("{1: 2, [3]: 4}")
 @example("? {a: b}\n: c")
