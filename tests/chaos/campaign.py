@@ -407,9 +407,7 @@ def campaign(options: argparse.Namespace) -> int:
         print(f"the collection to train on failed: {collected.err}", file=sys.stderr)
         return 1
     verbs = {verb: [str(maps) if word == "MAPS" else word for word in VERBS[verb]] for verb in options.verbs}
-    expected, cases = {}, list[Case]()
-    rng = random.Random(options.seed)
-    weights = {verb: 2 if verb == "train" else 1 for verb in verbs}  # its runs are the shortest
+    expected, straight = dict[str, dict[str, bytes]](), dict[str, tuple[dict[str, int], float]]()
     for verb, argv in verbs.items():
         folder, counts = out / "runs" / f"{verb}-straight", out / "runs" / f"{verb}.counts"
         ended = run(argv, folder, None, counts)
@@ -417,13 +415,7 @@ def campaign(options: argparse.Namespace) -> int:
             print(f"{verb} failed without a kill: {ended.err}", file=sys.stderr)
             return 1
         expected[verb] = content(folder)
-        share = -(-options.kills * 5 * weights[verb] // (4 * sum(weights.values())))  # some come after the end
-        groups = plan(json.loads(counts.read_text()), ended.seconds, share, rng)
-        groups += [[Kill("SIGINT", seconds=rng.uniform(0.3, 4.0), cold=True)] for _ in range(options.cold)]
-        cases += [Case(0, verb, kills) for kills in groups]
-    rng.shuffle(cases)
-    for number, case in enumerate(cases):
-        case.number = number
+        straight[verb] = json.loads(counts.read_text()), ended.seconds
 
     def work(case: Case) -> None:
         folder = out / "runs" / f"case-{case.number:03d}"
@@ -431,16 +423,30 @@ def campaign(options: argparse.Namespace) -> int:
         if not case.problems:
             shutil.rmtree(folder)
 
+    rng = random.Random(options.seed)
+    weights = {verb: 2 if verb == "train" else 1 for verb in verbs}  # its runs are the shortest
     ended_cases: list[Case] = []
-    started = time.monotonic()
-    for case in in_parallel(cases, options.jobs, work, until):
-        ended_cases.append(case)
-        left = (time.monotonic() - started) / len(ended_cases) * (len(cases) - len(ended_cases))
-        kills = sum(len(one.made) for one in ended_cases)
-        verdict = "; ".join(case.problems) or "equal"
-        told = ", ".join(map(str, case.made)) or "no kill before its end"
-        print(f"[{kills} kills, {left / 60:.1f} min left] {case.verb}: {told}: {verdict}", flush=True)
-    made = sum(len(case.made) for case in ended_cases)
+    made = 0
+    while made < options.kills and time.monotonic() < until:  # again if many runs were over before their kill
+        cases = []
+        for verb, weight in weights.items():
+            share = -(-(options.kills - made) * weight // sum(weights.values()))
+            groups = plan(*straight[verb], share, rng)
+            if not ended_cases:
+                groups += [[Kill("SIGINT", seconds=rng.uniform(0.3, 4.0), cold=True)] for _ in range(options.cold)]
+            cases += [Case(0, verb, kills) for kills in groups]
+        rng.shuffle(cases)
+        for number, case in enumerate(cases, start=len(ended_cases)):
+            case.number = number
+        started, before = time.monotonic(), len(ended_cases)
+        for case in in_parallel(cases, options.jobs, work, until):
+            ended_cases.append(case)
+            done = len(ended_cases) - before
+            left = (time.monotonic() - started) / done * (len(cases) - done)
+            made += len(case.made)
+            verdict = "; ".join(case.problems) or "equal"
+            told = ", ".join(map(str, case.made)) or "no kill before its end"
+            print(f"[{made} kills, {left / 60:.1f} min left] {case.verb}: {told}: {verdict}", flush=True)
     wrong = [case for case in ended_cases if case.problems]
     print(table(ended_cases))
     print(f"{made} kills in {len(ended_cases)} runs, {len(wrong)} wrong; {(time.monotonic() - began) / 60:.1f} min")
