@@ -292,6 +292,7 @@ YAML = (
 @example("seed: 0b2")
 @example("seed: !!int x")
 @example("!!int ")
+@example("\x7f")
 @example("seed: !!timestamp x")
 @example("{1: 2, [3]: 4}")
 @example("? {a: b}\n: c")
