@@ -86,7 +86,6 @@ FIELDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=2 * settings().max_examples)
 @given(st.sampled_from(FIELDS), st.sampled_from(HUGE))
 @example("layers", 2**31)
 @example("head_layers", 2**31)

@@ -28,7 +28,6 @@ except ImportError:
     from learn_to_steer.evaluation.image_folders import open_image as read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as the command line does
-DOUBLE = settings(max_examples=2 * settings().max_examples)
 SIZE = (60, 40)
 LEFT, RIGHT = (3, 12, 18, 28), (40, 12, 55, 28)
 GRAPHS = {
@@ -222,7 +221,7 @@ def check_picture(folder: Path, name: str, content: bytes) -> None:
             assert read.shape == (3, 8, 8) and 0 <= float(read.min()) <= float(read.max()) <= 1
 
 
-@DOUBLE
+@settings(max_examples=min(2 * settings().max_examples, 4 * len(KINDS)))  # there are five sizes
 @given(st.sampled_from(KINDS), sizes)
 @example(("png", "LA"), (16, 16))
 def test_pictures_of_every_mode_keep_their_grey(
