@@ -13,7 +13,7 @@ OUT ?= out/demo
 PROMPTS := "a dog to the left of a teddy bear" "a cat above a pizza"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check
+.PHONY: help demo test test-all chaos check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -26,9 +26,12 @@ test: check ## run the checks and all tests that are not slow
 	@echo "Tests ..."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
-test-all: check ## run the checks and all tests
+test-all: check ## run the checks and all tests, with ten times as many examples in the fuzz tests
 	@echo "All tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	@FUZZ=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+chaos: $(DEV_STAMP) ## stop collect, train, evaluate and generate 120 times and compare what they leave (SEED=0)
+	@$(BIN)/python tests/chaos/campaign.py --seed $(SEED) --kills 120 --minutes 40 --out out/chaos
 
 check: $(DEV_STAMP) ## check format, lint, types and import rules
 	@echo "Format and lint ..."

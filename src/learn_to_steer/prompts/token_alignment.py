@@ -31,9 +31,12 @@ def token_indices(
         token has index 0, T5 has none.
 
     Raises:
-        PromptError: A span is empty or outside the prompt, or its word lies beyond ``max_length``.
+        PromptError: A span is empty or outside the prompt, its word lies beyond ``max_length``, or the prompt holds
+            half of a surrogate pair.
         UnsupportedError: The tokenizer gives no offsets and cannot be aligned with the text.
     """
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise PromptError(f"{prompt!r} is not valid Unicode text (it holds half of a surrogate pair); write it anew")
     limit = tokenizer.model_max_length if max_length is None else max_length
     pieces, tail = _fast(tokenizer, prompt) if getattr(tokenizer, "is_fast", False) else _slow(tokenizer, prompt)
     # Truncation keeps the special tokens at the end, so fewer tokens of the text remain.
