@@ -66,11 +66,16 @@ class ClassifierConfig:
     """How the channels of an object are pooled: by a learned query, or by their mean."""
     layout: dict[str, Any] = field(default_factory=dict)
     """The ``Layout`` of the maps; empty when it is not known."""
+    trained_on: dict[str, str] = field(default_factory=dict)
+    """The model whose maps it was trained on: its name ("model") and the digest of its denoiser's weights ("weights",
+    see ``digests.sampled_weights``); empty when it is not known."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an invalid ``inject`` or noise level."""
         if self.inject not in get_args(Inject):
             raise ValueError(f"inject is one of {', '.join(get_args(Inject))}, not {self.inject!r}")
+        if not isinstance(self.trained_on, dict):
+            raise ValueError(f"trained_on names a model and its weights, not {self.trained_on!r}")
         # Without this check, a wrong value in a file would only be noticed while images are generated.
         if any(not isinstance(level, int | float) or not 0 <= level <= 1 for level in self.levels):
             raise ValueError(f"levels are numbers from 0 to 1, not {self.levels!r}")
