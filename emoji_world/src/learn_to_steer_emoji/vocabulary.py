@@ -37,11 +37,11 @@ def untaught_words(prompt: str) -> tuple[str, ...]:
 @cache
 def taught_words() -> frozenset[str]:
     """Return every word of the captions: names, aliases, plurals, colours, places, asides."""
-    from learn_to_steer_emoji import captions  # imports torch
+    from learn_to_steer_emoji import backgrounds, captions  # these import torch
 
     names = canonical_names()
     places = (place for setting in captions.SETTINGS.values() for place in setting)
-    grounds = (ground.phrase for ground in captions.BACKGROUNDS.values())
+    grounds = (ground.phrase for ground in backgrounds.BACKGROUNDS.values())
     relations = (phrase for phrases in captions.PHRASES.values() for phrase in phrases)
     counts = captions.COUNTS.values()
     texts = (*names, *map(captions.plural, names), *TINTS, *counts, *relations, *places, *grounds)
