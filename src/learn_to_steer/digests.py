@@ -11,16 +11,22 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 DIGITS = 12
 
 
-def sampled_weights(network: nn.Module) -> str:
-    """Return 12 hex digits of a hash of the name and the first 64 values of every tensor of a network."""
+def sampled_weights(network: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Return 12 hex digits of a hash of the name and the first 64 values of every tensor of a network.
+
+    Args:
+        network: The network.
+        dtype: The dtype to which the values are rounded first; None: they are taken as they are.
+    """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        some = tensor.detach().flatten()[:64].float().cpu()
+        some = tensor.detach().flatten()[:64].to(dtype or tensor.dtype).float().cpu()
         digest.update(name.encode() + some.numpy().tobytes())
     return digest.hexdigest()[:DIGITS]
 

@@ -62,8 +62,8 @@ def find_variant(model: str) -> Variant | None:
     variant = families.variants().get(name)
     if variant is None or (equals and not source):
         return None
-    # Other weights may draw objects that the variant's detector does not know.
-    return replace(variant, source=source, detector=None) if source else variant
+    # Other weights may draw objects that the variant's detector does not know, and know other words.
+    return replace(variant, source=source, detector=None, untaught_words=None) if source else variant
 
 
 def named_variant(model: str) -> Variant | None:

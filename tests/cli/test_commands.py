@@ -180,14 +180,23 @@ def test_images_are_scored_where_a_detector_knows_them(run, model, tmp_path, mon
     prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
     outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    correct, wrong, unknown, last = outcome.out.splitlines()
+    correct, wrong, unknown, explained, last = outcome.out.splitlines()
     assert correct.startswith("a dog to the left of a cat: base correct, steered correct, ")
     assert "base wrong (wrong side: dog below cat (is left of))" in wrong
-    assert unknown == "a dog below a cow: 1 iterations"
+    assert unknown.startswith(
+        "a dog below a cow: not checked (the detector does not know cow), 1 iterations, classifier's estimate "
+    )
+    assert "does not tell what an image shows" in explained
     assert last == f"See {tmp_path / 'out' / 'compare.png'}"
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     verdicts = [entry["images"][0]["steered_verdict"] for entry in report["prompts"]]
     assert [verdict and verdict["correct"] for verdict in verdicts] == [True, False, None]
+    seen = [entry["images"][0]["steered_seen"] for entry in report["prompts"]]
+    assert seen == [
+        {"objects": {"cat": True, "dog": True}, "relations": [True]},
+        {"objects": {"cat": True, "dog": True}, "relations": [False]},
+        {"objects": {"cow": None, "dog": True}, "relations": [None]},
+    ]
 
 
 @pytest.fixture

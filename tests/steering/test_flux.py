@@ -195,8 +195,12 @@ def test_an_ip_adapters_attention_is_not_taken_for_the_texts(tiny_flux: Any, ste
     assert draw(steer(tiny_flux), joint_attention_kwargs=given).steering.images[0].probability == plain
 
 
-def test_a_word_that_the_call_cuts_off_is_refused(tiny_flux: Any, steer: Any) -> None:
+def test_a_relation_that_the_call_cuts_off_is_left_out_but_an_explicit_one_is_refused(
+    tiny_flux: Any, steer: Any
+) -> None:
     whole = len(tiny_flux.tokenizer_2(PROMPT).input_ids)
+    (report,) = draw(steer(tiny_flux), max_sequence_length=whole - 1).steering.images
+    assert not report.relations and "'cat' lies beyond" in report.left_out[0].reason
     with pytest.raises(PromptError, match="cat"):
-        draw(steer(tiny_flux), max_sequence_length=whole - 1)
+        draw(steer(tiny_flux), max_sequence_length=whole - 1, relations="dog | left of | cat")
     assert draw(steer(tiny_flux), max_sequence_length=whole).steering.images[0].passes

@@ -14,7 +14,8 @@ import torch
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.losses.base import LossOutput
-from learn_to_steer.steering.inputs import nested_relations, read_targets
+from learn_to_steer.steering.arguments import nested_relations
+from learn_to_steer.steering.inputs import read_targets
 
 PROMPT = "a dog to the left of a cat"
 CHAIN = "a dog to the left of a cat above a pizza"

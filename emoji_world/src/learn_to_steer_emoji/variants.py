@@ -6,10 +6,17 @@ from typing import Any
 
 from learn_to_steer.families import Variant
 from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
+from learn_to_steer_emoji.vocabulary import untaught_words
 
 _DATA = "package:learn_to_steer_emoji/data"
 _SD, _FLUX = f"{_DATA}/sd-emoji", f"{_DATA}/flux-emoji"
-_COMMON: dict[str, Any] = {"resolution": 128, "step_size": 5.0, "detector": "emoji", "image_source": "emoji"}
+_COMMON: dict[str, Any] = {
+    "resolution": 128,
+    "step_size": 5.0,
+    "detector": "emoji",
+    "image_source": "emoji",
+    "untaught_words": untaught_words,
+}
 _FLUX_COMMON: dict[str, Any] = {**_COMMON, "arguments": {"max_sequence_length": 48}}
 
 VARIANTS = (

@@ -10,7 +10,8 @@ from functools import cache, partial
 from typing import Any, cast
 
 from learn_to_steer import registry
-from learn_to_steer.benchmarks._object_names import detector_class, matching_detections
+from learn_to_steer.benchmarks._object_boxes import boxes_of_relations
+from learn_to_steer.benchmarks._object_names import detector_class, is_one_thing, matching_detections
 from learn_to_steer.benchmarks._prompt_files import export, load_file
 from learn_to_steer.benchmarks.base import (
     BenchmarkPrompt,
@@ -31,11 +32,13 @@ __all__ = [
     "Score",
     "Size",
     "benchmark_names",
+    "boxes_of_relations",
     "compose",
     "detector_class",
     "export",
     "geneval_line",
     "held_out_names",
+    "is_one_thing",
     "load_file",
     "matching_detections",
     "metrics",

@@ -37,6 +37,14 @@ def is_known(name: str, vocabulary: Mapping[str, str]) -> bool:
     return any(form in vocabulary for form in _forms(name))
 
 
+def is_one_thing(first: str, second: str) -> bool:
+    """Whether two names are of one thing: equal, singular and plural, or synonyms."""
+    spellings = [
+        {SAME.get(form, form) for form in _with_singulars(" ".join(name.lower().split()))} for name in (first, second)
+    ]
+    return bool(spellings[0] & spellings[1])
+
+
 def matching_detections(
     name: str, detections: Sequence[Detection], vocabulary: Mapping[str, str] | None
 ) -> list[Detection]:

@@ -58,7 +58,7 @@ def _prompt(index: int, row: dict[str, Any], place: str) -> BenchmarkPrompt:
         raise PromptError(f"{place}: {error}") from error
     if not relations:
         raise PromptError(f"{place}: no spatial relation in {text!r}; reword it or give 'relations'")
-    return BenchmarkPrompt(index, text, relations, geneval_line(text, relations) | row)
+    return BenchmarkPrompt(index, text, relations, geneval_line(text, relations) | row, parsed=given is None)
 
 
 def _relation(text: str, entry: Any, place: str) -> Relation:

@@ -37,12 +37,15 @@ class BenchmarkPrompt:
         prompt: The text.
         relations: Its relations, with character spans; empty if it has none.
         metadata: Its line of GenEval's ``metadata.jsonl``: ``tag`` is the task, ``include`` names the objects.
+        parsed: Whether the relations were found in the text. One that cannot be steered is then left out; otherwise it
+            is an error.
     """
 
     index: int
     prompt: str
     relations: tuple[Relation, ...]
     metadata: dict[str, Any]
+    parsed: bool = False
 
     @property
     def objects(self) -> set[str]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._object_names import matching_detections
+from learn_to_steer.benchmarks._object_boxes import FUSED, boxes_of_relations, require_distinct_classes
+from learn_to_steer.benchmarks._object_names import is_one_thing, matching_detections
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.geometry import Detection, basic_relations, holds, iou
 from learn_to_steer.prompts import Relation
@@ -26,7 +27,6 @@ BY_NAME = {f"geneval-{task.replace('_', '-')}": task for task in TASKS}
 NAMES = ("geneval", *BY_NAME, "geneval-position-val")
 THRESHOLD = 0.3  # only detections with a higher score are used
 COUNTING_THRESHOLD = 0.9  # the same for the counting task
-FUSED = 0.9  # two boxes with a higher IoU are one object that was detected as two classes
 SEED = 43  # GenEval's own
 VALIDATION_SEED = 2025
 VALIDATION_DRAWS = 1000  # enough for VALIDATION_COUNT prompts, even if a detector knows only a third of the objects
@@ -101,8 +101,8 @@ def score_relations(
 ) -> Score:
     """Score relations by GenEval's rule, see ``geometry.holds``; a ``Rule``, also that of a user's own prompts.
 
-    The box with the highest score of each class is used. A relation never holds between boxes with an IoU above 0.9:
-    they are one object that was detected as two classes.
+    The box with the highest score of each class is used; see ``boxes_of_relations`` for two objects of one class. A
+    relation never holds between boxes with an IoU above 0.9: they are one object that was detected as two classes.
 
     Args:
         prompt: The prompt of the image.
@@ -115,23 +115,33 @@ def score_relations(
         The score, with a reason for each failure.
 
     Raises:
-        UnknownNameError: ``vocabulary`` does not contain an object of the prompt.
+        UnknownNameError: ``vocabulary`` does not contain an object of the prompt, or has one class for two of them.
     """
-    names = (name for relation in prompt.relations for name in (relation.subject, relation.object))
-    best = {name: next(iter(matching_detections(name, detections, vocabulary)), None) for name in names}
-    missing = [name for name, detection in best.items() if detection is None]
-    reasons = [f"missing: {', '.join(missing)}"] if missing else []
-    held = []
-    for relation in prompt.relations:
-        subject, reference = best[relation.subject], best[relation.object]
+    if vocabulary is not None:
+        require_distinct_classes(prompt, vocabulary)
+    boxes = boxes_of_relations(prompt, detections, vocabulary)
+    missing: list[str] = []
+    held, reasons = [], []
+    for relation, (subject, reference) in zip(prompt.relations, boxes, strict=True):
         if subject is None or reference is None:
             held.append(False)
+            missing += _missing(relation, subject, reference)
             continue
         failure = _failure(relation, subject, reference)
         held.append(not failure)
         if failure:
             reasons.append(failure)
+    if missing:
+        reasons.insert(0, f"missing: {', '.join(dict.fromkeys(missing))}")
     return Score(all(held), not missing, tuple(held), "; ".join(reasons))
+
+
+def _missing(relation: Relation, subject: Detection | None, reference: Detection | None) -> list[str]:
+    """What a relation lacks."""
+    absent = [name for name, one in ((relation.subject, subject), (relation.object, reference)) if one is None]
+    if len(absent) == 1 and is_one_thing(relation.subject, relation.object):
+        return [f"a second {absent[0]}"]
+    return absent
 
 
 def _failure(relation: Relation, subject: Detection, reference: Detection) -> str:

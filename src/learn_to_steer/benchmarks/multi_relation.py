@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from learn_to_steer.benchmarks._object_names import matching_detections
+from learn_to_steer.benchmarks._object_boxes import boxes_of_relations
 from learn_to_steer.benchmarks.base import BenchmarkPrompt, Score, Size, compose, runnable
 from learn_to_steer.benchmarks.geneval import score_relations
 from learn_to_steer.geometry import BASIC, Detection, basic_relations
@@ -113,10 +113,10 @@ def score(
     strict = score_relations(prompt, detections, vocabulary, size)
     compat = strict.present
     collected: set[str] = set()
-    for relation in prompt.relations if strict.present else ():
-        subject, reference = (
-            matching_detections(n, detections, vocabulary)[0] for n in (relation.subject, relation.object)
-        )
+    boxes = boxes_of_relations(prompt, detections, vocabulary)
+    for relation, (subject, reference) in zip(prompt.relations, boxes, strict=True):
+        if subject is None or reference is None:
+            break
         collected |= basic_relations(subject.box, reference.box)
         compat = compat and relation.predicate in collected
     return replace(strict, scores={"compat": float(compat)})

@@ -83,6 +83,9 @@ class ClassifierConfig:
     """How the channels of an object are pooled: by a learned query, or by their mean."""
     layout: dict[str, Any] = field(default_factory=dict)
     """The ``Layout`` of the maps; empty when it is not known."""
+    trained_on: dict[str, str] = field(default_factory=dict)
+    """The model whose maps it was trained on: its name ("model") and the digest of its denoiser's weights ("weights",
+    see ``digests.sampled_weights``); empty when it is not known."""
 
     def __post_init__(self) -> None:
         check_fields(self, "the classifier's", examples={"layout": "a mapping, as Layout.as_dict returns it"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,61 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import DataError, PromptError, UnknownNameError
-from learn_to_steer.evaluation import GeneratedImage, Job, Model, Scorer, draw, load_scorer, open_model, png_bytes
+from learn_to_steer.evaluation import (
+    GeneratedImage,
+    Job,
+    Model,
+    Scorer,
+    draw,
+    load_scorer,
+    open_model,
+    png_bytes,
+    steerable,
+)
 from learn_to_steer.evaluation.model import LEARNED
+from learn_to_steer.families import find
 from learn_to_steer.prompts import Relation, load_nlp, locate, parse
 from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
-from learn_to_steer.steering.inputs import check_predicates
+from learn_to_steer.steering.inputs import select_relations, untaught_words, warn_of_untaught_words
+from learn_to_steer.steering.report import LeftOut
 
 log = logging.getLogger(__name__)
 Relations = tuple[Relation, ...]
 Verdict = dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a detector sees in an image.
+
+    Attributes:
+        verdict: The score; None if the detector does not know all objects, or there is none.
+        details: For each object whether it is there, and for each relation whether it holds; see ``Scorer.seen``. None
+            without a detector.
+    """
+
+    verdict: Verdict = None
+    details: dict[str, Any] | None = None
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the image is correct; None if it was not scored."""
+        return None if self.verdict is None else bool(self.verdict["correct"])
+
+    @property
+    def unknown(self) -> list[str]:
+        """The objects that the detector does not know."""
+        return self._objects(None)
+
+    def in_words(self) -> str:
+        """What was seen: the verdict, or as much as the detector can tell."""
+        if self.verdict is not None:
+            return "correct" if self.verdict["correct"] else f"wrong ({self.verdict['reason']})"
+        parts = {"does not know": self.unknown, "sees": self._objects(True), "sees no": self._objects(False)}
+        return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts.items() if names)
+
+    def _objects(self, state: bool | None) -> list[str]:
+        return [name for name, seen in self.details["objects"].items() if seen is state] if self.details else []
 
 
 @dataclass(frozen=True)
@@ -32,18 +77,24 @@ class _PromptResult:
 
     Attributes:
         prompt: The prompt.
-        relations: What it is steered to; empty for none.
+        relations: Its relations; empty for none.
+        kept: Those that it is steered to.
+        left_out: Those that cannot be steered.
+        untaught: The words that the model was never taught.
         base: The images without steering.
         steered: Those with steering; empty if nothing is steered.
-        verdicts: The scores of each base image and its steered one; None where there is no score.
+        seen: What the detector sees in each base image and its steered one.
         maps: The attention maps of the first image; None for a prompt without relations.
     """
 
     prompt: str
     relations: Relations
+    kept: Relations
+    left_out: tuple[LeftOut, ...]
+    untaught: tuple[str, ...]
     base: list[GeneratedImage]
     steered: list[GeneratedImage]
-    verdicts: list[tuple[Verdict, Verdict]]
+    seen: list[tuple[_Seen, _Seen]]
     maps: ObjectMaps | None
 
 
@@ -58,27 +109,31 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
         Lines to print: one per image, and where the files are.
 
     Raises:
-        PromptError: A prompt is empty or does not name the given relations, or the loss does not know a relation.
+        PromptError: A prompt is empty or does not name the given relations, or one of these cannot be steered.
         SteerError: As ``open_model``.
     """
     relations_of_prompts = _relations(config)
     storage.check_folder(config.out)
     model = open_model(config)
-    if model.steered:
-        check_predicates(model.steered.loss, chain.from_iterable(relations_of_prompts))
+    # What cannot be steered is reported before the first image.
+    divided = [
+        steerable(model, prompt, relations, found=not (config.relations or config.strict))
+        for prompt, relations in zip(config.prompts, relations_of_prompts, strict=True)
+    ]
+    warn_of_untaught_words(model.pipe, config.prompts)
     scorer = _scorer(model)
     out = Path(config.out)
     storage.remove_leftovers(out)
     resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}
     storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling} | resolved)
-    calls = sum(2 if model.steered and relations else 1 for relations in relations_of_prompts)
+    calls = sum(2 if model.steered and kept else 1 for kept, _ in divided)
     counter = _StepCounter(on_progress, calls * model.sampling["num_inference_steps"])
     results = [
-        _generate(model, prompt, relations, config, scorer, counter)
-        for prompt, relations in zip(config.prompts, relations_of_prompts, strict=True)
+        _generate(model, prompt, relations, *parts, config, scorer, counter)
+        for prompt, relations, parts in zip(config.prompts, relations_of_prompts, divided, strict=True)
     ]
     _write(out, config, model, results)
-    return [*_summary_lines(results), f"See {out / 'compare.png'}"]
+    return [*_summary_lines(results, config.objective), f"See {out / 'compare.png'}"]
 
 
 def _relations(config: GenerateConfig) -> list[Relations]:
@@ -136,45 +191,53 @@ def _generate(
     model: Model,
     prompt: str,
     relations: Relations,
+    kept: Relations,
+    left_out: tuple[LeftOut, ...],
     config: GenerateConfig,
     scorer: Scorer | None,
     counter: _StepCounter,
 ) -> _PromptResult:
     """Make the images of one prompt and score them."""
-    jobs = [Job(prompt, relations, index) for index in range(config.images)]
+    jobs = [Job(prompt, kept, index, left_out) for index in range(config.images)]
     trajectories = [LatentTrajectory(model.sampling["num_inference_steps"]) for _ in range(2)]
     base = draw(model, jobs, config.seed, steer=False, on_step=counter.callback(trajectories[0]))
     steered: list[GeneratedImage] = []
     maps = None
-    if model.steered and relations:
+    if model.steered and kept:
         steered = draw(model, jobs, config.seed, steer=True, on_step=counter.callback(trajectories[1]))
     elif model.steered:
         # There is nothing to steer to, and a steered call would make the same images.
         steered = base
-    if relations and trajectories[0].kept:
+    # Without steering, too, only objects within the text that the model reads have maps.
+    shown, _ = select_relations(model.pipe, find(model.pipe), None, prompt, kept, model.sampling)
+    if shown and trajectories[0].kept:
         first_images = [(trajectory, 0) for trajectory in trajectories if trajectory.kept]
-        maps = object_maps(model.pipe, prompt, relations, first_images, model.sampling)
-    verdicts = list(
+        maps = object_maps(model.pipe, prompt, shown, first_images, model.sampling)
+    seen = list(
         zip(
-            _verdicts(base, prompt, relations, scorer),
-            _verdicts(steered, prompt, relations, scorer) if steered else [None] * len(base),
+            _look(base, prompt, relations, scorer),
+            _look(steered, prompt, relations, scorer) if steered else [_Seen()] * len(base),
             strict=True,
         )
     )
-    return _PromptResult(prompt, relations, base, steered, verdicts, maps)
+    untaught = untaught_words(model.pipe, prompt)
+    return _PromptResult(prompt, relations, kept, left_out, untaught, base, steered, seen, maps)
 
 
-def _verdicts(images: list[GeneratedImage], prompt: str, relations: Relations, scorer: Scorer | None) -> list[Verdict]:
-    """The score of each image; None where the detector does not know the objects."""
+def _look(images: list[GeneratedImage], prompt: str, relations: Relations, scorer: Scorer | None) -> list[_Seen]:
+    """What the detector sees in each image."""
     if scorer is None or not relations:
-        return [None] * len(images)
+        return [_Seen()] * len(images)
     expected = BenchmarkPrompt(0, prompt, relations, {})
-    detections = scorer.detect([image.image for image in images], [expected] * len(images))
-    try:
-        return [scorer.score(expected, boxes) for boxes in detections]
-    except UnknownNameError as error:
-        log.debug("images are not scored: %s", error)
-        return [None] * len(images)
+    seen = []
+    for boxes in scorer.detect([image.image for image in images], [expected] * len(images)):
+        try:
+            verdict: Verdict = scorer.score(expected, boxes)
+        except UnknownNameError as error:
+            log.debug("images are not scored: %s", error)
+            verdict = None
+        seen.append(_Seen(verdict, scorer.seen(expected, boxes)))
+    return seen
 
 
 def _write(out: Path, config: GenerateConfig, model: Model, results: list[_PromptResult]) -> None:
@@ -183,18 +246,21 @@ def _write(out: Path, config: GenerateConfig, model: Model, results: list[_Promp
     pages = []
     for p, result in enumerate(results):
         images = []
-        for i, (base, verdicts) in enumerate(zip(result.base, result.verdicts, strict=True)):
-            entry: dict[str, Any] = {"index": i, "base": f"base-{p:02d}-{i:02d}.png", "base_verdict": verdicts[0]}
+        for i, (base, seen) in enumerate(zip(result.base, result.seen, strict=True)):
+            entry: dict[str, Any] = {"index": i, "base": f"base-{p:02d}-{i:02d}.png"}
+            entry |= {"base_verdict": seen[0].verdict, "base_seen": seen[0].details}
             _save(out / entry["base"], base.image)
             if result.steered:
                 steered = result.steered[i]
-                entry |= {"steered": f"steered-{p:02d}-{i:02d}.png", "steered_verdict": verdicts[1]}
+                entry |= {"steered": f"steered-{p:02d}-{i:02d}.png", "steered_verdict": seen[1].verdict}
+                entry["steered_seen"] = seen[1].details
                 entry["steering"] = steered.report.as_dict() if steered.report else None
                 entry["seconds"] = {"base": base.seconds, "steered": steered.seconds}
                 _save(out / entry["steered"], steered.image)
             images.append(entry)
         relations = [relation.as_list() for relation in result.relations]
-        report.append({"prompt": result.prompt, "relations": relations, "images": images})
+        notes = {"left_out": [one.as_dict() for one in result.left_out], "untaught_words": list(result.untaught)}
+        report.append({"prompt": result.prompt, "relations": relations, **notes, "images": images})
         pages.append((result.prompt, *_panels(result, config.objective)))
     _save(out / "compare.png", comparison_page(pages))
     maps = [(result.prompt, result.maps, _first_images(result)) for result in results if result.maps]
@@ -212,31 +278,27 @@ def _panels(result: _PromptResult, loss: str) -> tuple[list[Panel], list[Panel]]
             Panel(image.image, note=note) for image in result.steered
         ]
     base = [
-        Panel(image.image, _is_correct(verdict), _reason(verdict))
-        for image, (verdict, _) in zip(result.base, result.verdicts, strict=True)
+        Panel(image.image, seen.correct, _seen_note(seen))
+        for image, (seen, _) in zip(result.base, result.seen, strict=True)
     ]
     steered = []
-    for image, (_, verdict) in zip(result.steered, result.verdicts, strict=False):
-        # Only the learned loss reports true probabilities.
-        note = _probabilities(image, result.relations) if loss == LEARNED else ""
-        steered.append(Panel(image.image, _is_correct(verdict), note or _reason(verdict)))
+    for image, (_, seen) in zip(result.steered, result.seen, strict=False):
+        notes = [_seen_note(seen), _estimate(image, loss)]
+        steered.append(Panel(image.image, seen.correct, "; ".join(filter(None, notes))))
     return base, steered
 
 
-def _is_correct(verdict: Verdict) -> bool | None:
-    return None if verdict is None else bool(verdict["correct"])
+def _seen_note(seen: _Seen) -> str:
+    """What the detector sees, if there is one."""
+    return "" if seen.details is None else f"detector: {seen.in_words()}"
 
 
-def _reason(verdict: Verdict) -> str:
-    return str(verdict["reason"]) if verdict else ""
-
-
-def _probabilities(image: GeneratedImage, relations: Relations) -> str:
-    """The classifier's probability of each relation, in words."""
-    probabilities = image.report.probability if image.report else []
-    if len(relations) == 1 and probabilities:
-        return f"classifier {probabilities[0]:.0%} sure"
-    return ", ".join(f"{' '.join(r.as_list())}: {p:.0%}" for r, p in zip(relations, probabilities, strict=False))
+def _estimate(image: GeneratedImage, loss: str) -> str:
+    """The classifier's probability of each relation, in words. It is read off attention maps, not off the image."""
+    # Only the learned loss reports true probabilities.
+    if loss != LEARNED or image.report is None or not image.report.probability:
+        return ""
+    return "classifier's estimate " + ", ".join(f"{one:.0%}" for one in image.report.probability)
 
 
 def _first_images(result: _PromptResult) -> list[tuple[str, Image]]:
@@ -245,26 +307,30 @@ def _first_images(result: _PromptResult) -> list[tuple[str, Image]]:
     return [*images, ("steered", result.steered[0].image)] if result.steered else images
 
 
-def _summary_lines(results: list[_PromptResult]) -> list[str]:
-    """One line per image: whether it is correct without and with steering, and the iterations it took."""
+def _summary_lines(results: list[_PromptResult], loss: str) -> list[str]:
+    """One line per image: what was seen without and with steering, the iterations, and the classifier's estimate."""
     lines = []
+    unchecked = False
     for result in results:
-        for i, (base, steered) in enumerate(result.verdicts):
+        for i, (base, steered) in enumerate(result.seen):
             title = f"{result.prompt} ({i + 1})" if len(result.base) > 1 else result.prompt
             facts = []
-            if base:
-                facts.append(f"base {_in_words(base)}")
-            if steered:
-                facts.append(f"steered {_in_words(steered)}")
-            report = result.steered[i].report if result.steered else None
-            if report:
+            if base.verdict is not None:
+                facts.append(f"base {base.in_words()}")
+            if steered.verdict is not None:
+                facts.append(f"steered {steered.in_words()}")
+            if result.relations and not facts:
+                unknown = ", ".join(base.unknown)
+                facts.append(f"not checked ({f'the detector does not know {unknown}' if unknown else 'no detector'})")
+            if report := result.steered[i].report if result.steered else None:
                 facts.append(f"{report.passes} iterations")
+            if estimate := _estimate(result.steered[i], loss) if result.steered else "":
+                facts.append(estimate)
+                unchecked = unchecked or steered.verdict is None
             lines.append(f"{title}: {', '.join(facts)}" if facts else title)
+    if unchecked:
+        lines.append("The classifier's estimate is read off attention maps; it does not tell what an image shows.")
     return lines
-
-
-def _in_words(verdict: dict[str, Any]) -> str:
-    return "correct" if verdict["correct"] else f"wrong ({verdict['reason']})"
 
 
 def _save(path: Path, image: Image) -> None:

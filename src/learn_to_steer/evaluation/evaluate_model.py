@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from learn_to_steer import benchmarks, storage
 from learn_to_steer.benchmarks import Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
+from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
 from learn_to_steer.evaluation.image_folders import PromptImage, image_path, is_whole, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
@@ -54,6 +54,7 @@ class _Evaluation:
     scorer: Scorer
     verifier: Scorer | None
     rule: Rule
+    jobs: Mapping[int, Job]  # by number of the prompt: what its images are steered to
 
     @property
     def out(self) -> Path:
@@ -76,7 +77,7 @@ class _Evaluation:
         The whole batch is generated: in a smaller one, the images would differ by rounding. A row is written after its
         image, so an image with a row is complete.
         """
-        jobs = [Job(prompt.prompt, prompt.relations, sample) for prompt, sample, _ in batch]
+        jobs = [replace(self.jobs[prompt.index], index=sample) for prompt, sample, _ in batch]
         seed = self.config.seed
         if self.verifier is None:
             generated = draw(self.model, jobs, seed, steer=True)
@@ -87,14 +88,15 @@ class _Evaluation:
         detected = self.scorer.detect([one.image for one in generated], [target.prompt for target in batch])
         for detections in detected:
             require_finite(detections)
-        for target, one, detections in zip(batch, generated, detected, strict=True):
+        for target, job, one, detections in zip(batch, jobs, generated, detected, strict=True):
             if target.key in finished:
                 continue
             prompt, metadata = target.prompt, json.dumps(target.prompt.metadata, ensure_ascii=False)
             storage.write_atomic(target.path, png_bytes(one.image))
             storage.write_atomic(target.path.parents[1] / "metadata.jsonl", metadata + "\n")
             score = self.scorer.score(prompt, detections, self.rule, one.image.size)
-            row = prompt_fields(prompt, target.sample) | _cost(one) | score
+            left_out = {"left_out": [relation.as_dict() for relation in job.left_out]} if job.left_out else {}
+            row = prompt_fields(prompt, target.sample) | _cost(one) | left_out | score
             storage.append_jsonl(self.out / "results.jsonl", row)
 
 
@@ -127,6 +129,7 @@ def evaluate(
 
     Raises:
         DataError: The folder holds another evaluation or damaged files, or the detector is broken.
+        PromptError: A relation of the benchmark, or one that a file of prompts gives, cannot be steered.
         SteerError: Anything that ``open_model``, ``load_scorer`` and ``PromptSelection.select`` raise.
     """
     detector = scorer.detector.name if scorer else config.detector or default_detector(config.model)
@@ -144,7 +147,14 @@ def evaluate(
         verifier = verifier or load_scorer(config.verifier or "", device)
         verifier.require_objects(prompts)
     rule = selection.rule(scorer)
-    evaluation = _Evaluation(config, model or open_model(config), scorer, verifier, rule)
+    model = model or open_model(config)
+    # A relation that cannot be steered is reported before the first image.
+    jobs = {
+        prompt.index: Job(prompt.prompt, kept, 0, left_out)
+        for prompt in prompts
+        for kept, left_out in [steerable(model, prompt.prompt, prompt.relations, found=prompt.parsed)]
+    }
+    evaluation = _Evaluation(config, model, scorer, verifier, rule, jobs)
     _claim_folder(evaluation)
     targets = [
         PromptImage(prompt, sample, image_path(evaluation.out, prompt.index, sample))

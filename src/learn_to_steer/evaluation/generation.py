@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
+from learn_to_steer.errors import PromptError
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering import ImageReport
+from learn_to_steer.steering.inputs import select_relations
+from learn_to_steer.steering.report import LeftOut
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,13 @@ class Job:
         prompt: The prompt.
         relations: The relations to steer to; may be empty.
         index: Number of the image among those of the same prompt.
+        left_out: Relations of the prompt that cannot be steered.
     """
 
     prompt: str
     relations: tuple[Relation, ...]
     index: int
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,34 @@ def noise_generator(seed: int, prompt: str, index: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def steerable(
+    model: Model, prompt: str, relations: Sequence[Relation], *, found: bool
+) -> tuple[tuple[Relation, ...], tuple[LeftOut, ...]]:
+    """Divide the relations of a prompt into those that the model can be steered to and the others, before it is drawn.
+
+    Args:
+        model: The pipeline with its sampling and steering.
+        prompt: The prompt.
+        relations: Its relations, with spans.
+        found: Whether they were found in the prompt. Relations that somebody gave must all be steerable.
+
+    Returns:
+        Both groups. Of a model without steering, all relations belong to the first.
+
+    Raises:
+        PromptError: A relation that somebody gave cannot be steered.
+    """
+    if model.steered is None:
+        return tuple(relations), ()
+    steered = model.steered
+    kept, left_out = select_relations(steered.pipe, steered.family, steered.loss, prompt, relations, model.sampling)
+    if left_out and not found:
+        raise PromptError(left_out[0].reason)
+    for one in left_out:
+        log.warning("%r is left out of the steering: %s", " ".join(one.relation.as_list()), one.reason)
+    return kept, left_out
+
+
 def draw(
     model: Model,
     jobs: Sequence[Job],
@@ -73,7 +109,8 @@ def draw(
         One image per job, in order.
 
     Raises:
-        PromptError: The loss does not know a predicate, or an object lies beyond the text that the model reads.
+        PromptError: The loss does not know a predicate, or an object lies beyond the text that the model reads; see
+            ``steerable``.
     """
     arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],
@@ -85,7 +122,10 @@ def draw(
     reports: list[ImageReport | None] = [None] * len(jobs)
     if steer and model.steered is not None and any(job.relations for job in jobs):
         output = model.steered(relations=[list(job.relations) for job in jobs], **arguments)
-        reports = list(output.steering.images)
+        reports = [
+            replace(report, left_out=list(job.left_out))
+            for report, job in zip(output.steering.images, jobs, strict=True)
+        ]
     else:
         output = model.pipe(**arguments)
     seconds = (time.monotonic() - began) / len(jobs)

@@ -18,12 +18,13 @@ from learn_to_steer.families import Variant, find
 from learn_to_steer.loading import Placement, load_pipeline
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
-from learn_to_steer.model_names import classifier_source, package_folder
+from learn_to_steer.model_names import classifier_source
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
 from learn_to_steer.steering.config import resolve_config
 from learn_to_steer.steering.memory import estimate
+from learn_to_steer.steering.trained_classifier import load_classifier
 
 UNSTEERED = "none"
 LEARNED = "learned"
@@ -132,8 +133,8 @@ def _sampling(config: ModelConfig, variant: Variant, multiple: int) -> dict[str,
 def _build_loss(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> Loss:
     """The loss called ``name``, for the attention maps of ``pipe``."""
     if name == LEARNED:
-        source = config.classifier or classifier_source(variant)
-        return Learned(load(package_folder(str(source))).to(pipe.device))
+        loaded = load_classifier(config.classifier) if config.classifier else load(classifier_source(variant))
+        return Learned(loaded.to(pipe.device))
     if config.classifier is not None:
         raise MismatchError(f"the loss {name} uses no classifier; leave --classifier out, or choose --loss {LEARNED}")
     family = find(pipe)

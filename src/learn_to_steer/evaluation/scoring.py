@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL.Image import Image
 
 from learn_to_steer import geometry, registry
-from learn_to_steer.benchmarks import BenchmarkPrompt, Rule, Size, matching_detections, score_relations
+from learn_to_steer.benchmarks import (
+    BenchmarkPrompt,
+    Rule,
+    Size,
+    boxes_of_relations,
+    is_one_thing,
+    matching_detections,
+    score_relations,
+)
 from learn_to_steer.detectors.base import Detector, Query
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.model_names import named_variant
 
@@ -71,8 +79,9 @@ class Scorer:
         Returns:
             A part of a row of ``results.jsonl``. ``correct``, ``present``, ``held``, ``reason`` and ``scores`` are
             those of the rule's ``Score``. ``once``: whether each object of a relation was detected exactly once (None
-            without relations). ``on_axis``: for each relation, whether the centres of the best-scoring boxes lie on
-            the correct side of each other by any amount (None if an object is missing). ``boxes``: the detections.
+            without relations), or twice if a relation is between two objects of its name. ``on_axis``: for each
+            relation, whether the centres of the boxes of ``boxes_of_relations`` lie on the correct side of each other
+            by any amount (None if an object is missing). ``boxes``: the detections.
 
         Raises:
             UnknownNameError: The prompt names an object outside the vocabulary.
@@ -80,12 +89,15 @@ class Scorer:
         score = rule(prompt, detections, self.vocabulary, size)
         on_axis: list[bool | None] = []
         once = True if prompt.relations else None
-        for relation in prompt.relations:
-            subjects = matching_detections(relation.subject, detections, self.vocabulary)
-            references = matching_detections(relation.object, detections, self.vocabulary)
-            once = once and len(subjects) == len(references) == 1
-            both = subjects and references
-            on_axis.append(geometry.on_axis(subjects[0].box, relation.predicate, references[0].box) if both else None)
+        boxes = boxes_of_relations(prompt, detections, self.vocabulary)
+        for relation, (subject, reference) in zip(prompt.relations, boxes, strict=True):
+            number = 2 if is_one_thing(relation.subject, relation.object) else 1
+            for name in (relation.subject, relation.object):
+                once = once and len(matching_detections(name, detections, self.vocabulary)) == number
+            if subject is None or reference is None:
+                on_axis.append(None)
+            else:
+                on_axis.append(geometry.on_axis(subject.box, relation.predicate, reference.box))
         return {
             "correct": score.correct,
             "present": score.present,
@@ -96,6 +108,31 @@ class Scorer:
             "scores": dict(score.scores),
             "boxes": [_box_entry(one) for one in detections],
         }
+
+    def seen(self, prompt: BenchmarkPrompt, detections: Sequence[Detection]) -> dict[str, Any]:
+        """Tell what the detector sees of a prompt, as far as it knows the objects.
+
+        Args:
+            prompt: The prompt of the image.
+            detections: The detections in the image.
+
+        Returns:
+            ``objects``: for each name whether it was detected; ``relations``: for each relation whether it holds, in
+            the order of the prompt. None where the detector does not know an object.
+        """
+        objects: dict[str, bool | None] = {}
+        relations: list[bool | None] = []
+        for name in sorted(prompt.objects):
+            try:
+                objects[name] = bool(matching_detections(name, detections, self.vocabulary))
+            except UnknownNameError:
+                objects[name] = None
+        for relation in prompt.relations:
+            try:
+                relations.append(self.score(replace(prompt, relations=(relation,)), detections)["held"][0])
+            except UnknownNameError:
+                relations.append(None)
+        return {"objects": objects, "relations": relations}
 
     def require_objects(self, prompts: Iterable[BenchmarkPrompt], rule: Rule = score_relations) -> None:
         """Check that the vocabulary covers the objects of all prompts.

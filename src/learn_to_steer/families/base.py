@@ -7,7 +7,7 @@ own. See ``docs/add_a_family.md``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -68,6 +68,9 @@ class Variant:
     """Name of a detector that knows everything this model draws. It is used where the user names none."""
     image_source: str | None = None
     """Name of a source of labelled images like this model's own. It is used where the user names none."""
+    untaught_words: Callable[[str], Sequence[str]] | None = None
+    """Takes a prompt and returns those of its words that the model was never taught, for a warning. None: not known, as
+    for models that were trained on captions from the web."""
 
 
 @dataclass(frozen=True)

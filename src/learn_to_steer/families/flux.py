@@ -127,7 +127,7 @@ class Flux:
 
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         second = arguments.get("prompt_2")
-        if second is None:
+        if not second:  # the pipeline takes "" for None, too
             return list(prompts)
         return [second] if isinstance(second, str) else list(second)
 

@@ -1,9 +1,17 @@
-"""The inputs of a steered call: the relations of each prompt, and the text columns of the objects they name."""
+"""The inputs of a steered call: the relations of each prompt, and the text columns of the objects they name.
+
+All arguments of the call are checked here, before anything is encoded or drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,9 +23,18 @@ from learn_to_steer.errors import PromptError
 from learn_to_steer.families import Family
 from learn_to_steer.losses.base import Loss, ObjectPair
 from learn_to_steer.prompts import Relation
+from learn_to_steer.steering.arguments import (
+    Columns,
+    columns_per_prompt,
+    nested_relations,
+    relation,
+    text_list,
+    whole_number,
+)
+from learn_to_steer.steering.report import LeftOut
 
-RelationLike = Relation | str | Sequence[str]
-ObjectText = str | Mapping[str, Sequence[int]]  # the text that names the objects, or their columns by name
+MOST_WORDS = 8  # named in one warning
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Target:
         columns: Per object, the text columns (token positions) of its name.
         words: The text columns of all words, for losses that read every column; empty otherwise, and with
             ``prompt_embeds``.
+        left_out: Relations that were found in the prompt but cannot be steered.
     """
 
     prompt: str
@@ -38,6 +56,7 @@ class Target:
     object_pairs: tuple[ObjectPair, ...]
     columns: tuple[tuple[int, ...], ...]
     words: tuple[int, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def with_sampling_defaults(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,9 +76,10 @@ def read_targets(
     family: Family,
     loss: Loss,
     prompt: str | Sequence[str] | None,
-    relations: Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None,
-    columns: Sequence[Mapping[str, Sequence[int]]] | None,
+    relations: Any,
+    columns: Any,
     kwargs: Mapping[str, Any],
+    strict: bool = False,
 ) -> list[Target]:
     """Return the target of each prompt, or of each row of ``prompt_embeds``.
 
@@ -69,33 +89,126 @@ def read_targets(
         loss: The loss, which supports some predicates.
         prompt: One prompt, several, or None with ``prompt_embeds``.
         relations: Used instead of the relations in the prompts.
-        columns: Per row of ``prompt_embeds``, the text columns of each object.
+        columns: The text columns of objects, for each prompt or row of ``prompt_embeds``.
         kwargs: Further arguments of the pipeline call.
+        strict: Whether a relation that was found in a prompt but cannot be steered is an error, as one that the caller
+            gives always is. Otherwise it is left out, with a warning.
 
     Raises:
-        PromptError: A prompt or relation cannot be understood, or not be steered.
+        PromptError: An argument has another form than expected, or a relation cannot be steered.
     """
-    object_texts: list[ObjectText]
+    if not isinstance(strict, bool):
+        raise PromptError(f"strict is {reprlib.repr(strict)}; it must be True or False")
+    if "num_images_per_prompt" in kwargs:
+        whole_number("num_images_per_prompt", kwargs["num_images_per_prompt"])
+    texts: list[str] | None = None
     if prompt is None:
-        per_prompt, object_texts = _of_embeddings(relations, columns, kwargs)
-        prompts = [""] * len(per_prompt)
+        rows = _embedding_rows(relations, columns, kwargs)
+        prompts = [""] * rows
     else:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        texts = family.text(prompts, kwargs)
-        if len(texts) != len(prompts):
-            raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
-        # Textual inversion replaces one word by several tokens; columns count in the text that is encoded.
-        expand = getattr(pipe, "maybe_convert_prompt", None)
-        expanded = [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
-        per_prompt, object_texts = _of_texts(expanded, relations), list(expanded)
+        prompts = [prompt] if isinstance(prompt, str) else text_list("prompt", prompt)
+        texts = _encoded_texts(pipe, family, prompts, kwargs)
+        warn_of_untaught_words(pipe, prompts)
+    given_columns = _columns(pipe, family, columns, len(prompts), kwargs)
+    per_prompt = _relations(texts, relations, len(prompts))
     targets = []
-    for given_prompt, its_relations, object_text in zip(prompts, per_prompt, object_texts, strict=True):
-        object_pairs, its_columns = _pairs_and_columns(pipe, family, loss, its_relations, object_text, kwargs)
+    for number, (given_prompt, its_relations, its_columns) in enumerate(
+        zip(prompts, per_prompt, given_columns, strict=True)
+    ):
+        its_text = texts[number] if texts is not None else None
+        _require_objects(its_columns, its_relations, its_text, explicit=relations is not None)
+        kept, left_out = select_relations(pipe, family, loss, its_text, its_relations, kwargs, its_columns)
+        for one in left_out:
+            if relations is not None:
+                raise PromptError(one.reason)
+            if strict:
+                raise PromptError(f"{_quoted(one.relation)} cannot be steered: {one.reason}; or drop strict")
+            log.warning("%s is left out of the steering: %s", _quoted(one.relation), one.reason)
+        objects, object_pairs = _pairs(kept)
         words: tuple[int, ...] = ()
-        if its_relations and isinstance(object_text, str) and loss.spec.columns == "every":
-            (words,) = family.token_indices(pipe, object_text, [(0, len(object_text))], kwargs)
-        targets.append(Target(given_prompt, its_relations, object_pairs, tuple(its_columns), words))
+        if kept and its_text is not None and loss.spec.columns == "every":
+            words = _columns_of_words(pipe, family, its_text, kwargs)
+        found = tuple(_object_columns(pipe, family, its_text, one, kwargs, its_columns) for one in objects)
+        targets.append(Target(given_prompt, kept, object_pairs, found, words, left_out))
     return targets
+
+
+def select_relations(
+    pipe: Any,
+    family: Family,
+    loss: Loss | None,
+    encoded_text: str | None,
+    relations: Sequence[Relation],
+    arguments: Mapping[str, Any],
+    columns: Columns | None = None,
+) -> tuple[tuple[Relation, ...], tuple[LeftOut, ...]]:
+    """Divide the relations of a prompt into those that can be steered and those that cannot.
+
+    Args:
+        pipe: The diffusers pipeline.
+        family: Its family.
+        loss: The loss, which supports some predicates. None: only the text columns are looked at.
+        encoded_text: The text in which the relations have their spans; None with ``prompt_embeds``.
+        relations: The relations.
+        arguments: Further arguments of the pipeline call; some change how many tokens are read.
+        columns: Text columns of objects, which are used instead of those of the spans.
+
+    Returns:
+        Both groups; the second with the reasons.
+    """
+    kept: list[Relation] = []
+    left_out: list[LeftOut] = []
+    for one in relations:
+        try:
+            if loss is not None and one.predicate not in loss.predicates():
+                known = ", ".join(loss.predicates())
+                raise PromptError(f"{one.predicate!r} cannot be steered with this loss; it can: {known}")
+            both = [
+                _object_columns(pipe, family, encoded_text, mention, arguments, columns or {})
+                for mention in _mentions(one)
+            ]
+            if set(both[0]) == set(both[1]):
+                raise PromptError(
+                    f"both objects of {_quoted(one)} are in the text columns {list(both[0])}; name two objects, "
+                    "each in a place of its own, and give columns under two different names"
+                )
+        except PromptError as error:
+            left_out.append(LeftOut(one, str(error)))
+        else:
+            kept.append(one)
+    return tuple(kept), tuple(left_out)
+
+
+def warn_of_untaught_words(pipe: Any, prompts: Sequence[str]) -> None:
+    """Log the words of each prompt that the model has never been taught, once per prompt.
+
+    Args:
+        pipe: A diffusers pipeline. Only the model of ``load_pipeline`` is known, and few models tell their words.
+        prompts: The prompts.
+    """
+    for prompt in prompts:
+        if words := untaught_words(pipe, prompt):
+            named = ", ".join(words[:MOST_WORDS]) + (", ..." if len(words) > MOST_WORDS else "")
+            _warn_once(
+                f"{pipe.steering_variant.name} was never taught these words of {prompt!r}: {named}; it leaves them out "
+                "or draws something else, so use other words"
+            )
+
+
+def untaught_words(pipe: Any, prompt: str) -> tuple[str, ...]:
+    """Return the words of a prompt that the model has never been taught; none for a model that does not tell.
+
+    Args:
+        pipe: A diffusers pipeline.
+        prompt: The prompt.
+    """
+    tell = getattr(getattr(pipe, "steering_variant", None), "untaught_words", None)
+    return tuple(tell(prompt)) if tell else ()
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    log.warning(message)
 
 
 def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "targets tokens"]:
@@ -114,91 +227,128 @@ def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "target
     return mask
 
 
-def check_predicates(loss: Loss, relations: Iterable[Relation]) -> None:
-    """Raise PromptError for a relation whose predicate ``loss`` does not support."""
-    known = loss.predicates()
-    for relation in relations:
-        if relation.predicate not in known:
-            raise PromptError(f"{relation.predicate!r} cannot be steered with this loss; it can: {', '.join(known)}")
+def _columns_of_words(pipe: Any, family: Family, its_text: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """The text columns of all words that the model reads."""
+    try:
+        return family.token_indices(pipe, its_text, [(0, len(its_text))], arguments)[0]
+    except PromptError:  # the text is longer than what is read of it
+        found: set[int] = set()
+        for word in re.finditer(r"\S+", its_text):
+            with suppress(PromptError):
+                found.update(*family.token_indices(pipe, its_text, [word.span()], arguments))
+        return tuple(sorted(found))
 
 
-def nested_relations(relations: Any, prompts: int) -> list[list[RelationLike]]:
-    """Return relations per prompt.
-
-    Args:
-        relations: A flat list (for one prompt), or a list for each prompt.
-        prompts: Number of prompts.
-
-    Raises:
-        PromptError: The numbers do not agree.
-    """
-    flat = all(map(_is_one, relations))
-    nested = [list(relations)] if flat and prompts == 1 else [list(group) for group in relations]
-    if (flat and prompts != 1) or len(nested) != prompts:
-        raise PromptError(f"{prompts} prompts need {prompts} lists of relations, got {len(relations)} entries")
-    return nested
+def _encoded_texts(pipe: Any, family: Family, prompts: list[str], arguments: Mapping[str, Any]) -> list[str]:
+    """The texts whose tokens are the text columns, one per prompt."""
+    second = arguments.get("prompt_2")
+    if second and not isinstance(second, str):
+        text_list("prompt_2", second)
+    texts = family.text(prompts, arguments)
+    if len(texts) == 1 < len(prompts) and arguments.get("num_images_per_prompt", 1) == 1:
+        texts = texts * len(prompts)  # the pipeline, too, then gives one second prompt to all images
+    if len(texts) != len(prompts):
+        raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
+    # Textual inversion replaces one word by several tokens; columns count in the text that is encoded.
+    expand = getattr(pipe, "maybe_convert_prompt", None)
+    return [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
 
 
-def _of_embeddings(
-    relations: Any, columns: Sequence[Mapping[str, Sequence[int]]] | None, kwargs: Mapping[str, Any]
-) -> tuple[list[tuple[Relation, ...]], list[ObjectText]]:
-    """Relations and columns of each row of ``prompt_embeds``; the caller has to give both."""
-    embeds = kwargs.get("prompt_embeds")
+def _embedding_rows(relations: Any, columns: Any, arguments: Mapping[str, Any]) -> int:
+    """The number of rows of ``prompt_embeds``, with which the caller has to give relations and columns."""
+    embeds = arguments.get("prompt_embeds")
     if embeds is None:
         raise PromptError("give a prompt, or prompt_embeds with relations and columns")
+    if not isinstance(embeds, Tensor) or embeds.ndim != 3:
+        raise PromptError(
+            f"prompt_embeds is {reprlib.repr(embeds)}; it must be a tensor of shape (prompts, text columns, width)"
+        )
     if relations is None or columns is None:
         raise PromptError(
             "prompt_embeds carry no text to find objects in: give relations, and columns with the text columns "
             'of each object, e.g. columns=[{"dog": [5], "teddy bear": [9, 10]}]'
         )
-    if len(columns) != len(embeds):
-        raise PromptError(f"prompt_embeds have {len(embeds)} rows but columns {len(columns)} entries; give one a row")
-    return [tuple(map(_relation, group)) for group in nested_relations(relations, len(columns))], list(columns)
+    return len(embeds)
 
 
-def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]]:
+def _columns(pipe: Any, family: Family, given: Any, prompts: int, arguments: Mapping[str, Any]) -> list[Columns]:
+    """The caller's text columns per prompt."""
+    if given is None:
+        return [{}] * prompts
+    embeds, longest = arguments.get("prompt_embeds"), arguments.get("max_sequence_length")
+    if isinstance(embeds, Tensor):
+        window = int(embeds.shape[1])
+    elif longest is not None:
+        window = whole_number("max_sequence_length", longest)
+    else:
+        window = int(family.tokenizer(pipe).model_max_length)
+    return columns_per_prompt(given, prompts, window)
+
+
+def _require_objects(columns: Columns, relations: Sequence[Relation], its_text: str | None, explicit: bool) -> None:
+    """Raise PromptError for columns of something that is no object of the prompt's relations, or for missing ones."""
+    objects = [name for one in relations for name in (one.subject, one.object)]
+    if its_text is None:
+        for name in objects:
+            if name not in columns:
+                raise PromptError(f"columns has no entry for {name!r}; it has: {', '.join(columns)}")
+        return
+    for name in columns:
+        if name not in objects:
+            listed = ", ".join(map(repr, dict.fromkeys(objects))) or "none"
+            where = "given" if explicit else f"in the prompt {its_text!r}"
+            raise PromptError(f"columns names {name!r}, but the objects of the relations {where} are: {listed}")
+
+
+def _relations(texts: Sequence[str] | None, given: Any, prompts: int) -> list[tuple[Relation, ...]]:
     """The relations in each text, or the caller's with their objects located in it."""
-    if relations is None:
-        return [text.parse(p) for p in texts]
-    nested = nested_relations(relations, len(texts))
-    return [tuple(text.locate(p, _relation(r)) for r in group) for p, group in zip(texts, nested, strict=True)]
+    if given is None:
+        # An empty prompt is a usual one for the pipeline; it holds no relation.
+        return [text.parse(p) if p.strip() else () for p in texts or ()]
+    nested = [[relation(one) for one in group] for group in nested_relations(given, prompts)]
+    if texts is None:
+        return [tuple(group) for group in nested]
+    return [tuple(text.locate(p, one) for one in group) for p, group in zip(texts, nested, strict=True)]
 
 
-def _pairs_and_columns(
+Mention = tuple[str, tuple[int, int] | None]
+
+
+def _mentions(one: Relation) -> tuple[Mention, Mention]:
+    """Name and span of the subject and of the object."""
+    return (one.subject, one.subject_span), (one.object, one.object_span)
+
+
+def _pairs(relations: Sequence[Relation]) -> tuple[list[Mention], tuple[ObjectPair, ...]]:
+    """The objects of a prompt's relations, each once, and the relations as indices of them."""
+    mentions = [_mentions(one) for one in relations]
+    objects = list(dict.fromkeys(mention for both in mentions for mention in both))
+    pairs = (
+        ObjectPair(objects.index(subject), one.predicate, objects.index(reference))
+        for one, (subject, reference) in zip(relations, mentions, strict=True)
+    )
+    return objects, tuple(pairs)
+
+
+def _object_columns(
     pipe: Any,
     family: Family,
-    loss: Loss,
-    relations: Sequence[Relation],
-    object_text: ObjectText,
+    its_text: str | None,
+    mention: Mention,
     arguments: Mapping[str, Any],
-) -> tuple[tuple[ObjectPair, ...], list[tuple[int, ...]]]:
-    """A prompt's relations as indices of objects, and the text columns of every object."""
-    check_predicates(loss, relations)
-    mentions: list[tuple[str, tuple[int, int] | None]] = []
-    for relation in relations:
-        mentions += [(relation.subject, relation.subject_span), (relation.object, relation.object_span)]
-    objects = list(dict.fromkeys(mentions))
-    object_pairs = tuple(
-        ObjectPair(objects.index(mentions[2 * n]), relation.predicate, objects.index(mentions[2 * n + 1]))
-        for n, relation in enumerate(relations)
-    )
-    if isinstance(object_text, str):
-        spans = [span for _, span in objects if span is not None]
-        return object_pairs, family.token_indices(pipe, object_text, spans, arguments)
-    for name, _ in objects:
-        if name not in object_text:
-            raise PromptError(f"columns has no entry for {name!r}; it has: {', '.join(object_text)}")
-    return object_pairs, [tuple(object_text[name]) for name, _ in objects]
+    columns: Columns,
+) -> tuple[int, ...]:
+    """The text columns of one object: the caller's, or those of its span. PromptError if there are none."""
+    name, span = mention
+    if name in columns:
+        return tuple(columns[name])
+    if its_text is None or span is None:
+        raise PromptError(f"{name!r} has no place in the text; give its columns")
+    (found,) = family.token_indices(pipe, its_text, [span], arguments)
+    if not found:
+        raise PromptError(f"{name!r} has no text column in {its_text!r}; use another word")
+    return found
 
 
-def _relation(given: RelationLike) -> Relation:
-    if isinstance(given, Relation):
-        return given
-    return Relation.from_text(given if isinstance(given, str) else " | ".join(given))
-
-
-def _is_one(given: Any) -> bool:
-    """Whether this is one relation: a Relation, "dog | left of | cat", or three names."""
-    if isinstance(given, (Relation, str)):
-        return True
-    return len(given) == 3 and all(isinstance(word, str) and "|" not in word for word in given)
+def _quoted(one: Relation) -> str:
+    return repr(" ".join(one.as_list()))

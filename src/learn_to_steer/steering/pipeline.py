@@ -21,9 +21,10 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
+from learn_to_steer.steering.arguments import Columns, RelationLike
 from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
 from learn_to_steer.steering.config import SteeringConfig
-from learn_to_steer.steering.inputs import RelationLike, Target, read_targets, with_sampling_defaults
+from learn_to_steer.steering.inputs import Target, read_targets, with_sampling_defaults
 from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop, index_batch
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.report import ImageReport, SteeringReport
@@ -48,8 +49,8 @@ class SteeredPipeline:
         self,
         prompt: str | Sequence[str] | None = None,
         *,
-        relations: Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None = None,
-        columns: Sequence[Mapping[str, Sequence[int]]] | None = None,
+        relations: RelationLike | Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None = None,
+        columns: Columns | Sequence[Columns] | None = None,
         strict: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -57,12 +58,14 @@ class SteeredPipeline:
 
         Args:
             prompt: One prompt, or a list of them.
-            relations: Used instead of the relations in the prompts: a list for one prompt, a list of lists for
-                several. Each is a ``Relation``, ``"dog | left of | cat"`` or a triple.
-            columns: With ``prompt_embeds`` instead of text, which also needs ``relations``: per prompt, the text
-                columns (token positions) of each object's name.
-            strict: Whether a prompt without a relation is an error. Otherwise its images are made unsteered, with a
-                warning.
+            relations: Used instead of the relations in the prompts: one or a list for one prompt, a list of lists for
+                several. Each is a ``Relation``, ``"dog | left of | cat"`` or a triple. One that cannot be steered is
+                an error.
+            columns: The text columns (token positions) of each object's name, for each prompt. With text they are
+                used instead of those of the name in the prompt. With ``prompt_embeds``, which also need
+                ``relations``, every object must have some.
+            strict: Whether a prompt without a relation, or with a relation that cannot be steered, is an error.
+                Otherwise such a relation is left out, and images without any are made unsteered, with a warning.
             **kwargs: Passed on to the pipeline. Arguments that are not given are taken from
                 ``pipe.steering_defaults``, which pipelines of ``load_pipeline`` have.
 
@@ -76,17 +79,19 @@ class SteeredPipeline:
             CaptureError: A layer's attention could not be read.
         """
         kwargs = with_sampling_defaults(self.pipe, kwargs)
-        prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs)
+        prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
         _require_relations(prompt_targets, strict)
-        copies = int(kwargs.get("num_images_per_prompt") or 1)
+        copies = int(kwargs.get("num_images_per_prompt", 1))
         targets = [target for target in prompt_targets for _ in range(copies)]
         state = CallState(
-            reports=[ImageReport(target.prompt, list(target.relations)) for target in targets],
+            reports=[
+                ImageReport(target.prompt, list(target.relations), left_out=list(target.left_out)) for target in targets
+            ],
             iterations=[0] * len(targets),
         )
         report = SteeringReport(state.reports, self.config)
         if prompt is not None:
-            kwargs["prompt"] = prompt
+            kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         if not any(target.relations for target in targets):
             return _with_report(self.pipe(**kwargs), report)
         check_pipeline(self.pipe, self.family)

@@ -1,4 +1,8 @@
-"""The report on a steered call: what was done to each image, and the loss's probability of the result."""
+"""The report on a steered call: what was done to each image, and the loss's own estimate of the result.
+
+``probability`` is what the classifier reads off the attention maps while the image is made. It says nothing about what
+the finished image shows; a detector does (``evaluation.Scorer``).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,23 @@ from typing import Any
 
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import SteeringConfig
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A relation of a prompt that the image is not steered towards.
+
+    Attributes:
+        relation: The relation.
+        reason: Why it cannot be steered.
+    """
+
+    relation: Relation
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is written into report.json."""
+        return {"relation": self.relation.as_list(), "reason": self.reason}
 
 
 @dataclass
@@ -18,7 +39,7 @@ class StepReport:
         level: Noise level in [0, 1].
         passes: Iterations with a backward.
         checks: Evaluations without a backward, since the image was satisfied.
-        probability: Per relation, at the last evaluation in this step.
+        probability: The loss's estimate for each relation, at the last evaluation in this step.
     """
 
     step: int
@@ -39,6 +60,7 @@ class ImageReport:
         converged: Whether the probability was at least the threshold at the last evaluation.
         backoffs: Number of gradients that were not finite.
         note: A remark for the user; empty if there is none.
+        left_out: Relations that were found in the prompt but cannot be steered.
     """
 
     prompt: str
@@ -47,6 +69,7 @@ class ImageReport:
     converged: bool = False
     backoffs: int = 0
     note: str = ""
+    left_out: list[LeftOut] = field(default_factory=list)
 
     @property
     def passes(self) -> int:
@@ -60,7 +83,10 @@ class ImageReport:
 
     @property
     def probability(self) -> list[float]:
-        """The probability of each relation at the last evaluation; empty when the image was not steered."""
+        """The loss's estimate for each relation at the last evaluation; empty when the image was not steered.
+
+        It is read off the attention maps. Nothing has looked at the finished image.
+        """
         return self.steps[-1].probability if self.steps else []
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +94,7 @@ class ImageReport:
         return {
             "prompt": self.prompt,
             "relations": [relation.as_list() for relation in self.relations],
+            "left_out": [one.as_dict() for one in self.left_out],
             "steered": bool(self.steps),
             "converged": self.converged,
             "probability": self.probability,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import registry
-from learn_to_steer.classifier import load
-from learn_to_steer.families import Variant, find, variants
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.families import Variant, find
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
-from learn_to_steer.model_names import classifier_source, find_variant
+from learn_to_steer.model_names import find_variant
 from learn_to_steer.sampling import loaded_variant
 from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
+from learn_to_steer.steering.trained_classifier import load_classifier, warn_of_other_model
 
 
 class Steerer:
@@ -41,6 +42,13 @@ class Steerer:
             variant: The model whose tuned settings are used if there is no ``config``. None: the variant that
                 ``load_pipeline`` was called with; a pipeline that was loaded otherwise has no tuned settings.
         """
+        if not hasattr(loss, "spec"):
+            raise UnsupportedError(
+                f"{reprlib.repr(loss)} is no loss; for the classifier of a model use Steerer.from_pretrained(NAME)"
+            )
+        _check_config(config)
+        if variant is not None and not isinstance(variant, Variant):
+            raise UnsupportedError(f"{reprlib.repr(variant)} is no Variant; families.resolve(NAME) returns one")
         self.loss, self._given, self._variant = loss, config, variant
         self.config = config or resolve_config(loss.schedule, variant)
 
@@ -63,16 +71,15 @@ class Steerer:
             UnknownNameError: ``source`` is neither a variant nor a path that exists.
             DataError: There is no classifier, or it cannot be read.
         """
+        _check_config(config)
+        loaded = load_classifier(source, revision)
         variant = find_variant(source) if isinstance(source, str) else None
-        if variant is not None:
-            return cls(Learned(load(classifier_source(variant), revision)), config, variant=variant)
-        name = str(source).partition("=")[0]
-        if not name.strip() or ("/" not in name and not Path(source).expanduser().exists()):
-            raise registry.unknown("model or classifier", str(source), variants())
-        return cls(Learned(load(source, revision)), config)
+        return cls(Learned(loaded), config, variant=variant)
 
     def on(self, pipe: Any) -> SteeredPipeline:
         """Return a callable that runs ``pipe``, steered. The pipeline itself is not changed.
+
+        A classifier of other weights with the same layout is used, with a warning.
 
         Args:
             pipe: A diffusers pipeline.
@@ -87,11 +94,21 @@ class Steerer:
         refuse_wrapped(pipe)
         with disable_compile(pipe):
             family = find(pipe)
-            layout = family.layout(getattr(pipe, family.denoiser))
+            denoiser = getattr(pipe, family.denoiser)
+            layout = family.layout(denoiser)
             variant = self._variant or loaded_variant(pipe) or family.default_variant(pipe, "")
-        self.loss.check(layout)
+            self.loss.check(layout)
+            if isinstance(self.loss, Learned):
+                warn_of_other_model(self.loss.classifier, pipe, denoiser)
         config = self._given or resolve_config(self.loss.schedule, variant)
         if config.step_size is None:
             config = config.changed(step_size=variant.step_size)
         check_update(pipe, config)
         return SteeredPipeline(pipe, family, self.loss, config)
+
+
+def _check_config(config: object) -> None:
+    if config is not None and not isinstance(config, SteeringConfig):
+        raise UnsupportedError(
+            f"{reprlib.repr(config)} is no SteeringConfig; make one, e.g. SteeringConfig(threshold=0.9)"
+        )

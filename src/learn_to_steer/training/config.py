@@ -76,4 +76,5 @@ class TrainConfig(TrainSettings):
             inject=self.inject,
             extractor=self.extractor,
             layout=manifest.layout,
+            trained_on={"model": str(manifest.settings.get("model", "")), "weights": manifest.weights},
         )
