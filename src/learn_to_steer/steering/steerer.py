@@ -12,7 +12,7 @@ from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import classifier_source, find_variant
 from learn_to_steer.sampling import loaded_variant
-from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
+from learn_to_steer.steering.compatibility import check_update, refuse_wrapped, without_compile
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
 
@@ -85,10 +85,10 @@ class Steerer:
             UnsupportedError: The pipeline belongs to no known model family, or the loss cannot be used with it.
         """
         refuse_wrapped(pipe)
-        with disable_compile(pipe):
-            family = find(pipe)
-            layout = family.layout(getattr(pipe, family.denoiser))
-            variant = self._variant or loaded_variant(pipe) or family.default_variant(pipe, "")
+        plain = without_compile(pipe)
+        family = find(plain)
+        layout = family.layout(getattr(plain, family.denoiser))
+        variant = self._variant or loaded_variant(pipe) or family.default_variant(plain, "")
         self.loss.check(layout)
         config = self._given or resolve_config(self.loss.schedule, variant)
         if config.step_size is None:
