@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import threading
@@ -85,8 +86,9 @@ def test_plain_calls_in_a_callback_are_plain(
 
 
 def test_what_a_callback_is_given_draws_plainly(tiny_sd: Any, tiny_steerer: Any) -> None:
-    """Its pipeline, a new pipeline of its parts, and its denoiser."""
+    """Its pipeline, a new pipeline of its parts, and its denoiser; steered, too."""
     stock, alone = draw(tiny_sd, OTHER, 1).images, draw(tiny_steerer(), PROMPT).images
+    steered = draw(tiny_steerer(), OTHER, 1).images
     fed = torch.randn(1, 16, 8, 8), torch.tensor(500), torch.randn(1, 77, 16)
     with torch.no_grad():
         prediction = tiny_sd.unet(*fed).sample
@@ -96,6 +98,7 @@ def test_what_a_callback_is_given_draws_plainly(tiny_sd: Any, tiny_steerer: Any)
         inside.append(draw(pipe, OTHER, 1).images)
         inside.append(draw(sibling(pipe), OTHER, 1).images)
         assert torch.equal(pipe.unet(*fed).sample, prediction)
+        assert torch.equal(draw(tiny_steerer(pipe), OTHER, 1).images, steered)
 
     assert torch.equal(draw(tiny_steerer(), PROMPT, callback_on_step_end=after_each_step(act)).images, alone)
     assert len(inside) == 8 and all(torch.equal(image, stock) for image in inside)
@@ -357,6 +360,7 @@ def test_nothing_is_left_after_an_exception(tiny_sd: Any, tiny_steerer: Any) -> 
 
 def test_memory_is_freed_without_the_garbage_collector(tiny_sd: Any, steer: Any) -> None:
     steered = steer(tiny_sd)
+    tiny_sd.unet = copy.deepcopy(tiny_sd.unet)  # of which nobody else knows
     denoiser = weakref.ref(tiny_sd.unet)
     gc.collect()
     gc.disable()

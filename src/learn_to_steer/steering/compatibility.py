@@ -382,11 +382,19 @@ def copy_attributes(pipe: Any, after: Mapping[str, Any], before: Mapping[str, An
         after: The attributes of its view after the call.
         before: The same before the call.
     """
-    for frame in sys._current_frames().values():
-        level: types.FrameType | None = frame
-        while level is not None:
-            owner = level.f_locals.get("self") if level.f_code.co_name == "__call__" else None
-            if owner is pipe or getattr(owner, "__dict__", {}).get("_viewed") is pipe:
-                return
-            level = level.f_back
-    vars(pipe).update({name: value for name, value in after.items() if value is not before.get(name, before)})
+    if not _is_running(pipe):
+        vars(pipe).update({name: value for name, value in after.items() if value is not before.get(name, before)})
+
+
+def _is_running(pipe: Any) -> bool:
+    """Whether a call of ``pipe`` or of a view of it is under way in any thread."""
+    frames = list(sys._current_frames().values())
+    while frames:
+        frame = frames.pop()
+        if frame.f_back is not None:
+            frames.append(frame.f_back)
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+        if owner is pipe or getattr(owner, "__dict__", {}).get("_viewed") is pipe:
+            return True
+        del frame  # one of them is this function's own, which would keep itself and its callers alive
+    return False

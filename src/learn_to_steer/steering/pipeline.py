@@ -54,7 +54,9 @@ class SteeredPipeline:
     """
 
     def __init__(self, pipe: Any, family: Family, loss: Loss, config: SteeringConfig) -> None:
-        self.pipe, self.family, self.loss, self.config = pipe, family, loss, config
+        # In a callback, the pipeline is the view of another call.
+        self.pipe = getattr(pipe, "_viewed", pipe)
+        self.family, self.loss, self.config = family, loss, config
 
     def __call__(
         self,
@@ -184,8 +186,8 @@ def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapp
     try:
         return type(pipe).__call__(view, **arguments)
     finally:
-        copy_attributes(pipe, vars(view), before)
         hooks.end()
+        copy_attributes(pipe, vars(view), before)
 
 
 class _Hooks:
