@@ -307,7 +307,7 @@ class CrossAttentionRecorder(EagerAttention):
         values[..., text, :objects] = weights.transpose(-2, -1)
         # In fp32, which a backend that the model was set to (flash, cuDNN) may not take. The choice is global: other
         # threads would get it too, so it is changed only if need be.
-        cuda = torch.backends.cuda
+        cuda: Any = torch.backends.cuda
         takes_fp32 = cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()
         with nullcontext() if takes_fp32 else sdpa_kernel(FP32_BACKENDS):
             parts = [

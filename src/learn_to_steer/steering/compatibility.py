@@ -223,7 +223,7 @@ def _require_grad(module: nn.Module, name: str) -> None:
         parameter.requires_grad_(True)
 
 
-def _compiled_or_eager(module: nn.Module, compiled: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled_or_eager(module: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         return module._call_impl(*args, **kwargs) if _EAGER.get() else compiled(*args, **kwargs)
 
@@ -268,7 +268,7 @@ def object_view(target: Any, **own: Any) -> Any:
     Raises:
         UnsupportedError: No class can derive from that of ``target``.
     """
-    view = object.__new__(_object_view_class(type(target)))
+    view: Any = object.__new__(_object_view_class(type(target)))  # type: ignore[arg-type]
     object.__getattribute__(view, "__dict__").update(target=target, own=own)
     return view
 
@@ -338,7 +338,7 @@ def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
     Raises:
         UnsupportedError: No class can derive from that of ``pipe``.
     """
-    view = object.__new__(_pipeline_view_class(type(pipe)))
+    view: Any = object.__new__(_pipeline_view_class(type(pipe)))  # type: ignore[arg-type]
     methods = {name: value for name, value in vars(pipe).items() if getattr(value, "__self__", None) is pipe}
     vars(view).update(vars(pipe) | {name: types.MethodType(m.__func__, view) for name, m in methods.items()} | parts)
     vars(view).update(_viewed=pipe, _parts=frozenset(parts), _interrupt=False)
@@ -346,7 +346,7 @@ def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
 
 
 @functools.lru_cache
-def _pipeline_view_class(kind: type) -> type:
+def _pipeline_view_class(kind: Any) -> type:
     def put(self: Any, name: str, value: Any) -> None:
         if name in self._parts:
             raise replaced(name)
