@@ -30,7 +30,7 @@ from learn_to_steer.prompts import token_indices
 from learn_to_steer.steering import ImageReport, profile
 from learn_to_steer.steering.inputs import Target
 from learn_to_steer.steering.loop import CallState, SteeringLoop
-from learn_to_steer.steering.pipeline import hooked
+from learn_to_steer.steering.pipeline import run_steered
 from learn_to_steer_emoji.sprites import canonical_names
 
 
@@ -66,9 +66,10 @@ def authors_way(model: Model, job: Job, seed: int) -> tuple[float, int]:
         [Target(job.prompt, (relation,), (ObjectPair(0, relation.predicate, 1),), every)],
     )
     began = time.monotonic()
-    with hooked(pipe, loop, state):
-        pipe.unet.requires_grad_(True)
-        pipe(prompt=job.prompt, generator=noise_generator(seed, job.prompt, job.index), **model.sampling)
+    generator = noise_generator(seed, job.prompt, job.index)
+    pipe.unet.requires_grad_(True)
+    run_steered(pipe, loop, state, {"prompt": job.prompt, "generator": generator, **model.sampling})
+    pipe.unet.requires_grad_(False)
     return time.monotonic() - began, state.reports[0].passes
 
 

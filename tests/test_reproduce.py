@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
     ),
     "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
     "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
+    "schedulers.py": (
+        [["--schedulers", "EulerDiscreteScheduler", *ONE]],
+        ["docs/results/schedulers/sd-emoji.json"],
+    ),
     "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
     "tune_steering.py": (
         [["--model", QUICK, "--rates", "0.02", "--passes", "1", "--limit", "1"]],
@@ -72,6 +76,7 @@ SLOW = (
     "paper_tables.py",
     "passes_curve.py",
     "rrnet_like.py",
+    "schedulers.py",
     "train_loras.py",
 )
 # Labels rows that paper_tables.py has drawn.

@@ -5,12 +5,17 @@ forward. The mode sees Q and K after norms and rotary embeddings and computes on
 No attention processor and no model code is replaced, so gradients stay exact. Gradient checkpointing works too: the
 recomputation runs the hooks again. It computes the maps again, since autograd needs the same saved tensors as before,
 but the first maps are kept.
+
+A capture belongs to the context (``contextvars``) in which it was begun. Calls of the same modules from elsewhere, such
+as another thread, pass untouched. Where another thread recomputes, as autograd does on a GPU, ``steering.compatibility.
+prepared`` takes the context there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +34,7 @@ FP32_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDP
 # Up to this many query-key pairs, plain softmax attention on the CPU is faster than the fused kernel with its backward
 # (1.6 times at 16 x 16). Far above it the fused kernel is faster and needs much less memory.
 EAGER_LIMIT = 512 * 512
+_CAPTURE: ContextVar[object | None] = ContextVar("learn_to_steer_capture", default=None)  # the one under way
 
 
 class AttentionCapture:
@@ -78,6 +84,7 @@ class AttentionCapture:
             ``F.scaled_dot_product_attention``.
         """
         handles = []
+        token, outer = object(), _CAPTURE.get()
         depth = torch._C._len_torch_function_stack()
         points, others = self._selected(height, width)
         sizes = [point.layer.size(height, width) for point in points]
@@ -103,14 +110,16 @@ class AttentionCapture:
 
         try:
             for point, recorder in zip(points, cross, strict=True):
-                handles += _install(point.module, recorder)
+                handles += _install(point.module, recorder, token)
             for point, own_recorder in zip(points, own, strict=False):
                 if point.self_attention is not None:
-                    handles += _install(point.self_attention, own_recorder)
+                    handles += _install(point.self_attention, own_recorder, token)
             for module in others:
-                handles += _install(module, EagerAttention())
+                handles += _install(module, EagerAttention(), token)
+            _CAPTURE.set(token)
             yield collect
         finally:
+            _CAPTURE.set(outer)
             for handle in handles:
                 handle.remove()
             # Torch runs always_call hooks after an Exception, but not after a KeyboardInterrupt inside a module.
@@ -128,14 +137,16 @@ class AttentionCapture:
         return read, [module for module in (*self._others, *unread) if id(module) not in hooked]
 
 
-def _install(module: nn.Module, mode: TorchFunctionMode) -> list[Any]:
-    """Hooks that enter ``mode`` for the length of the module's forward."""
+def _install(module: nn.Module, mode: TorchFunctionMode, token: object) -> list[Any]:
+    """Hooks that enter ``mode`` for the length of the module's forward, if the capture under way is ``token``."""
 
     def enter(*_: Any) -> None:
-        mode.__enter__()  # type: ignore[no-untyped-call]
+        if _CAPTURE.get() is token:
+            mode.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
-        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if _CAPTURE.get() is token:
+            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     # always_call: the mode is left after an exception too, such as the one by which checkpointing stops a
     # recomputation early.
@@ -294,8 +305,11 @@ class CrossAttentionRecorder(EagerAttention):
         padded = -(-objects // width) * width
         values = query.new_zeros(*key.shape[:-1], padded)
         values[..., text, :objects] = weights.transpose(-2, -1)
-        # In fp32, which a backend that the model was set to (flash, cuDNN) may not take.
-        with sdpa_kernel(FP32_BACKENDS):
+        # In fp32, which a backend that the model was set to (flash, cuDNN) may not take. The choice is global: other
+        # threads would get it too, so it is changed only if need be.
+        cuda: Any = torch.backends.cuda
+        takes_fp32 = cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()
+        with nullcontext() if takes_fp32 else sdpa_kernel(FP32_BACKENDS):
             parts = [
                 functional.scaled_dot_product_attention(query, key, part.contiguous(), attn_mask=mask, scale=scale)
                 for part in torch.split(values, width, dim=-1)

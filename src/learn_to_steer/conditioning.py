@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from learn_to_steer.families import Call, Family
+
+# The recording under way in this context; other calls of the same denoiser, from other threads, are not stopped.
+_RECORDING: ContextVar[object | None] = ContextVar("learn_to_steer_recording", default=None)
 
 
 class _Stop(BaseException):
@@ -102,9 +106,12 @@ def record(
     caught: list[Call] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.append(family.read(denoiser, args, kwargs))
-        raise _Stop
+        if _RECORDING.get() is caught:
+            caught.append(family.read(denoiser, args, kwargs))
+            raise _Stop
 
+    outer = _RECORDING.get()
+    _RECORDING.set(caught)
     handle = denoiser.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         with silenced(pipe), torch.no_grad():
@@ -115,6 +122,7 @@ def record(
     except _Stop:
         pass
     finally:
+        _RECORDING.set(outer)
         handle.remove()
         pipe.maybe_free_model_hooks()
     return ConditioningSnapshot(family, denoiser, caught[0])

@@ -174,7 +174,6 @@ def test_rates_follow_the_published_courses() -> None:
     found = [step_size_at(family, StepInfo(0.9, step)) for step in (0, 10, 20, 24)]
     assert found == pytest.approx([20, 18.952, 17.843, 17.379], abs=1e-3)
     assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), StepInfo(0.5, 3)) == pytest.approx(7.5)
-    assert step_size_at(SteeringConfig(step_size=30.0, by_variance=True), StepInfo(0.5, 3), 0.5) == pytest.approx(30.0)
     assert step_size_at(SteeringConfig(step_size=0.04), StepInfo(0.5, 7)) == 0.04
     rows = SteeringConfig(refinement=((0.0, 20, 0.05), (0.2, 20, 0.5), (0.4, 20, 0.8)))
     assert [step for step in range(50) if refinement_at(rows, StepInfo(0.9, step))[0]] == [0, 10, 20]

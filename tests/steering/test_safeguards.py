@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from learn_to_steer.families import Call
@@ -69,6 +71,39 @@ def test_backing_off_takes_half_the_step(tiny_sd: Any, tiny_steerer: Any) -> Non
     assert out.steering.images[0].backoffs == 1
     assert (whole - start).abs().max() > 1e-3
     torch.testing.assert_close(half - start, (whole - start) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_broken_weights_are_reported(
+    tiny_sd: Any, tiny_steerer: Any, caplog: pytest.LogCaptureFixture, dtype: torch.dtype
+) -> None:
+    """Two failures in a step are within what one step allows; in fp16 they only lower the scale of the loss."""
+    torch.nn.init.constant_(tiny_sd.unet.mid_block.resnets[0].conv1.weight, float("nan"))
+    tiny_sd.to(dtype)
+    with caplog.at_level(logging.WARNING):
+        report = draw(tiny_steerer(), num_inference_steps=4).steering.images[0]
+    assert "not finite in 4 of 4 iterations" in report.note and "weights" in report.note
+    assert report.note in caplog.text
+    assert report.probability == [] and not report.converged
+
+
+def test_failures_are_counted_over_the_call(tiny_sd: Any, tiny_steerer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    steered = tiny_steerer()
+    steered.loss = Changed(steered.loss, lambda loss, asked: loss * float("nan") if asked in (0, 2) else loss)
+    with caplog.at_level(logging.WARNING):
+        report = draw(steered, num_inference_steps=4).steering.images[0]
+    assert report.backoffs == 2 and "not finite in 2 of 4 iterations" in report.note and report.note in caplog.text
+
+
+def test_failures_of_the_noise_search_are_counted(tiny_sd: Any, tiny_steerer: Any) -> None:
+    steered = tiny_steerer(search=(1, 3, 0), passes=1)
+    steered.loss = Changed(steered.loss, lambda loss, asked: loss * float("nan") if asked == 0 else loss)
+    report = draw(steered).steering.images[0]
+    assert report.backoffs == 1 and "not finite in 1 of 2 iterations" in report.note
+
+
+def test_a_sound_call_has_no_note(tiny_sd: Any, tiny_steerer: Any) -> None:
+    assert draw(tiny_steerer()).steering.images[0].note == ""
 
 
 def test_relations_are_taken_in_turn(tiny_sd: Any, tiny_steerer: Any) -> None:

@@ -1,12 +1,12 @@
 """How a frozen pipeline is steered while it runs. Read it in this order:
 
 ``steerer``: a loss and its settings, put on a user's pipeline.
-``pipeline``: one steered call. It hooks the denoiser and the scheduler, and restores them afterwards.
+``pipeline``: one steered call. It runs on a view of the pipeline, with a denoiser and a scheduler of its own.
 ``loop``: inside a denoising step, attention maps -> loss -> gradient -> moved latents, until the stop rule holds.
 ``losses.learned``: the loss, a relation classifier that reads the maps.
 
 The other modules: ``inputs`` (relations and their text columns), ``config`` (every setting), ``report`` (what was
-done), ``compatibility`` (what is refused), ``noise_search``, ``memory`` and ``probe``.
+done), ``compatibility`` (what is refused, and what keeps calls apart), ``noise_search``, ``memory`` and ``probe``.
 """
 
 from learn_to_steer.steering.config import SteeringConfig, profile

@@ -1,19 +1,36 @@
-"""Refuses what cannot be steered before a step is made, and names the remedy; runs compiled denoisers eagerly."""
+"""What a pipeline must be for steering, and what keeps a steered call apart from all other calls.
+
+``check_pipeline`` refuses what cannot be steered before a step is made, and names the remedy. A steered call runs on
+views (``object_view``, ``pipeline_view``), which belong to the call: other calls with the same denoiser, from any
+thread, never meet it. What has to be changed on the denoiser itself is changed by ``prepared``, for one steered call at
+a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextvars
+import copy
+import functools
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.steering.config import SteeringConfig
 
 DENOISERS = ("unet", "transformer")
+TIMEOUT = 600.0  # seconds that a steered call waits for one of another thread
+_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+_EAGER: contextvars.ContextVar[bool] = contextvars.ContextVar("learn_to_steer_eager", default=False)
 
 
 def check_pipeline(pipe: Any, family: Family) -> None:
@@ -46,7 +63,8 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
     if getattr(pipe, "do_perturbed_attention_guidance", False):
         raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
-    denoiser = getattr(pipe, family.denoiser)
+    denoiser = uncompiled(getattr(pipe, family.denoiser))
+    refuse_inference_tensors(denoiser, f"pipe.{family.denoiser}")
     if kind := _cache(denoiser):
         raise UnsupportedError(
             f"pipe.{family.denoiser} reuses old activations ({kind}), whose maps are not those of the moved latents; "
@@ -111,25 +129,272 @@ def refuse_wrapped(pipe: Any) -> None:
             )
 
 
-@contextmanager
-def disable_compile(pipe: Any) -> Iterator[None]:
-    """Undo ``torch.compile`` and ``.compile()`` of the denoiser inside the context; both are restored afterwards.
-
-    Maps and their gradients need the plain modules.
+def refuse_inference_tensors(module: nn.Module, name: str) -> None:
+    """Refuse weights that were made inside ``torch.inference_mode``: autograd does not take them.
 
     Args:
-        pipe: A diffusers pipeline.
+        module: The denoiser, or the classifier of a loss.
+        name: What the message calls it.
+
+    Raises:
+        UnsupportedError: There are such weights; the message names the remedy.
     """
-    denoisers: dict[str, Any] = {name: getattr(pipe, name, None) for name in DENOISERS}
-    with ExitStack() as restore:
-        for name, denoiser in denoisers.items():
-            if hasattr(denoiser, "_orig_mod"):
-                restore.callback(setattr, pipe, name, denoiser)
-                setattr(pipe, name, denoiser._orig_mod)
-            if not isinstance(denoiser, nn.Module):
-                continue
-            for module in getattr(denoiser, "_orig_mod", denoiser).modules():
-                if module._compiled_call_impl is not None:
-                    restore.callback(setattr, module, "_compiled_call_impl", module._compiled_call_impl)
-                    module._compiled_call_impl = None
+    if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+        raise UnsupportedError(
+            f"{name} was loaded inside torch.inference_mode(), and such weights allow no gradient: load it outside "
+            "(torch.no_grad() is fine)"
+        )
+
+
+def uncompiled(denoiser: Any) -> Any:
+    """Return the module in which ``torch.compile`` wrapped the denoiser, or the denoiser itself."""
+    return getattr(denoiser, "_orig_mod", denoiser)
+
+
+def without_compile(pipe: Any) -> Any:
+    """Return a pipeline whose denoiser is not wrapped by ``torch.compile``: ``pipe`` itself, or a shallow copy."""
+    wrapped = {name: part for name in DENOISERS if hasattr(part := getattr(pipe, name, None), "_orig_mod")}
+    if not wrapped:
+        return pipe
+    plain = copy.copy(pipe)
+    vars(plain).update({name: uncompiled(part) for name, part in wrapped.items()})
+    return plain
+
+
+@contextmanager
+def run_eagerly() -> Iterator[None]:
+    """Run modules eagerly inside the context, if they were compiled in place and are ``prepared``."""
+    before = _EAGER.get()
+    _EAGER.set(True)
+    try:
         yield
+    finally:
+        _EAGER.set(before)
+
+
+@contextmanager
+def prepared(denoiser: nn.Module, checkpointing: bool = False, timeout: float | None = TIMEOUT) -> Iterator[None]:
+    """Make a denoiser ready for gradients with respect to its input; afterwards it is as it was.
+
+    Its parameters need no gradient inside. Gradient checkpointing recomputes in the context (``contextvars``) of the
+    first run, also in another thread, as autograd does on a GPU. What was compiled in place obeys ``run_eagerly``. None
+    of this changes a call without gradients. The same thread may enter again; other threads wait.
+
+    Args:
+        denoiser: The UNet or transformer, not wrapped by ``torch.compile``.
+        checkpointing: Whether to switch gradient checkpointing on, if it is off.
+        timeout: Seconds to wait for another thread. None: as long as it takes.
+
+    Raises:
+        SteerError: Another thread did not finish in time.
+    """
+    with _LOCKS_GUARD:
+        lock = _LOCKS.setdefault(denoiser, threading.RLock())
+    if not lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
+        raise SteerError(
+            f"this {type(denoiser).__name__} is steered in another thread, which did not finish within {timeout:g} s. "
+            "Only one steered call at a time can use a denoiser: wait longer (timeout=SECONDS, or None for ever), or "
+            "load a model for each thread"
+        )
+    with ExitStack() as restore:
+        restore.callback(lock.release)
+        for module in denoiser.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.requires_grad:
+                    restore.callback(_require_grad, module, name)
+                    parameter.requires_grad_(False)
+            if module._compiled_call_impl is not None:
+                restore.callback(setattr, module, "_compiled_call_impl", module._compiled_call_impl)
+                module._compiled_call_impl = _compiled_or_eager(module, module._compiled_call_impl)
+            if hasattr(module, "gradient_checkpointing"):
+                restore.callback(_restore_checkpointing, module, dict(vars(module)))
+        if checkpointing and not getattr(denoiser, "is_gradient_checkpointing", False):
+            denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        for module in denoiser.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module._gradient_checkpointing_func = _in_one_context(module._gradient_checkpointing_func)
+        yield
+
+
+def _require_grad(module: nn.Module, name: str) -> None:
+    """By name, since offloading puts other tensors into the place of parameters."""
+    parameter = module._parameters.get(name)
+    if parameter is not None:
+        parameter.requires_grad_(True)
+
+
+def _compiled_or_eager(module: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs) if _EAGER.get() else compiled(*args, **kwargs)
+
+    return call
+
+
+def _restore_checkpointing(module: nn.Module, before: Mapping[str, Any]) -> None:
+    for name in ("gradient_checkpointing", "_gradient_checkpointing_func"):
+        if name in before:
+            setattr(module, name, before[name])
+        else:
+            vars(module).pop(name, None)
+
+
+def _in_one_context(checkpoint: Any) -> Any:
+    """A gradient checkpointing function whose recomputation sees the context variables of the first run."""
+
+    @functools.wraps(checkpoint)
+    def wrapped(function: Any, *args: Any, **kwargs: Any) -> Any:
+        context = contextvars.copy_context()
+
+        def run(*given: Any, **named: Any) -> Any:
+            return context.copy().run(function, *given, **named)
+
+        # Functions of users may expect the module that diffusers gives them.
+        view = object_view(function, __call__=run) if isinstance(function, nn.Module) else run
+        return checkpoint(view, *args, **kwargs)
+
+    return wrapped
+
+
+def object_view(target: Any, **own: Any) -> Any:
+    """Return an object that behaves like another, except for a few attributes of its own.
+
+    Its class derives from that of ``target``. All other attributes are read from ``target`` and set there, and methods
+    run on ``target``.
+
+    Args:
+        target: Any object.
+        **own: The attributes in which the view differs; ``__call__`` is what calling it does.
+
+    Raises:
+        UnsupportedError: No class can derive from that of ``target``.
+    """
+    view: Any = object.__new__(_object_view_class(type(target)))  # type: ignore[arg-type]
+    object.__getattribute__(view, "__dict__").update(target=target, own=own)
+    return view
+
+
+@functools.lru_cache
+def _object_view_class(kind: type) -> type:
+    def get(self: Any, name: str) -> Any:
+        fields = object.__getattribute__(self, "__dict__")
+        return fields["own"][name] if name in fields["own"] else getattr(fields["target"], name)
+
+    def put(self: Any, name: str, value: Any) -> None:
+        setattr(object.__getattribute__(self, "__dict__")["target"], name, value)
+
+    def delete(self: Any, name: str) -> None:
+        delattr(object.__getattribute__(self, "__dict__")["target"], name)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__call__(*args, **kwargs)  # the attribute, not this function
+
+    return _subclass(kind, __getattribute__=get, __setattr__=put, __delattr__=delete, __call__=call)
+
+
+def _subclass(kind: type, **attributes: Any) -> type:
+    """A class that derives from ``kind`` and goes by its name. Called, it makes an ordinary ``kind``."""
+    attributes |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    attributes["__new__"] = lambda _, *args, **kwargs: kind(*args, **kwargs)
+    try:
+        return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(attributes))
+    except TypeError as error:
+        raise UnsupportedError(
+            f"no class can derive from {kind.__name__}, as a steered call needs ({error}); use a pipeline of diffusers"
+        ) from error
+
+
+def own_scheduler(scheduler: Any, wrap_step: Callable[[Any], Any]) -> Any:
+    """Return the scheduler of one steered call, which other calls do not advance.
+
+    Args:
+        scheduler: The pipeline's.
+        wrap_step: Given its ``step``, returns the one to use.
+
+    Raises:
+        UnsupportedError: The scheduler cannot be copied.
+    """
+    # A method that was replaced on this very object may work on its state, so that a copy would be out of step.
+    if not any(callable(value) and hasattr(type(scheduler), name) for name, value in vars(scheduler).items()):
+        try:
+            scheduler = copy.deepcopy(scheduler)
+        except Exception as error:
+            raise UnsupportedError(
+                f"the {type(scheduler).__name__} cannot be copied, as a steered call needs ({error}); set a new one: "
+                "pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)"
+            ) from error
+    return object_view(scheduler, step=wrap_step(scheduler.step))
+
+
+def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
+    """Return a pipeline like ``pipe`` with other parts, and with attributes of its own.
+
+    Setting ``_interrupt`` on either of them stops the call. Offloading is left to ``pipe``. A part that is replaced
+    during the call is an error.
+
+    Args:
+        pipe: The user's pipeline.
+        parts: Components by name.
+
+    Raises:
+        UnsupportedError: No class can derive from that of ``pipe``.
+    """
+    view: Any = object.__new__(_pipeline_view_class(type(pipe)))  # type: ignore[arg-type]
+    methods = {name: value for name, value in vars(pipe).items() if getattr(value, "__self__", None) is pipe}
+    vars(view).update(vars(pipe) | {name: types.MethodType(m.__func__, view) for name, m in methods.items()} | parts)
+    vars(view).update(_viewed=pipe, _parts=frozenset(parts), _interrupt=False)
+    return view
+
+
+@functools.lru_cache
+def _pipeline_view_class(kind: Any) -> type:
+    def put(self: Any, name: str, value: Any) -> None:
+        if name in self._parts:
+            raise replaced(name)
+        kind.__setattr__(self, name, value)
+
+    def is_interrupted(self: Any) -> bool:
+        return bool(vars(self)["_interrupt"] or getattr(self._viewed, "_interrupt", False))
+
+    def interrupt(self: Any, value: bool) -> None:
+        vars(self)["_interrupt"] = value
+
+    return _subclass(
+        kind,
+        __setattr__=put,
+        _interrupt=property(is_interrupted, interrupt),
+        components=property(lambda self: self._viewed.components),
+        maybe_free_model_hooks=lambda self: self._viewed.maybe_free_model_hooks(),
+    )
+
+
+def replaced(part: str) -> SteerError:
+    """Return the error for a part of the pipeline that was replaced during the call."""
+    return SteerError(f"the pipeline's {part} was replaced during a steered call; set it before the call")
+
+
+def copy_attributes(pipe: Any, after: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Leave on a pipeline the attributes that a call sets (``num_timesteps``, ``guidance_scale``, ...).
+
+    Another call of ``pipe`` that is under way reads its own there; then nothing is changed.
+
+    Args:
+        pipe: The user's pipeline.
+        after: The attributes of its view after the call.
+        before: The same before the call.
+    """
+    if not _is_running(pipe):
+        vars(pipe).update({name: value for name, value in after.items() if value is not before.get(name, before)})
+
+
+def _is_running(pipe: Any) -> bool:
+    """Whether a call of ``pipe`` or of a view of it is under way in any thread."""
+    frames = list(sys._current_frames().values())
+    while frames:
+        frame = frames.pop()
+        if frame.f_back is not None:
+            frames.append(frame.f_back)
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+        if owner is pipe or getattr(owner, "__dict__", {}).get("_viewed") is pipe:
+            return True
+        del frame  # one of them is this function's own, which would keep itself and its callers alive
+    return False

@@ -61,7 +61,7 @@ class SteeringConfig:
     """Most iterations for one image. In files: ``total_passes``."""
 
     step_size: Size | None = 0.02
-    """Latent units per unit of gradient, the paper's alpha. In files: ``rate``.
+    """Units of the denoiser's input per unit of gradient, the paper's alpha. In files: ``rate``.
 
     With ``normalised`` it is the root mean square of a move. None: the authors' value for this kind of model.
     """

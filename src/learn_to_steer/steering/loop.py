@@ -4,6 +4,9 @@
 what changes during it. For one denoising step, ``DenoisingStep`` holds what is fixed and
 ``ImageState`` what changes. ``examples/minimal.py`` states the method without batches and safeguards.
 
+Latents are those that the denoiser is fed, so that a move is the same with every scheduler; some schedulers scale
+their own before (Euler: by 1 / sqrt(sigma^2 + 1)).
+
 Source:
     Paper (arXiv 2509.02295), section 3 and algorithm 1; with the "official" profile, the loop of the authors' code.
 """
@@ -11,6 +14,7 @@ Source:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -44,10 +48,10 @@ class CallState:
         seconds: Time spent on steering.
         step: Index of the current denoising step; -1 before the first.
         step_is_new: Whether the next denoiser call begins a new denoising step.
-        optimising: Whether it is the loop itself that calls the denoiser.
+        failures: Per image index, the gradients that were not finite.
         input_scale: The denoiser's input divided by the scheduler's latents, in the current step.
         moved_rows: Indices of the images that were moved in the current step.
-        moved_latents: Their latents in the scheduler's space; None when no image was moved.
+        moved_latents: Their latents as the denoiser is fed them; None when no image was moved.
         prediction_offset: What is added to the denoiser's prediction in the current step, if anything.
     """
 
@@ -57,7 +61,7 @@ class CallState:
     seconds: float = 0.0
     step: int = -1
     step_is_new: bool = True
-    optimising: bool = False
+    failures: Counter[int] = field(default_factory=Counter)
     input_scale: float = 1.0
     moved_rows: Int[Tensor, " moved"] = field(default_factory=lambda: torch.tensor([], dtype=torch.long))
     moved_latents: Float[Tensor, "moved *latents"] | None = None
@@ -71,12 +75,15 @@ class DenoisingStep:
     Attributes:
         call: The denoiser call of this step, with the conditional rows of all images.
         info: Noise level and index of the step.
-        scale: The denoiser's input is the scheduler's latents times this.
     """
 
     call: Call
     info: StepInfo
-    scale: float = 1.0
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor of the loss while its gradient is computed: above 1 in fp16 only."""
+        return FP16_LOSS_SCALE if self.call.latents.dtype == torch.float16 else 1.0
 
 
 @dataclass
@@ -85,9 +92,9 @@ class ImageState:
 
     Attributes:
         index: The image's index in the call.
-        latents: Its latents in the scheduler's space, fp32.
+        latents: Its latents as the denoiser is fed them, but in fp32.
         step_size: Latent units per unit of the direction; every backoff halves it.
-        loss_scale: Factor of the loss while its gradient is computed; above 1 in fp16 only.
+        loss_scale: Factor of the loss while its gradient is computed; lowered when that overflows.
         refinements_left: Refinement iterations that may still be made before the regular ones.
         refine_until: The probability that ends the refinement.
         report: The user's report on this step.
@@ -152,7 +159,7 @@ class SteeringLoop:
 
         Args:
             step: The denoising step.
-            latents: Of all images, in the scheduler's space, fp32.
+            latents: Of all images, as the denoiser is fed them, but in fp32.
             state: Of this pipeline call; the reports and counts in it are kept up to date.
 
         Returns:
@@ -171,8 +178,7 @@ class SteeringLoop:
 
     def _begin_step(self, step: DenoisingStep, latents: Tensor, state: CallState) -> list[ImageState]:
         """The images that are steered in this step, with a report for each."""
-        step_size = step_size_at(self.config, step.info, step.scale)
-        loss_scale = FP16_LOSS_SCALE if step.call.latents.dtype == torch.float16 else 1.0
+        step_size, loss_scale = step_size_at(self.config, step.info), step.loss_scale
         refinements, refine_until = refinement_at(self.config, step.info)
         images = []
         for i, target in enumerate(self.targets):
@@ -225,7 +231,7 @@ class SteeringLoop:
 
         Args:
             step: The denoising step.
-            latents: Of the images at ``indices``, in the scheduler's space.
+            latents: Of the images at ``indices``, as the denoiser is fed them, but in fp32.
             indices: Of the images in the pipeline call.
             state: Of this pipeline call; what the loss remembers is read and updated.
 
@@ -240,7 +246,7 @@ class SteeringLoop:
         captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
-            model_input = (leaf if step.scale == 1.0 else leaf * step.scale).to(step.call.latents.dtype)
+            model_input = leaf.to(step.call.latents.dtype)
             with self.capture.capture(captured, *self.family.latent_size(call)) as captured_maps:
                 self.denoiser(**self.family.write(replace(call, latents=model_input)) | {"return_dict": False})
                 maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
@@ -270,6 +276,7 @@ class SteeringLoop:
         for n, image in enumerate(images):
             if not evaluation.unsatisfied[n]:
                 continue
+            state.failures[image.index] += not finite[n]
             moved = self._move(image, evaluation.gradient[n], finite[n], state.reports[image.index])
             if moved and self._has_iterations_left(image, state):
                 unfinished.append(image)
@@ -293,9 +300,10 @@ class SteeringLoop:
         latents, direction = image.last_good
         if image.failures > MAX_BACKOFFS and not finite:
             image.latents = latents
-            report.note = f"gradient not finite at step {image.report.step}; left where it was"
             return False
-        image.latents = self._moved(latents, image.step_size * direction)
+        image.latents = latents - image.step_size * direction
+        if self.config.keep_norm:
+            image.latents = image.latents * (latents.norm() / image.latents.norm().clamp_min(1e-12))
         return True
 
     def _direction(self, gradient: Tensor) -> Tensor:
@@ -305,13 +313,6 @@ class SteeringLoop:
         if not self.config.normalised:
             return gradient
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-12)
-
-    def _moved(self, latents: Tensor, move: Tensor) -> Tensor:
-        """The latents of one image minus ``move``."""
-        moved = latents - move
-        if self.config.keep_norm:
-            moved = moved * (latents.norm() / moved.norm().clamp_min(1e-12))
-        return moved
 
     def _has_iterations_left(self, image: ImageState, state: CallState) -> bool:
         in_step = image.refinements_left > 0 or image.regular < self.config.iterations
@@ -351,13 +352,12 @@ class SteeringLoop:
         return allowed and bool(output.probability[n, :relations].min() < image.refine_until)
 
 
-def step_size_at(config: SteeringConfig, info: StepInfo, scale: float = 1.0) -> float:
-    """Return the step size in one denoising step, in latent units per unit of the direction.
+def step_size_at(config: SteeringConfig, info: StepInfo) -> float:
+    """Return the step size in one denoising step, in units of the denoiser's input per unit of the direction.
 
     Args:
         config: The settings; ``step_size`` is a number, as in every config of a ``SteeredPipeline``.
         info: Noise level and index of the step.
-        scale: The denoiser's input divided by the scheduler's latents; converts the variance for ``by_variance``.
 
     Raises:
         ValueError: ``step_size`` is None.
@@ -367,7 +367,7 @@ def step_size_at(config: SteeringConfig, info: StepInfo, scale: float = 1.0) -> 
     step_size = config.step_size
     if config.decay != 1.0:
         step_size *= math.sqrt(1 - (1 - config.decay) * info.step / max(info.steps - 1, 1))
-    return step_size * info.noise_level**2 / scale**2 if config.by_variance else step_size
+    return step_size * info.noise_level**2 if config.by_variance else step_size
 
 
 def refinement_at(config: SteeringConfig, info: StepInfo) -> tuple[int, float]:

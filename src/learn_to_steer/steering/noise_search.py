@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from learn_to_steer.steering.loop import FP16_LOSS_SCALE, CallState, DenoisingStep, SteeringLoop
+from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop
 from learn_to_steer.steering.report import StepReport
 
 LEARNING_RATE = 1e-2
@@ -38,11 +38,11 @@ def search(
     Args:
         loop: Computes the loss at latents (``loss_at``).
         step: The first denoising step.
-        latents: The initial noise in the scheduler's space, fp32.
+        latents: The initial noise as the denoiser is fed it, but in fp32.
         state: Of this pipeline call; reports and counts are updated.
 
     Returns:
-        The new noise, in the scheduler's space; images without relations keep theirs.
+        The new noise, likewise; images without relations keep theirs.
     """
     assert loop.config.search is not None
     rounds, iterations, last_iterations = loop.config.search
@@ -56,7 +56,7 @@ def search(
         generator = _generator(latents[i])
         best: tuple[float, Tensor, Tensor] | None = None
         for number in range(rounds):
-            start = latents[i] if number == 0 else torch.randn(latents[i].shape, generator=generator) / step.scale
+            start = latents[i] if number == 0 else torch.randn(latents[i].shape, generator=generator)
             start = start.to(latents)
             noise, probability = one.optimise(start, iterations)
             if best is None or probability > best[0]:
@@ -95,7 +95,11 @@ class _ImageSearch:
         noise = start
         for _ in range(iterations):
             probability, gradient = self._gradient(noise)
-            if probability >= SUCCESS or not gradient.isfinite().all():
+            if not gradient.isfinite().all():
+                self.state.reports[self.index].backoffs += 1
+                self.state.failures[self.index] += 1
+                break
+            if probability >= SUCCESS:
                 break
             # The chain rule by hand: ``gradient`` is with respect to the noise, a function of mean and log-variance.
             mean.grad, log_variance.grad = gradient, gradient * start * (log_variance / 2).exp() / 2
@@ -106,14 +110,13 @@ class _ImageSearch:
 
     def _gradient(self, noise: Tensor) -> tuple[float, Tensor]:
         """The lowest probability of a relation, and the gradient of the highest loss."""
-        loss_scale = FP16_LOSS_SCALE if self.step.call.latents.dtype == torch.float16 else 1.0
         self.report.passes += 1
         self.state.iterations[self.index] += 1
         with self.loop.loss_at(self.step, noise[None], [self.index], self.state) as (output, leaf):
             loss = output.loss if output.search is None else output.search
-            (gradient,) = torch.autograd.grad(loss[0].max() * loss_scale, leaf)
+            (gradient,) = torch.autograd.grad(loss[0].max() * self.step.loss_scale, leaf)
         self.report.probability = output.probability[0].tolist()
-        return float(output.probability[0].min()), gradient[0] / loss_scale
+        return float(output.probability[0].min()), gradient[0] / self.step.loss_scale
 
 
 def pull_to_prior(

@@ -1,7 +1,8 @@
-"""One steered pipeline call: its targets, the hooks that last as long as the call, and its report.
+"""One steered pipeline call: its targets, its own view of the pipeline, and its report.
 
-Before a denoising step the loop moves the latents. The denoiser and the scheduler's ``step`` are then given the moved
-ones. Whatever was changed on the pipeline is restored when the call ends, also after an exception.
+The pipeline's own ``__call__`` runs on a view of the pipeline that belongs to the call. What comes to the view's
+denoiser and scheduler is the call's, whatever else uses the same model meanwhile. Before a denoising step the loop
+moves the latents; the denoiser and the scheduler's ``step`` are then given the moved ones.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.attention import AttentionCapture
-from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
+from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
 from learn_to_steer.steering.arguments import Columns, RelationLike
-from learn_to_steer.steering.compatibility import check_pipeline, disable_compile
+from learn_to_steer.steering.compatibility import (
+    TIMEOUT,
+    check_pipeline,
+    copy_attributes,
+    object_view,
+    own_scheduler,
+    pipeline_view,
+    prepared,
+    refuse_inference_tensors,
+    replaced,
+    run_eagerly,
+    uncompiled,
+)
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, read_targets, with_sampling_defaults
 from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop, index_batch
@@ -43,7 +55,9 @@ class SteeredPipeline:
     """
 
     def __init__(self, pipe: Any, family: Family, loss: Loss, config: SteeringConfig) -> None:
-        self.pipe, self.family, self.loss, self.config = pipe, family, loss, config
+        # In a callback, the pipeline is the view of another call.
+        self.pipe = getattr(pipe, "_viewed", pipe)
+        self.family, self.loss, self.config = family, loss, config
 
     def __call__(
         self,
@@ -52,6 +66,7 @@ class SteeredPipeline:
         relations: RelationLike | Sequence[RelationLike] | Sequence[Sequence[RelationLike]] | None = None,
         columns: Columns | Sequence[Columns] | None = None,
         strict: bool = False,
+        timeout: float | None = TIMEOUT,
         **kwargs: Any,
     ) -> Any:
         """Run the pipeline, steered.
@@ -66,6 +81,8 @@ class SteeredPipeline:
                 ``relations``, every object must have some.
             strict: Whether a prompt without a relation, or with a relation that cannot be steered, is an error.
                 Otherwise such a relation is left out, and images without any are made unsteered, with a warning.
+            timeout: Seconds to wait while another thread steers the same denoiser. None: as long as it takes. A
+                steered call that is begun inside another one, in a callback, never waits.
             **kwargs: Passed on to the pipeline. Arguments that are not given are taken from
                 ``pipe.steering_defaults``, which pipelines of ``load_pipeline`` have.
 
@@ -77,6 +94,7 @@ class SteeredPipeline:
             PromptError: A prompt or relation cannot be understood, or not be steered.
             UnsupportedError: Steering does not work with this scheduler, pipeline or setting.
             CaptureError: A layer's attention could not be read.
+            SteerError: Another thread did not finish within ``timeout``.
         """
         kwargs = with_sampling_defaults(self.pipe, kwargs)
         prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
@@ -95,15 +113,17 @@ class SteeredPipeline:
         if not any(target.relations for target in targets):
             return _with_report(self.pipe(**kwargs), report)
         check_pipeline(self.pipe, self.family)
-        with disable_compile(self.pipe):
-            denoiser = getattr(self.pipe, self.family.denoiser)
+        if isinstance(classifier := getattr(self.loss, "classifier", None), nn.Module):
+            refuse_inference_tensors(classifier, "the classifier")
+        denoiser = uncompiled(getattr(self.pipe, self.family.denoiser))
+        with prepared(denoiser, self.config.checkpointing, timeout):
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.loss.spec)
             loop = SteeringLoop(self.family, denoiser, self.loss, capture, self.config, targets)
-            with hooked(self.pipe, loop, state):
-                output = self.pipe(**kwargs)
+            output = run_steered(self.pipe, loop, state, kwargs)
         report.seconds = state.seconds
         self._note_unsteered(targets, state)
+        _note_failures(state)
         return _with_report(output, report)
 
     def _note_unsteered(self, targets: Sequence[Target], state: CallState) -> None:
@@ -114,6 +134,18 @@ class SteeredPipeline:
             report.note = f"no denoising step fell into the steered window (first {self.config.window:.0%}); unsteered"
         if unsteered:
             log.warning("%d of %d images: %s", len(unsteered), len(targets), unsteered[0].note)
+
+
+def _note_failures(state: CallState) -> None:
+    """Note and log gradients that were not finite, unless lowering fp16's loss scale was enough."""
+    for index, (report, made) in enumerate(zip(state.reports, state.iterations, strict=True)):
+        failures = state.failures[index]
+        if report.backoffs or failures == made > 0:
+            report.note = (
+                f"gradient not finite in {failures} of {made} iterations: the model or the loss overflows in its dtype "
+                "(try float32 or bfloat16), or weights are damaged"
+            )
+            log.warning("image %d of %d: %s", index + 1, len(state.reports), report.note)
 
 
 def _require_relations(targets: Sequence[Target], strict: bool) -> None:
@@ -139,63 +171,75 @@ def _with_report(output: Any, report: SteeringReport) -> Any:
     return output
 
 
-@contextmanager
-def hooked(pipe: Any, loop: SteeringLoop, state: CallState) -> Iterator[None]:
-    """Steer the pipeline call that is made inside the context; afterwards the pipeline is as it was before.
+def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapping[str, Any]) -> Any:
+    """Run a call of ``pipe``, steered, and return its output.
 
     Args:
-        pipe: A diffusers pipeline.
+        pipe: A diffusers pipeline, whose denoiser is ``prepared``.
         loop: The steering loop of this call.
         state: The state of this call; updated as the call goes on.
+        arguments: Keyword arguments of the call.
     """
-    denoiser, scheduler = loop.denoiser, pipe.scheduler
+    if getattr(pipe, "_interrupt", False):  # by an earlier call; this one starts like any other
+        pipe._interrupt = False
     hooks = _Hooks(pipe, loop, state)
-    with ExitStack() as restore:
-        own_step = scheduler.__dict__.get("step")
-        restore.callback(_restore_step, scheduler, own_step)
-        scheduler.step = hooks.steered_step(scheduler.step)
-        if loop.config.checkpointing and not getattr(denoiser, "is_gradient_checkpointing", False):
-            restore.callback(denoiser.disable_gradient_checkpointing)  # type: ignore[arg-type]
-            denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-        for parameter in denoiser.parameters():
-            if parameter.requires_grad:
-                restore.callback(parameter.requires_grad_, True)
-                parameter.requires_grad_(False)
-        handle = denoiser.register_forward_pre_hook(hooks.before_denoiser, with_kwargs=True)
-        restore.callback(handle.remove)
-        yield
-
-
-def _restore_step(scheduler: Any, own_step: Any) -> None:
-    if own_step is None:
-        scheduler.__dict__.pop("step", None)
-    else:
-        scheduler.step = own_step
+    view = hooks.view
+    before = dict(vars(view))
+    callback = arguments.get("callback_on_step_end")
+    if callback is not None:
+        arguments = {**arguments, "callback_on_step_end": hooks.outside(callback)}
+    try:
+        return type(pipe).__call__(view, **arguments)
+    finally:
+        hooks.end()
+        copy_attributes(pipe, vars(view), before)
 
 
 class _Hooks:
-    """What runs inside a pipeline call: before the denoiser, and in place of the scheduler's step."""
+    """What runs inside a pipeline call: before the denoiser, and in place of the scheduler's step.
+
+    Attributes:
+        view: The pipeline that belongs to the call.
+    """
 
     def __init__(self, pipe: Any, loop: SteeringLoop, state: CallState) -> None:
         self.pipe, self.loop, self.state = pipe, loop, state
-        self.family, self.config, self.scheduler = loop.family, loop.config, pipe.scheduler
+        self.family, self.config = loop.family, loop.config
+        self.scheduler = own_scheduler(pipe.scheduler, self.steered_step)
+        self.replaceable = {name: getattr(pipe, name) for name in (self.family.denoiser, "scheduler")}
+        denoiser = object_view(loop.denoiser, __call__=self.call_denoiser)
+        self.view = pipeline_view(pipe, {self.family.denoiser: denoiser, "scheduler": self.scheduler})
 
-    def before_denoiser(
-        self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def end(self) -> None:
+        """Let go of the views, so that memory is freed without waiting for the garbage collector."""
+        del self.view, self.scheduler
+
+    def outside(self, callback: Any) -> Any:
+        """A callback of the user, which sees the view, but runs the model and the pipeline like anybody else."""
+        plain = {self.family.denoiser: self.loop.denoiser, "__call__": self.pipe}
+        seen = object_view(self.view, **plain)
+
+        def call(_: Any, *args: Any, **kwargs: Any) -> Any:
+            return callback(seen, *args, **kwargs)
+
+        # Pipelines look for the names of tensors on diffusers' own kind of callbacks.
+        return object_view(callback, __call__=call) if hasattr(callback, "tensor_inputs") else call
+
+    def call_denoiser(self, *args: Any, **kwargs: Any) -> Any:
         """Steer when a new denoising step begins, and feed the denoiser the moved latents."""
-        state = self.state
-        if state.optimising:
-            return None
-        if self.pipe.scheduler is not self.scheduler:
-            raise SteerError("the pipeline's scheduler was replaced during a steered call; set it before the call")
+        state, denoiser = self.state, self.loop.denoiser
+        for name, part in self.replaceable.items():
+            if getattr(self.pipe, name) is not part:
+                raise replaced(name)
         call = self.family.read(denoiser, args, kwargs)
-        if state.step_is_new:
-            self._begin_step()
-            self._steer(call)
-        if state.moved_latents is None:
-            return None
-        return (), self.family.write(replace(call, latents=self._with_moves(call.latents, state.input_scale)))
+        with run_eagerly():
+            if state.step_is_new:
+                self._begin_step()
+                self._steer(call)
+            if state.moved_latents is None:
+                return denoiser(*args, **kwargs)
+            latents = self._with_moves(call.latents, state.moved_latents)
+            return denoiser(**self.family.write(replace(call, latents=latents)))
 
     def steered_step(self, step: Any) -> Any:
         """The scheduler's ``step``, starting from the moved latents."""
@@ -204,7 +248,10 @@ class _Hooks:
         @functools.wraps(step)
         def stepped(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
             state = self.state
-            sample = self._with_moves(sample, 1.0)
+            if state.moved_latents is not None:
+                scale = state.input_scale
+                moved = state.moved_latents if scale == 1.0 else state.moved_latents / scale
+                sample = self._with_moves(sample, moved)
             if state.prediction_offset is not None:
                 model_output = model_output + state.prediction_offset.to(model_output.dtype)
             state.moved_latents = state.prediction_offset = None
@@ -220,7 +267,7 @@ class _Hooks:
         state.step_is_new = False
         # The first step of a pipeline that starts late in the schedule (img2img) is not step 0.
         scheduled = len(self.scheduler.timesteps)
-        run = getattr(self.pipe, "num_timesteps", None) if state.step < 0 else None
+        run = getattr(self.view, "num_timesteps", None) if state.step < 0 else None
         state.step += 1 + (scheduled - run if run else 0)
 
     def _steer(self, call: Call) -> None:
@@ -238,19 +285,13 @@ class _Hooks:
         began = time.monotonic()
         conditional = index_batch(call, torch.arange(batch - images, batch), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
-        info = StepInfo(self.family.noise_level(self.pipe, timestep), state.step, len(self.scheduler.timesteps))
-        step = DenoisingStep(conditional, info, state.input_scale)
-        before = conditional.latents.float()
-        if step.scale != 1.0:
-            before = before / step.scale
-        state.optimising = True
-        try:
-            search_noise = state.step == 0 and self.config.search is not None
-            start = search(self.loop, step, before, state) if search_noise else before
-            after = self.loop.steer(step, start, state)
-        finally:
-            state.optimising = False
-        self._keep(before, after)
+        info = StepInfo(self.family.noise_level(self.view, timestep), state.step, len(self.scheduler.timesteps))
+        step = DenoisingStep(conditional, info)
+        # Cloned, since a user's own latents may come from inference_mode.
+        before = conditional.latents.float().clone()
+        search_noise = state.step == 0 and self.config.search is not None
+        start = search(self.loop, step, before, state) if search_noise else before
+        self._keep(before, self.loop.steer(step, start, state))
         state.seconds += time.monotonic() - began
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
@@ -267,7 +308,7 @@ class _Hooks:
         if self.config.by_step_index:
             steps = len(self.scheduler.timesteps)
             return self.config.start * steps <= self.state.step < self.config.window * steps
-        return self.config.start <= self.family.progress(self.pipe, timestep) <= self.config.window
+        return self.config.start <= self.family.progress(self.view, timestep) <= self.config.window
 
     def _input_scale(self, call: Call, timestep: Tensor) -> float:
         """The factor by which the scheduler scaled the denoiser's input (Euler: 1 / sqrt(sigma^2 + 1))."""
@@ -276,13 +317,9 @@ class _Hooks:
         one = torch.ones(1, device=call.latents.device, dtype=torch.float64)
         return float(self.scheduler.scale_model_input(one, timestep[0]))
 
-    def _with_moves(self, latents: Tensor, scale: float) -> Tensor:
+    def _with_moves(self, latents: Tensor, moved: Tensor) -> Tensor:
         """``latents`` with the moved rows replaced, in both halves under guidance; other rows keep their bits."""
-        if self.state.moved_latents is None:
-            return latents
-        moved = latents.clone()
-        after = self.state.moved_latents if scale == 1.0 else self.state.moved_latents * scale
-        images = len(self.loop.targets)
+        result, images = latents.clone(), len(self.loop.targets)
         for half in range(latents.shape[0] // images):
-            moved[self.state.moved_rows + half * images] = after.to(latents.dtype)
-        return moved
+            result[self.state.moved_rows + half * images] = moved.to(latents.dtype)
+        return result

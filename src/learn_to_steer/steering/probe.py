@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.conditioning import record
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.steering.compatibility import check_pipeline, disable_compile, refuse_wrapped
+from learn_to_steer.steering.compatibility import check_pipeline, prepared, refuse_wrapped, run_eagerly, without_compile
 from learn_to_steer.steering.memory import MemoryEstimate, estimate
 
 MOST_TIMED = 5
@@ -63,8 +62,7 @@ def probe_pipeline(pipe: Any, height: int, width: int, arguments: Mapping[str, A
         CaptureError: A layer's attention could not be read.
     """
     refuse_wrapped(pipe)
-    with disable_compile(pipe):
-        return _probe(pipe, height, width, arguments)
+    return _probe(without_compile(pipe), height, width, arguments)
 
 
 def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | None) -> ProbeResult:
@@ -90,11 +88,7 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
             (gradient,) = torch.autograd.grad(loss, leaf)
         return float(gradient.float().norm())
 
-    with ExitStack() as restore:
-        for parameter in denoiser.parameters():
-            if parameter.requires_grad:
-                restore.callback(parameter.requires_grad_, True)
-                parameter.requires_grad_(False)
+    with prepared(denoiser), run_eagerly():
         norm = one_iteration()
         if cuda:
             torch.cuda.reset_peak_memory_stats()

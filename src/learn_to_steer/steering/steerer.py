@@ -12,7 +12,7 @@ from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import find_variant
 from learn_to_steer.sampling import loaded_variant
-from learn_to_steer.steering.compatibility import check_update, disable_compile, refuse_wrapped
+from learn_to_steer.steering.compatibility import check_update, refuse_wrapped, without_compile
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
 from learn_to_steer.steering.trained_classifier import load_classifier, warn_of_other_model
@@ -92,14 +92,14 @@ class Steerer:
             UnsupportedError: The pipeline belongs to no known model family, or the loss cannot be used with it.
         """
         refuse_wrapped(pipe)
-        with disable_compile(pipe):
-            family = find(pipe)
-            denoiser = getattr(pipe, family.denoiser)
-            layout = family.layout(denoiser)
-            variant = self._variant or loaded_variant(pipe) or family.default_variant(pipe, "")
-            self.loss.check(layout)
-            if isinstance(self.loss, Learned):
-                warn_of_other_model(self.loss.classifier, pipe, denoiser)
+        plain = without_compile(pipe)
+        family = find(plain)
+        denoiser = getattr(plain, family.denoiser)
+        layout = family.layout(denoiser)
+        variant = self._variant or loaded_variant(pipe) or family.default_variant(plain, "")
+        self.loss.check(layout)
+        if isinstance(self.loss, Learned):
+            warn_of_other_model(self.loss.classifier, pipe, denoiser)
         config = self._given or resolve_config(self.loss.schedule, variant)
         if config.step_size is None:
             config = config.changed(step_size=variant.step_size)
