@@ -57,7 +57,7 @@ def head(name: str) -> str:
     return name.lower().replace("-", " ").split()[-1]
 
 
-def score(row: dict[str, Any], found: Sequence[Sequence[str]]) -> tuple[Score, list[Sequence[str]], list[Any]]:
+def score(row: dict[str, Any], found: Sequence[Sequence[str]]) -> tuple[Score, list[tuple[str, str, str]], list[Any]]:
     """Score what was found in the prompt of ``row``; also return what is wrong and what is missing."""
     missing = [names(row, triplet) for triplet in row["relations"]]
     optional = [names(row, triplet) for triplet in row.get("optional", [])]
@@ -114,6 +114,24 @@ def part(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return {"all": rows, "work": rows[:PART], "held-out": rows[PART:]}[name]
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The labelled prompts of a file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def scores(rows: Sequence[dict[str, Any]], nlp: Any = None, errors: bool = False) -> list[Score]:
+    """Parse and score each prompt; print what is not read exactly if ``errors``."""
+    results = []
+    for row in rows:
+        result, wrong, missing = score(row, [relation.as_list() for relation in parse(row["prompt"], nlp=nlp)])
+        results.append(result)
+        if errors and (wrong or missing):
+            print(row["prompt"])
+            print("".join(f"    wrong    {' | '.join(triplet)}\n" for triplet in wrong), end="")
+            print("".join(f"    missing  {'/'.join(a)} | {r} | {'/'.join(b)}\n" for a, r, b in missing))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labelled", type=Path)
@@ -122,20 +140,12 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="show the prompts that are not read exactly")
     options = parser.parse_args()
     nlp = load_nlp(options.nlp) if options.nlp else None
-    rows = [json.loads(line) for line in options.labelled.read_text(encoding="utf-8").splitlines()]
-    scores = []
-    for row in part(rows, options.part):
-        result, wrong, missing = score(row, [relation.as_list() for relation in parse(row["prompt"], nlp=nlp)])
-        scores.append(result)
-        if options.errors and (wrong or missing):
-            print(row["prompt"])
-            print("".join(f"    wrong    {' | '.join(triplet)}\n" for triplet in wrong), end="")
-            print("".join(f"    missing  {'/'.join(a)} | {r} | {'/'.join(b)}\n" for a, r, b in missing))
-    print(f"{len(scores)} prompts")
+    results = scores(part(read_rows(options.labelled), options.part), nlp, options.errors)
+    print(f"{len(results)} prompts")
     for name, measure in MEASURES.items():
-        low, high = interval(scores, measure)
-        print(f"{name:24}{measure(scores):.3f}  ({low:.3f} to {high:.3f})")
-    alarms, without = sum(x.false_alarm for x in scores), sum(x.without for x in scores)
+        low, high = interval(results, measure)
+        print(f"{name:24}{measure(results):.3f}  ({low:.3f} to {high:.3f})")
+    alarms, without = sum(x.false_alarm for x in results), sum(x.without for x in results)
     print(f"{'without a relation':24}{alarms} of {without} got one")
 
 

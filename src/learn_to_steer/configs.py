@@ -30,7 +30,7 @@ _OWN = "the model's own"  # how --help words a default of None
 PROFILE_ALIASES = {"fixed-budget": "equal"}
 
 # Options that mean the same in several places.
-_SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
+_SPACY = "Name of a spaCy model whose tagger checks that objects are nouns (needs the extra 'nlp')."
 SpacyModel = Annotated[str | None, _steering(help=_SPACY, show_default="the built-in grammar", metavar="NAME")]
 Data = Annotated[
     str | None,

@@ -5,7 +5,7 @@ phrases) and ``parser`` (which two nouns each relation connects). ``relation`` h
 English wordings, and the search for their nouns in a prompt. ``token_alignment`` finds the tokens of an object.
 """
 
-from learn_to_steer.prompts.parser import parse
+from learn_to_steer.prompts.parser import Analysis, PassedOver, analyse, parse
 from learn_to_steer.prompts.relation import (
     PREDICATES,
     Relation,
@@ -14,13 +14,18 @@ from learn_to_steer.prompts.relation import (
     phrase,
     predicate_from_text,
     relation_prompt,
+    shift_spans,
 )
-from learn_to_steer.prompts.spacy_nouns import load_nlp
-from learn_to_steer.prompts.token_alignment import token_indices
+from learn_to_steer.prompts.spacy_tagger import load_nlp
+from learn_to_steer.prompts.token_alignment import added_tokens, token_indices
 
 __all__ = [
     "PREDICATES",
+    "Analysis",
+    "PassedOver",
     "Relation",
+    "added_tokens",
+    "analyse",
     "indefinite_article",
     "load_nlp",
     "locate",
@@ -28,5 +33,6 @@ __all__ = [
     "phrase",
     "predicate_from_text",
     "relation_prompt",
+    "shift_spans",
     "token_indices",
 ]

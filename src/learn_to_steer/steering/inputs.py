@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,14 @@ def read_targets(
         if len(texts) != len(prompts):
             raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
         # Textual inversion replaces one word by several tokens; columns count in the text that is encoded.
-        expand = getattr(pipe, "maybe_convert_prompt", None)
-        expanded = [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
-        per_prompt, object_texts = _of_texts(expanded, relations), list(expanded)
+        tokenizer = family.tokenizer(pipe)
+        convert = getattr(pipe, "maybe_convert_prompt", None)
+
+        def expand(prompt: str) -> str:
+            return convert(prompt, tokenizer) if convert else prompt
+
+        per_prompt = _of_texts(texts, relations, expand, text.added_tokens(tokenizer))
+        object_texts = [expand(p) for p in texts]
     targets = []
     for given_prompt, its_relations, object_text in zip(prompts, per_prompt, object_texts, strict=True):
         object_pairs, its_columns = _pairs_and_columns(pipe, family, loss, its_relations, object_text, kwargs)
@@ -156,12 +161,17 @@ def _of_embeddings(
     return [tuple(map(_relation, group)) for group in nested_relations(relations, len(columns))], list(columns)
 
 
-def _of_texts(texts: Sequence[str], relations: Any) -> list[tuple[Relation, ...]]:
-    """The relations in each text, or the caller's with their objects located in it."""
+def _of_texts(
+    texts: Sequence[str], relations: Any, expand: Callable[[str], str], tokens: Collection[str]
+) -> list[tuple[Relation, ...]]:
+    """The relations in each expanded text, or the caller's with their objects located in it."""
     if relations is None:
-        return [text.parse(p) for p in texts]
+        return [text.parse(expand(p), tokens=tokens) for p in texts]
     nested = nested_relations(relations, len(texts))
-    return [tuple(text.locate(p, _relation(r)) for r in group) for p, group in zip(texts, nested, strict=True)]
+    return [
+        tuple(text.locate(expand(p), text.shift_spans(_relation(r), p, expand)) for r in group)
+        for p, group in zip(texts, nested, strict=True)
+    ]
 
 
 def _pairs_and_columns(
