@@ -175,6 +175,8 @@ class _Chunker:
             self.chunks.append(Chunk(Tag.FILLER, self.tagged.text[slice(*span)].lower(), span))
         elif self.determiners and _is_group_of(self.chunks, last):  # "a family of three"
             self.chunks.append(Chunk(Tag.NOUN, last, (0, 0), determiner=last))
+        elif last == "both":  # "a cat and a dog, both above a tree"
+            self.chunks.append(Chunk(Tag.FILLER, last, (0, 0)))
         elif self.determiners:  # "the one above the bench", "two cups, one above the other"
             self.chunks.append(Chunk(Tag.STOP, last, (0, 0)))
         self.units, self.determiners = [], []

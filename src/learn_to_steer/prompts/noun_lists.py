@@ -56,29 +56,30 @@ UNPLACEABLE = word_set(
     " centuries decades weekend pressure attack siege arrest review surveillance influence duress gunfire freezing"
     " par guidance supervision leadership command spell name title assumption impression auspices budget percent hour"
     " hours minute minutes week weeks month months year age height limit accord sudden else twenty thirty forty fifty"
-    " sixty seventy eighty ninety shadow shadows ray rays beam beams glow radiance glimmer gleam shimmer shaft shafts"
-    " reflection reflections wind winds breeze gust heat warmth cold energy power magic force tension weight burden"
-    " pull gravity dominion authority victory reign heavens heaven atmosphere ambience ambiance aura mood view views"
-    " vista sense hint touch trace wash hue hues tone tones color colors colour colours pattern vastness expanse"
-    " depth depths distance horizon laughter chatter murmur hum buzz scenery afternoon midday noon midnight"
-    " luminescence brilliance embrace watch ownership presence spirit soul essence beauty grace charm majesty mystery"
-    " wonder everything nothing overlay flare bokeh backlight sunshine sunbeam sunbeams moonbeam moonbeams gloom"
-    " thunder use part parts fold beginning end ends"
+    " sixty seventy eighty ninety shadow shadows ray rays glow radiance glimmer gleam shimmer reflection reflections"
+    " wind winds breeze gust heat warmth cold energy power magic force tension weight burden pull gravity dominion"
+    " authority victory reign heavens heaven atmosphere ambience ambiance aura mood view views vista sense hint trace"
+    " wash hue hues tone tones color colors colour colours vastness expanse depth depths distance horizon laughter"
+    " chatter murmur hum buzz scenery afternoon midday noon midnight luminescence brilliance embrace watch ownership"
+    " presence spirit soul essence beauty grace charm majesty mystery wonder everything nothing overlay flare bokeh"
+    " backlight sunshine sunbeam sunbeams moonbeam moonbeams gloom thunder fold beginning end ends"
 )
 NOT_OBJECTS = (UNPLACEABLE | WORDNET["abstract nouns"] | PLURAL_DETERMINERS) - word_set(
     # These can be seen, or name a thing as often as an idea.
-    "stop level note card dollar timetable advertisement wave case study entry form support charge contact walk"
-    " medal drawing painting carving crossing writing building landing headline slogan banner graffiti symbol mark"
-    " stripe spot dot sum tattoo puzzle trail path race feast meal breakfast dinner lunch supper campfire bonfire"
-    " blaze explosion eruption fireworks firework splash ripple pour drop fall bend rise stream shooting fishing hunt"
-    " parade party wedding concert dance play show display exhibition museum orange pink rose violet turquoise gold"
-    " silver ruby emerald sapphire amber jade coral lavender lilac olive peach plum game chess football baseball"
-    " basketball golf tennis hockey soccer cricket rugby lighthouse purchase album story book page chapter song music"
-    " score recipe menu map plan chart graph diagram equation formula letter word text number digit figure sign label"
-    " caption logo icon emblem flag badge message post advert program film movie video screen cross triangle square"
-    " circle swing slide roll kick cradle crib nest twist curl knot bow arch loop crack burn wound scar bruise sting"
-    " bump lump smile kiss birth death skeleton robbery crash wreck accident traffic jam sport exercise press ride"
-    " fair festival market auction sale combat battle fight war duel raid match"
+    "lift flame spark droplet signpost guidepost footprint fingerprint pamphlet newsletter telegram receipt catalog"
+    " catalogue cent franc pound penny award mister senor senora tsunami blot worksheet exhibit cartoon list"
+    " broadcast spray part stop level note card dollar timetable advertisement wave case study entry form support"
+    " charge contact walk medal drawing painting carving crossing writing building landing headline slogan banner"
+    " graffiti symbol mark stripe spot dot sum tattoo puzzle trail path race feast meal breakfast dinner lunch supper"
+    " campfire bonfire blaze explosion eruption fireworks firework splash ripple pour drop fall bend rise stream"
+    " shooting fishing hunt parade party wedding concert dance play show display exhibition museum orange pink rose"
+    " violet turquoise gold silver ruby emerald sapphire amber jade coral lavender lilac olive peach plum game chess"
+    " football baseball basketball golf tennis hockey soccer cricket rugby lighthouse purchase album story book page"
+    " chapter song music score recipe menu map plan chart graph diagram equation formula letter word text number"
+    " digit figure sign label caption logo icon emblem flag badge message post advert program film movie video screen"
+    " cross triangle square circle swing slide roll kick cradle crib nest twist curl knot bow arch loop crack burn"
+    " wound scar bruise sting bump lump smile kiss birth death skeleton robbery crash wreck accident traffic jam"
+    " sport exercise press ride fair festival market auction sale combat battle fight war duel raid match"
 )
 # "light" is a thing when a noun says which: "a signal light". After one of these it still is none.
 LIGHTS = word_set("light lights lighting")
@@ -106,6 +107,12 @@ WORN_ITEMS = word_set(
     " tattoo ponytail braid braids wings tail horns mane fur stripes spots umbrella cane sweatshirt raincoat blouse"
     " armor armour belt watch bracelet pigtails dreadlocks bandana headband goggles blanket saddle towel"
 )
+# In "a scooter with a black seat left of a car" the relation is about the whole.
+COMPONENTS = word_set(
+    "seat handle handles lid wheel wheels roof stem leaf leaves strap lens pattern logo label print spout frame rim"
+    " edge trim base button buttons feathers feather beak horn petals sail sails engine headlights sleeves pocket"
+    " zipper chimney"
+)
 # In "a room with a sofa left of a window" the relation is about the sofa, not about one of these.
 PLACE_NOUNS = word_set(
     "room kitchen bedroom bathroom office studio nook corner street road alley park garden beach forest field meadow"
@@ -126,10 +133,10 @@ _LANDFORMS = word_set(
 )
 _PLACES = word_set(
     "face head body chest neck back arm page screen map composition foreground background road street highway"
-    " freeway motorway lane alley path trail track sidewalk pavement crosswalk driveway parking"
-    " runway railway room kitchen bedroom bathroom hallway hall corridor aisle lobby stage court pitch rink arena"
-    " stadium classroom yard lawn porch platform square plaza town city village map stairs staircase steps stairway"
-    " stairwell escalator ladder pit hole shaft tunnel ditch"
+    " freeway motorway lane alley path trail track sidewalk pavement crosswalk driveway parking runway railway room"
+    " kitchen bedroom bathroom hallway hall corridor aisle lobby stage court pitch rink arena stadium classroom yard"
+    " lawn porch platform square plaza town city village stairs staircase steps stairway stairwell escalator ladder"
+    " pit hole shaft tunnel ditch"
 )
 PLACES_WITH_SIDES = _WATERS | _LANDFORMS | _PLACES
 # Of these only what is called a side: "on the right side of the poster", but "on the right of a painting".

@@ -29,6 +29,8 @@ def find_pair(chunks: list[Chunk], at: int, pronoun: str) -> tuple[int, int] | N
     if subject < 2 or chunks[subject].tag is not Tag.NOUN:
         return None
     link, noun = chunks[subject - 1], subject - 2
+    if link.text == "with" and chunks[noun].text == "," and noun > 0:
+        noun -= 1  # "a lighthouse, with waves below it"
     if link.text == "and" and chunks[noun].text in SIDES and noun > 3 and chunks[noun].determiner in POSSESSIVES:
         pair = find_pair(chunks, noun - 1, pronoun)  # "with a box on its left and a bag on its right"
         return pair and (subject, pair[1])

@@ -240,7 +240,7 @@ def _step_over_preposition(chunks: list[Chunk], head: int, at: int, scope: _Scop
         outer -= 1
     between = chunks[outer + 1 : first]
     verb = any(word_lists.is_content_verb(chunk.text) for chunk in between)
-    worn = chunks[head].text in noun_lists.WORN_ITEMS | noun_lists.BODY_PARTS
+    worn = chunks[head].text in noun_lists.WORN_ITEMS | noun_lists.BODY_PARTS | noun_lists.COMPONENTS
     stay = (head, at)
     if scope.far and outer > 0 and chunks[outer].text == "," and chunks[outer - 1].tag is Tag.NOUN:
         if preposition == "with" and not verb and not worn:
