@@ -107,6 +107,8 @@ WORN_ITEMS = word_set(
     " tattoo ponytail braid braids wings tail horns mane fur stripes spots umbrella cane sweatshirt raincoat blouse"
     " armor armour belt watch bracelet pigtails dreadlocks bandana headband goggles blanket saddle towel"
 )
+# Of the frame nouns those that are things on a wall as well: "a shelf above the picture".
+HUNG_NOUNS = word_set("picture photo photograph canvas screen")
 # In "a scooter with a black seat left of a car" the relation is about the whole.
 COMPONENTS = word_set(
     "seat handle handles lid wheel wheels roof stem leaf leaves strap lens pattern logo label print spout frame rim"

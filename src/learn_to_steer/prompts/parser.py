@@ -190,7 +190,7 @@ def _pairs(chunks: list[Chunk], index: int, attached: Attachments) -> tuple[list
     reason, noun = "", ""
     if subject is None or subject == reference:
         subject, reason = None, _why_no_subject(chunks, index)
-    elif not _can_be_placed(chunks[subject or 0]):
+    elif not _can_be_placed(chunks[subject or 0], chunks[index].wording):
         subject, reason, noun = None, NOT_PLACED, chunks[subject or 0].text
     elif _is_negated(chunks, subject or 0):
         subject, reason, noun = None, NEGATED, chunks[subject or 0].text
@@ -256,10 +256,10 @@ def _why_no_location(chunks: list[Chunk], relation: int, reference: int) -> str:
     wording, noun = chunks[relation].wording, chunks[reference]
     of = reference + 2 < len(chunks) and chunks[reference + 1].text == "of"
     inner = chunks[reference + 2] if of else noun
-    if noun.definite and noun.text in noun_lists.FRAME_NOUNS:
+    if noun.definite and noun.text in noun_lists.FRAME_NOUNS and not _hangs(noun, wording):
         if not of:
             return INSIDE
-    elif not _can_be_placed(noun) or (inner is not noun and inner.text in noun_lists.UNPLACEABLE):
+    elif not _can_be_placed(noun, wording) or (inner is not noun and inner.text in noun_lists.UNPLACEABLE):
         return NOT_PLACED
     if noun.text in noun_lists.BODY_PARTS and noun.determiner in _OWNERS:
         return PRONOUN  # whose head it is depends on a pronoun
@@ -267,6 +267,12 @@ def _why_no_location(chunks: list[Chunk], relation: int, reference: int) -> str:
         return OTHER_MEANING  # "a film called Under the Skin"
     if _is_inside(wording, noun):
         return INSIDE
+    if (
+        relation > 1
+        and chunks[relation - 2].text in word_lists.CASTING_VERBS
+        and not _can_be_placed(chunks[relation - 1])
+    ):
+        return OTHER_MEANING  # "the lamp casts a glow over the desk"
     if wording in _VERTICAL and not _is_vertical_location(chunks, relation, noun):
         return OTHER_MEANING
     return ""
@@ -315,9 +321,14 @@ def _is_vertical_location(chunks: list[Chunk], relation: int, noun: Chunk) -> bo
     return not (phrase.wording in ("over", "under") and worn)
 
 
-def _can_be_placed(chunk: Chunk) -> bool:
+def _hangs(noun: Chunk, wording: str) -> bool:
+    """Whether the noun is a picture on a wall, not the image itself: "above the picture"."""
+    return wording in _VERTICAL and noun.text in noun_lists.HUNG_NOUNS
+
+
+def _can_be_placed(chunk: Chunk, wording: str = "") -> bool:
     """Whether a noun names something that has a place: not "the left", not "the night", not a gaze."""
-    if chunk.definite and chunk.text in noun_lists.FRAME_NOUNS:
+    if chunk.definite and chunk.text in noun_lists.FRAME_NOUNS and not _hangs(chunk, wording):
         return False
     head = chunk.text if " " not in chunk.text else chunk.text.split()[-1]
     if head in noun_lists.LIGHTS:

@@ -42,6 +42,10 @@ def find_inverted_subject(chunks: list[Chunk], relation: int, reference: int) ->
     at = _phrase_end(chunks, reference)
     comma = at < len(chunks) and chunks[at].text == ","
     at += comma
+    if comma and at < len(chunks) and _is_relative(chunks[at]):  # "above the lake, whose surface ..., drifts a lantern"
+        while at < len(chunks) and chunks[at].text != ",":
+            at += 1
+        at, comma = at + 1, False
     there = at < len(chunks) and chunks[at].text in ("there", "there's")
     at += there
     between = []
@@ -74,6 +78,11 @@ def _before_setting(chunks: list[Chunk], start: int) -> int:
         before -= 1
     opens = before < 0 or chunks[before].tag in (Tag.STOP, Tag.CONJUNCTION)
     return before + 1 if opens else start
+
+
+def _is_relative(chunk: Chunk) -> bool:
+    """Whether a relative clause begins with this."""
+    return chunk.determiner == "whose" or chunk.text in word_lists.RELATIVE_PRONOUNS
 
 
 def _phrase_end(chunks: list[Chunk], noun: int) -> int:
@@ -286,7 +295,8 @@ def _step_over_verb(chunks: list[Chunk], at: int, attached: Attachments, scope: 
         return at
     if not any(word_lists.is_content_verb(word) for word in words) or _is_fronted(chunks, outer, attached):
         return at
-    if any(word in word_lists.CONTAINING_VERBS for word in words) and not scope.sentence:
+    doing = "having" in words and any(word in word_lists.COPULAS for word in words)  # "is having a picnic"
+    if any(word in word_lists.CONTAINING_VERBS for word in words) and not scope.sentence and not doing:
         return at
     if scope.near or words[-1] in word_lists.RELATIVE_PRONOUNS or chunks[outer].text in noun_lists.IMAGE_NOUNS:
         return at

@@ -158,7 +158,7 @@ _VERBS_AFTER_NOUNS = word_set(
     "play plays look looks float perch lean stand drives rides rests watches smiles laughs places drinks dances"
 )
 _PAST_FORMS = word_set(
-    "sat stood lay laid hung flew swam rode ran slept ate held wore rose grew went shone sang knelt swung spun hid"
+    "cast sat stood lay laid hung flew swam rode ran slept ate held wore rose grew went shone sang knelt swung spun hid"
     " fell drank threw caught"
 )
 _PARTICIPLES = word_set("seen shown put built kept made held found drawn hidden worn woven sewn clad lit grown laid")
@@ -236,6 +236,11 @@ REQUEST_VERBS = word_set(
 CONTAINING_VERBS = word_set(
     "has have had having contains contain containing features feature featuring shows show showing depicts depict"
     " depicting includes include including displays display displaying"
+)
+# What they cast is no object: "the lamp casts a glow over the desk".
+CASTING_VERBS = word_set(
+    "cast casts casting shed sheds shedding throws throwing threw spreads spreading pours pouring sends sending"
+    " radiates lends lending brings bringing keeps keeping kept"
 )
 PLACING_VERBS = word_set(
     "places placing puts putting sets setting lays laying hangs hanging arranges arranging draws drawing"
