@@ -37,9 +37,13 @@ def test_parse_shows_where_and_what_was_passed_over(run):
         "passed over: at the bottom of (in or on it: drawer)",
         "    characters 48 to 64",
     ]
-    long = run("parse", "a cat above a dog" + ", soft light and fine detail" * 12)
-    assert "warning: the prompt has" in long.err
-    assert "cat | above | dog" in long.err
+
+
+@pytest.mark.parametrize("argv", [("parse",), ("generate", "a dog", "--strict")])
+def test_what_is_found_in_a_long_prompt_is_to_be_checked(run, argv):
+    outcome = run(*argv, "a cat above a dog" + ", soft light and fine detail" * 12)
+    assert "warning: the prompt has" in outcome.err
+    assert "cat | above | dog" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def test_compounds_are_read_as_the_grammar_alone_reads_them(nlp: Any, name: str,
 
 
 @pytest.mark.nlp
+@pytest.mark.slow
 def test_it_takes_away_and_never_adds(nlp: Any) -> None:
     rows = [json.loads(line) for line in (FOLDER / "long.jsonl").read_text(encoding="utf-8").splitlines()]
     for name in ("kinds.json", "dense.json", "cases.json"):

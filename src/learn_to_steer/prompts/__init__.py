@@ -3,8 +3,8 @@
 ``parse`` reads a prompt in three stages: ``tagging`` (words and what each can be), ``chunking`` (nouns and relation
 phrases) and ``parser`` (which nouns each relation connects). Harder cases have files of their own: ``markup``,
 ``phrase_verbs``, ``subjects``, ``coordination`` and ``pronouns``. ``word_lists`` and ``noun_lists`` are the words that
-they know. ``relation`` has the relations themselves, their English wordings, and the search for their nouns in a prompt.
-``token_alignment`` finds the tokens of an object.
+they know. ``relation`` has the relations themselves, their English wordings, and the search for their nouns in a
+prompt. ``token_alignment`` finds the tokens of an object.
 """
 
 from learn_to_steer.prompts.parser import Analysis, PassedOver, analyse, parse
