@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["--model", "sd:1.4", "--side", "64", "--passes", "1"]],
         ["docs/results/full_size.json"],
     ),
+    "build_prompt_words.py": ([["wordnet"]], ["src/learn_to_steer/prompts/wordnet_words.json"]),
     "build_wordnet.py": ([["wordnet"]], ["src/learn_to_steer/sources/wordnet.json"]),
     "compare_checkouts.py": (
         [["--old", str(ROOT), "--new", str(ROOT), "--model", QUICK, "--count", "1", "--case", "seen", "--out", "out"]],
@@ -59,6 +60,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["--schedulers", "EulerDiscreteScheduler", *ONE]],
         ["docs/results/schedulers/sd-emoji.json"],
     ),
+    "score_parser.py": ([[str(ROOT / "tests" / "prompts" / "long.jsonl"), "--part", "held-out", "--errors"]], []),
     "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
     "tune_steering.py": (
         [["--model", QUICK, "--rates", "0.02", "--passes", "1", "--limit", "1"]],
@@ -94,7 +96,8 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "docs" / "results").mkdir(parents=True)
     (tmp_path / "docs" / "figures").mkdir()
     (tmp_path / "docs" / "results.md").write_text("<!-- tables -->\n<!-- end of tables -->\n")
-    (tmp_path / "src" / "learn_to_steer" / "sources").mkdir(parents=True)
+    for package in ("sources", "prompts"):
+        (tmp_path / "src" / "learn_to_steer" / package).mkdir(parents=True)
     words = tmp_path / "wordnet"
     words.mkdir()
     (words / "data.noun").write_text(
@@ -103,6 +106,11 @@ def place(tmp_path: Path) -> Path:
     )
     (words / "index.noun").write_text("dog n 1 1 @ 1 1 00000002\n")
     (words / "noun.exc").write_text("doggies dog\n")
+    (words / "data.verb").write_text("00000003 38 v 01 run 0 000 01 + 01 00 | move\n")
+    (words / "index.verb").write_text("run v 1 0 1 1 00000003\n")
+    (words / "index.adj").write_text("grim a 1 0 1 1 00000004\n")
+    (words / "verb.exc").write_text("ran run\n")
+    (words / "cntlist.rev").write_text("run%2:38:00:: 1 9\ngrim%5:00:00:bad:00 1 2\ndog%1:05:00:: 1 42\n")
     return tmp_path
 
 

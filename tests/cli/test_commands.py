@@ -17,9 +17,33 @@ GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
 def test_parse_prints_json(run):
     outcome = run("parse", DOG, "--json")
-    assert outcome == (0, json.dumps({"relations": [["dog", "left of", "teddy bear"]]}) + "\n", "")
-    assert json.loads(run("parse", "a dog", "--json").out) == {"relations": []}
-    assert run("parse", "a cat below and to the right of a pizza").out == "cat | below right of | pizza\n"
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == {
+        "relations": [["dog", "left of", "teddy bear"]],
+        "spans": [[[2, 5], [23, 33]]],
+        "passed_over": [],
+        "warning": "",
+    }
+    found = json.loads(run("parse", "a dog, a glow over the sea", "--json").out)
+    assert found["relations"] == []
+    assert found["passed_over"] == [{"wording": "over", "span": [14, 18], "reason": "cannot be placed", "noun": "glow"}]
+
+
+def test_parse_shows_where_and_what_was_passed_over(run):
+    prompt = "a cat below and to the right of a pizza, a coin at the bottom of a drawer"
+    assert run("parse", prompt).out.splitlines() == [
+        "cat | below right of | pizza",
+        "    cat: characters 2 to 5, pizza: characters 34 to 39",
+        "passed over: at the bottom of (in or on it: drawer)",
+        "    characters 48 to 64",
+    ]
+
+
+@pytest.mark.parametrize("argv", [("parse",), ("generate", "a dog", "--strict")])
+def test_what_is_found_in_a_long_prompt_is_to_be_checked(run, argv):
+    outcome = run(*argv, "a cat above a dog" + ", soft light and fine detail" * 12)
+    assert "warning: the prompt has" in outcome.err
+    assert "cat | above | dog" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.losses.base import LossOutput
+from learn_to_steer.prompts import parse
 from learn_to_steer.steering.arguments import nested_relations
 from learn_to_steer.steering.inputs import read_targets
 
@@ -134,6 +135,30 @@ def test_multi_vector_embeddings_shift_the_columns(tiny_sd: Any, tiny_steerer: A
     words = tiny_sd.tokenizer("a new dog to the left of a cat").input_ids
     for (column, *_), (other, *_) in zip(longer.columns, plain.columns, strict=True):
         assert ids[column] == words[other]
+
+
+@pytest.mark.parametrize("relations", [None, ["<pup> | left of | cat"], "parsed"])
+def test_a_token_of_several_vectors_is_an_object_with_all_its_columns(
+    tiny_sd: Any, tiny_steerer: Any, relations: Any
+) -> None:
+    tiny_sd.load_textual_inversion({"<pup>": torch.randn(3, 16)}, token="<pup>")
+    prompt = "a <pup> to the left of a cat"
+    given = list(parse(prompt)) if relations == "parsed" else relations
+    (target,) = read_targets(tiny_sd, FAMILY, tiny_steerer().loss, prompt, given, None, {})
+    ids = tiny_sd.tokenizer(tiny_sd.maybe_convert_prompt(prompt, tiny_sd.tokenizer)).input_ids
+    names = tiny_sd.tokenizer.convert_ids_to_tokens([ids[column] for column in target.columns[0]])
+    assert [relation.as_list() for relation in target.relations] == [["<pup>", "left of", "cat"]]
+    assert names == ["<pup>", "<pup>_1", "<pup>_2"]
+    cat = tiny_sd.tokenizer("cat").input_ids[1:-1]
+    assert [ids[column] for column in target.columns[1]] == cat
+
+
+def test_another_object_is_not_steered_in_place_of_a_token(tiny_sd: Any, tiny_steerer: Any) -> None:
+    tiny_sd.load_textual_inversion({"<pup>": torch.randn(2, 16)}, token="<pup>")
+    prompt = "a dog and <pup> left of a cat"
+    (target,) = read_targets(tiny_sd, FAMILY, tiny_steerer().loss, prompt, None, None, {})
+    found = [relation.as_list() for relation in target.relations]
+    assert found == [["dog", "left of", "cat"], ["<pup>", "left of", "cat"]]
 
 
 def test_several_relations_in_one_list() -> None:

@@ -27,7 +27,7 @@ from learn_to_steer.evaluation import (
 )
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.families import find
-from learn_to_steer.prompts import Relation, load_nlp, locate, parse
+from learn_to_steer.prompts import Relation, analyse, load_nlp, locate, parse
 from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
 from learn_to_steer.steering.inputs import select_relations, untaught_words, warn_of_untaught_words
 from learn_to_steer.steering.report import LeftOut
@@ -149,7 +149,10 @@ def _relations(config: GenerateConfig) -> list[Relations]:
         parse(prompt)  # for its errors
         return [tuple(locate(prompt, Relation.from_text(text)) for text in config.relations)]
     nlp = load_nlp(config.nlp) if config.nlp else None
-    relations_of_prompts = [parse(prompt, nlp=nlp) for prompt in config.prompts]
+    analyses = [analyse(prompt, nlp=nlp) for prompt in config.prompts]
+    for warning in filter(None, (analysis.warning for analysis in analyses)):
+        log.warning("%s; correct them with --relation", warning)
+    relations_of_prompts = [analysis.relations for analysis in analyses]
     for prompt, relations in zip(config.prompts, relations_of_prompts, strict=True):
         if not relations and config.objective != "none":
             message = f"no spatial relation found in {prompt!r}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import platform
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,9 @@ from learn_to_steer.configs import PipelineConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.shared_options import Data, SpacyModel
 from learn_to_steer.versions import installed_version
+
+if TYPE_CHECKING:
+    from learn_to_steer.prompts import Analysis, Relation
 
 LIBRARIES = ("learn-to-steer", "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub")
 # Extra -> the package that it installs, and what for.
@@ -32,17 +36,46 @@ def parse(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of text.")] = False,
     nlp: SpacyModel = None,
 ) -> None:
-    """Show the spatial relations that are found in a prompt. No model is loaded."""
+    """Show the spatial relations that are found in a prompt, where, and what is passed over and why.
+
+    No model is loaded.
+    """
     from learn_to_steer import prompts
 
-    relations = prompts.parse(prompt, nlp=prompts.load_nlp(nlp) if nlp else None)
+    found = prompts.analyse(prompt, nlp=prompts.load_nlp(nlp) if nlp else None)
     if as_json:
-        show(json.dumps({"relations": [relation.as_list() for relation in relations]}, ensure_ascii=False))
-    elif relations:
-        for relation in relations:
-            show(" | ".join(relation.as_list()))
-    else:
+        show(json.dumps(_as_object(found), ensure_ascii=False))
+        return
+    for relation in found.relations:
+        show(" | ".join(relation.as_list()))
+        show("    " + ", ".join(f"{name}: characters {span[0]} to {span[1]}" for name, span in _spans(relation)))
+    if not found.relations:
         show("no spatial relation found")
+    for phrase in found.passed_over:
+        about = f": {phrase.noun}" if phrase.noun else ""
+        show(f"passed over: {phrase.wording} ({phrase.reason}{about})")
+        show(f"    characters {phrase.span[0]} to {phrase.span[1]}")
+    if found.warning:
+        show(f"warning: {found.warning}", sys.stderr)
+
+
+def _spans(relation: Relation) -> list[tuple[str, tuple[int, int]]]:
+    """The objects of a relation with their characters in the prompt."""
+    spans = ((relation.subject, relation.subject_span), (relation.object, relation.object_span))
+    return [(name, span) for name, span in spans if span is not None]
+
+
+def _as_object(found: Analysis) -> dict[str, Any]:
+    """What ``parse --json`` prints."""
+    return {
+        "relations": [relation.as_list() for relation in found.relations],
+        "spans": [[list(span) for _, span in _spans(relation)] for relation in found.relations],
+        "passed_over": [
+            {"wording": phrase.wording, "span": list(phrase.span), "reason": phrase.reason, "noun": phrase.noun}
+            for phrase in found.passed_over
+        ],
+        "warning": found.warning,
+    }
 
 
 def export_prompts(

@@ -1,88 +1,243 @@
-"""Stage 3 of the parser: find the two nouns that each relation phrase connects.
+"""Stage 3 of the parser: find the nouns that each relation phrase connects.
 
-``parse`` runs all stages: ``tagging`` cuts the prompt into words, ``chunking`` groups them, and this file looks for the
-reference (the noun after a relation) and the subject (usually a noun before it). When the subject is not clear, the
-relation is left out: no relation is better than a wrong one.
+``analyse`` runs all stages: ``tagging`` cuts the prompt into words, ``chunking`` groups them, and this file looks for
+the reference (the noun after a relation) and decides whether the phrase places anything. ``subjects`` finds the noun
+that a relation is about where several could be it, ``coordination`` what is joined to both by "and".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from learn_to_steer.errors import PromptError
 from learn_to_steer.plain_text import has_lone_surrogate
-from learn_to_steer.prompts import word_lists
-from learn_to_steer.prompts.chunking import Chunk, chunk_prompt
+from learn_to_steer.prompts import noun_lists, word_lists
+from learn_to_steer.prompts.chunking import Chunk, chunk_words
+from learn_to_steer.prompts.coordination import joined_after, joined_before
+from learn_to_steer.prompts.markup import Span
+from learn_to_steer.prompts.pronouns import POSSESSIVES, SIDES, find_pair
 from learn_to_steer.prompts.relation import Relation
-from learn_to_steer.prompts.spacy_nouns import noun_phrases
-from learn_to_steer.prompts.tagging import Tag
+from learn_to_steer.prompts.spacy_tagger import words_no_nouns
+from learn_to_steer.prompts.subjects import Attachments, find_inverted_subject, find_subject, is_part
+from learn_to_steer.prompts.tagging import Tag, TaggedPrompt
 
-_POSSESSIVES = ("my", "your", "his", "her", "its", "our", "their")
-_SIDE = re.compile(r"^(?:on|at|to)\b.*\b(?:side|top|bottom)\b|^(?:on|at|in) the (?:far )?(?:left|right) of$")
+LONG_PROMPT = 60
+"""Number of words beyond which the relations of a prompt should be checked by a reader."""
+
+# Why a relation phrase was passed over.
+NO_OBJECT = "no object"
+NO_SUBJECT = "no subject"
+UNCLEAR = "unclear subject"
+NEGATED = "negated"
+PRONOUN = "pronoun"
+NOT_PLACED = "cannot be placed"
+NOT_A_NOUN = "not a noun"
+INSIDE = "in or on it"
+OTHER_MEANING = "no place"
+
+_OWNERS = ("my", "your", "his", "her", "its", "our", "their")
+_BETWEEN_SIDES = re.compile(r"^(?:on|at|to)\b.*\bside\b|^(?:on|at|in) the (?:\w+ )?(?:left|right) of$")
+_AT_END = re.compile(r"^(?:at the top|(?:at|on) the bottom) of$")
 _VERTICAL = ("over", "under", "underneath", "beneath", "below", "above")
+_LONGEST_SENTENCE = 120  # chunks; longer ones are cut, so that reading takes a time in proportion to the prompt
 
 
-def parse(prompt: str, *, nlp: Callable[[str], Any] | None = None) -> tuple[Relation, ...]:
+@dataclass(frozen=True)
+class PassedOver:
+    """A relation phrase that gave no relation.
+
+    Attributes:
+        wording: The phrase as the prompt words it, in lower case.
+        span: Its characters in the prompt.
+        reason: "no object", "no subject", "unclear subject", "negated", "pronoun", "cannot be placed" (light, a gaze),
+            "not a noun" (says the tagger), "in or on it" ("at the bottom of the drawer") or "no place" ("over coffee").
+        noun: The noun that the reason is about; empty without one.
+    """
+
+    wording: str
+    span: Span
+    reason: str
+    noun: str = ""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found in a prompt.
+
+    Attributes:
+        relations: The relations in reading order.
+        passed_over: Relation phrases that gave none, and why.
+        words: The number of words of the prompt.
+    """
+
+    relations: tuple[Relation, ...]
+    passed_over: tuple[PassedOver, ...]
+    words: int
+
+    @property
+    def warning(self) -> str:
+        """Why the relations should be checked by a reader: the prompt is long; empty otherwise."""
+        if self.words <= LONG_PROMPT or not self.relations:
+            return ""
+        listed = "; ".join(" | ".join(relation.as_list()) for relation in self.relations)
+        return f"the prompt has {self.words} words, and in long text some relations are misread. Found: {listed}"
+
+
+def parse(prompt: str, *, nlp: Any = None, tokens: Collection[str] = ()) -> tuple[Relation, ...]:
     """Find the spatial relations that a prompt asks for.
 
     A chain "A r1 B r2 C" gives (A, r1, B) and (B, r2, C). "A r1 B and C r2 D" gives two separate relations. In
-    "A r1 B and r2 C" and "A r1 B is r2 C" the second relation is about A. "Above B hangs A" is (A, above, B).
-    Relations that are not clear are left out, and so are those that need a pronoun resolved ("a cat with a dog on its
-    left").
+    "A r1 B and r2 C" and "A r1 B is r2 C" the second relation is about A. "Above B hangs A" is (A, above, B). Joined
+    nouns give every pair: "A and B r C", "A r B and C". Relations that are not clear are left out. A pronoun is
+    resolved only beside its noun ("a cat with a dog on its left").
 
     Args:
-        prompt: The prompt, in English.
-        nlp: A loaded spaCy pipeline. Its noun chunks then replace the nouns that the built-in grammar finds.
+        prompt: The prompt, in English, with or without the markup of user interfaces.
+        nlp: A loaded spaCy pipeline. Its tagger then says which words are no nouns.
+        tokens: Tokens that were added to the tokenizer of the model, for example by textual inversion. Each is a word,
+            with all its vectors ("<toy> <toy>_1").
 
     Returns:
         The relations in reading order, with the character spans of their nouns; empty when there are none.
 
     Raises:
-        PromptError: The prompt is empty or not valid Unicode text, or the spaCy pipeline has no parser.
+        PromptError: The prompt is empty or not valid Unicode text, or the spaCy pipeline has no tagger.
+    """
+    return analyse(prompt, nlp=nlp, tokens=tokens).relations
+
+
+def analyse(prompt: str, *, nlp: Any = None, tokens: Collection[str] = ()) -> Analysis:
+    """Find the relations of a prompt as ``parse`` does, and what was passed over.
+
+    Args:
+        prompt: As for ``parse``.
+        nlp: As for ``parse``.
+        tokens: As for ``parse``.
+
+    Returns:
+        The relations, and the relation phrases that gave none.
+
+    Raises:
+        PromptError: As for ``parse``.
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty; describe the image, e.g. 'a dog to the left of a cat'")
     if has_lone_surrogate(prompt):
         raise PromptError("the prompt is not valid Unicode text (it holds half of a surrogate pair); write it anew")
-    chunks = chunk_prompt(prompt, noun_phrases(nlp(prompt)) if nlp else None)
-    attached = _Attachments()
+    tagged = TaggedPrompt(prompt, tokens)
+    if nlp is not None:
+        tagged.not_nouns = words_no_nouns(tagged, nlp)
     relations: list[Relation] = []
+    passed_over: list[PassedOver] = []
+    for sentence in _sentences(chunk_words(tagged)):
+        _read(sentence, relations, passed_over)
+    return Analysis(
+        tuple(relations), tuple(passed_over), sum(word[0].isalnum() for word in tagged.texts) + len(tagged.names)
+    )
+
+
+def _sentences(chunks: list[Chunk]) -> Iterator[list[Chunk]]:
+    """Cut the chunks at the ends of sentences."""
+    start = 0
     for index, chunk in enumerate(chunks):
+        ends = chunk.text in word_lists.SENTENCE_ENDS or index - start >= _LONGEST_SENTENCE
+        if ends or index + 1 == len(chunks):
+            yield chunks[start : index + 1]
+            start = index + 1
+
+
+def _read(chunks: list[Chunk], relations: list[Relation], passed_over: list[PassedOver]) -> None:
+    """Add the relations of a sentence, and what is passed over in it."""
+    attached = Attachments()
+    for index, chunk in enumerate(chunks):
+        if chunk.tag is Tag.NOUN and chunk.text in SIDES and chunk.determiner in POSSESSIVES and index > 2:
+            pair = find_pair(chunks, index - 1, chunk.determiner)  # "with a dog on its left"
+            if pair and all(_can_be_placed(chunks[noun]) for noun in pair):
+                relations.append(_relation(chunks[pair[0]], SIDES[chunk.text], chunks[pair[1]]))
         if chunk.tag is not Tag.RELATION:
             continue
-        reference = _find_reference(chunks, index)
-        if reference is None:
-            continue
-        if not _is_location(chunks, index, reference):
-            # "on the right of the picture" still describes the noun before it.
-            chunks[index] = replace(chunk, tag=Tag.PREPOSITION, text="in")
-            continue
-        subject = _find_inverted_subject(chunks, index, reference)
-        if subject is None:
-            subject = _find_subject(chunks, index, attached)
-        if subject is not None and (subject == reference or not _can_be_located(chunks[subject])):
-            subject = None
-        attached.add(subject, reference)
-        if subject is not None:
-            a, b = chunks[subject], chunks[reference]
-            relations.append(Relation(a.text, chunk.text, b.text, a.span, b.span))
-    return tuple(relations)
+        pairs, reason, noun = _pairs(chunks, index, attached)
+        for subject, reference in pairs:
+            relations.append(_relation(chunks[subject], chunk.text, chunks[reference]))
+        if not pairs:
+            passed_over.append(PassedOver(chunk.wording, chunk.span, reason, noun))
 
 
-@dataclass
-class _Attachments:
-    """The relations read so far, as indices of chunks."""
+def _relation(subject: Chunk, predicate: str, reference: Chunk) -> Relation:
+    return Relation(subject.text, predicate, reference.text, subject.span, reference.span)
 
-    subjects: dict[int, int | None] = field(default_factory=dict)  # reference -> subject, None when there is none
-    previous: tuple[int, int] | None = None  # subject and reference of the last complete relation
 
-    def add(self, subject: int | None, reference: int) -> None:
-        self.subjects[reference] = subject
-        if subject is not None:
-            self.previous = (subject, reference)
+def _pairs(chunks: list[Chunk], index: int, attached: Attachments) -> tuple[list[tuple[int, int]], str, str]:
+    """The pairs of nouns that a relation connects; without any, the reason and the noun that it is about."""
+    reference = _find_reference(chunks, index)
+    if reference is None:
+        after = chunks[index + 1] if index + 1 < len(chunks) else None
+        if after is None or after.tag is not Tag.STOP or after.text in word_lists.SENTENCE_ENDS:
+            return [], NO_OBJECT, ""
+        pair = find_pair(chunks, index, after.text)
+        clear = pair is not None and all(_can_be_placed(chunks[noun]) for noun in pair)
+        return [pair] if pair and clear else [], PRONOUN, after.text
+    if reason := _why_no_location(chunks, index, reference):
+        # "on the right of the picture" still describes the noun before it.
+        chunks[index] = replace(chunks[index], tag=Tag.PREPOSITION, text="in")
+        return [], reason, chunks[reference].text
+    inverted = None
+    if index == 1 and chunks[0].tag is Tag.NOUN:
+        subject: int | None = 0
+    else:
+        inverted = find_inverted_subject(chunks, index, reference)
+        subject = find_subject(chunks, index, attached) if inverted is None else inverted
+    reason, noun = "", ""
+    if subject is None or subject == reference:
+        subject, reason = None, _why_no_subject(chunks, index)
+    elif not _can_be_placed(chunks[subject or 0], chunks[index].wording):
+        subject, reason, noun = None, NOT_PLACED, chunks[subject or 0].text
+    elif _is_negated(chunks, subject or 0):
+        subject, reason, noun = None, NEGATED, chunks[subject or 0].text
+    attached.subjects[reference] = subject
+    if subject is not None:
+        attached.previous = (subject, reference)
+    if subject is None:
+        return [], reason, noun
+    subjects, references = [subject], [reference]
+    if any(chunk.tag is Tag.CONJUNCTION for chunk in chunks):
+        if inverted is None:
+            subjects = joined_before(chunks, subject, _can_be_placed)
+            references = joined_after(chunks, reference, _can_be_placed)
+        else:
+            comma = any(chunk.text == "," for chunk in chunks[reference:subject])
+            subjects = joined_after(chunks, subject, _can_be_placed, before_verb=comma)
+    pairs = [(a, b) for a in subjects for b in references if a != b]
+    for noun_index in dict.fromkeys(index for pair in pairs for index in pair):
+        if chunks[noun_index].doubted:
+            pairs = [pair for pair in pairs if noun_index not in pair]
+            reason, noun = NOT_A_NOUN, chunks[noun_index].text
+    return pairs, reason, noun
+
+
+def _why_no_subject(chunks: list[Chunk], relation: int) -> str:
+    """The reason why a relation has no subject."""
+    clause = []
+    for chunk in reversed(chunks[:relation]):
+        if chunk.tag is Tag.STOP:
+            return NO_SUBJECT if chunk.text in word_lists.SENTENCE_ENDS else PRONOUN
+        if chunk.tag is Tag.NEGATION:
+            return NEGATED
+        clause.append(chunk)
+    return UNCLEAR if any(chunk.tag is Tag.NOUN for chunk in clause) else NO_SUBJECT
+
+
+def _is_negated(chunks: list[Chunk], subject: int) -> bool:
+    """Whether a negation holds for the subject too: "no birds or planes above"."""
+    at = subject
+    while at > 1 and not chunks[at].determiner and chunks[at - 1].text in ("or", "nor", "and", ","):
+        at -= 2
+        if chunks[at].tag is not Tag.NOUN:
+            return False
+    return at > 0 and chunks[at - 1].tag is Tag.NEGATION and chunks[at - 1].text != "not"
 
 
 # The reference: the noun after the relation phrase.
@@ -91,270 +246,97 @@ class _Attachments:
 def _find_reference(chunks: list[Chunk], relation: int) -> int | None:
     """Index of the noun right after the relation, skipping "the top of"; None when there is no noun."""
     at = relation + 1
-    while at + 2 < len(chunks) and _is_part(chunks[at]) and chunks[at + 1].text == "of":
+    while at + 2 < len(chunks) and is_part(chunks[at], chunks[at + 2]) and chunks[at + 1].text == "of":
         at += 2
     return at if at < len(chunks) and chunks[at].tag is Tag.NOUN else None
 
 
-def _is_part(chunk: Chunk) -> bool:
-    """Whether the noun only names a part or an amount of another: "a pair of", "the top of"."""
-    names = word_lists.PART_NOUNS
-    return chunk.tag is Tag.NOUN and (chunk.text in names or chunk.text.removesuffix("s") in names)
+# Whether the phrase really places something; not so "under construction" and "over 100 birds".
 
 
-def _is_location(chunks: list[Chunk], relation: int, reference: int) -> bool:
-    """Whether the phrase really places something; false for "under construction" or "over 100 birds"."""
-    phrase, noun = chunks[relation], chunks[reference]
+def _why_no_location(chunks: list[Chunk], relation: int, reference: int) -> str:
+    """The reason why the phrase places nothing; empty when it does."""
+    wording, noun = chunks[relation].wording, chunks[reference]
     of = reference + 2 < len(chunks) and chunks[reference + 1].text == "of"
-    if noun.text in word_lists.NOT_OBJECTS or (of and chunks[reference + 2].text in word_lists.NOT_OBJECTS):
-        return False
-    if noun.definite and noun.text in word_lists.FRAME_NOUNS and not of:
-        return False
-    if noun.text in word_lists.BODY_PARTS and noun.determiner in _POSSESSIVES:
-        return False  # whose head it is depends on a pronoun
+    inner = chunks[reference + 2] if of else noun
+    if noun.definite and noun.text in noun_lists.FRAME_NOUNS and not _hangs(noun, wording):
+        if not of:
+            return INSIDE
+    elif not _can_be_placed(noun, wording) or (inner is not noun and inner.text in noun_lists.UNPLACEABLE):
+        return NOT_PLACED
+    if noun.text in noun_lists.BODY_PARTS and noun.determiner in _OWNERS:
+        return PRONOUN  # whose head it is depends on a pronoun
     if relation and chunks[relation - 1].text in word_lists.NAMING_VERBS:
-        return False  # "a film called Under the Skin"
+        return OTHER_MEANING  # "a film called Under the Skin"
+    if _is_inside(wording, noun):
+        return INSIDE
     if (
-        _SIDE.match(phrase.wording)
-        and noun.text in word_lists.NOUNS_WITH_SIDES_INSIDE
-        and phrase.wording != "on top of"
+        relation > 1
+        and chunks[relation - 2].text in word_lists.CASTING_VERBS
+        and not _can_be_placed(chunks[relation - 1])
     ):
-        return False
-    if phrase.wording == "at the bottom of" and noun.text in word_lists.HOLLOW_NOUNS:
-        return False
-    return phrase.wording not in _VERTICAL or _is_vertical_location(chunks, relation, noun)
+        return OTHER_MEANING  # "the lamp casts a glow over the desk"
+    if wording in _VERTICAL and not _is_vertical_location(chunks, relation, noun):
+        return OTHER_MEANING
+    return ""
+
+
+def _is_inside(wording: str, noun: Chunk) -> bool:
+    """Whether the phrase says where in or on the noun something is: "at the bottom of the drawer"."""
+    name = noun.text.split()[-1]
+    if wording in ("under", "underneath", "beneath"):
+        return name in noun_lists.WATERS and (noun.definite or not noun.determiner)
+    if _BETWEEN_SIDES.match(wording):
+        if "side" in wording and name in noun_lists.SURFACES_WITH_SIDES:
+            return True
+        furniture = wording.startswith("on") and "side" in wording and name in noun_lists.FURNITURE_WITH_SIDES
+        return furniture or name in noun_lists.PLACES_WITH_SIDES
+    if _AT_END.match(wording):
+        hollow = wording.startswith("at the bottom") and name in noun_lists.HOLLOW_NOUNS
+        ended = wording.startswith("at") and name in noun_lists.SURFACES_WITH_SIDES | noun_lists.PLACES_WITH_ENDS
+        return hollow or ended or name in noun_lists.PLACES_WITH_SIDES
+    return False
 
 
 def _is_vertical_location(chunks: list[Chunk], relation: int, noun: Chunk) -> bool:
-    """As ``_is_location``, for the words that have other meanings: "over", "under", ..."""
+    """Whether "over", "under", ... place something; they have other meanings."""
     phrase = chunks[relation]
     if noun.determiner in word_lists.LARGE_NUMBERS or (noun.determiner.isdigit() and int(noun.determiner) > 9):
         return False
     counted = not noun.determiner or noun.determiner in word_lists.PLURAL_DETERMINERS
-    if noun.text in word_lists.AMOUNT_NOUNS and counted:
+    if noun.text in noun_lists.AMOUNT_NOUNS and counted:
         return False
-    idiom = not noun.determiner and noun.text in word_lists.BARE_IDIOMS[phrase.text]
+    idiom = not noun.determiner and noun.text in noun_lists.BARE_IDIOMS[phrase.text]
     if idiom and phrase.wording in ("over", "under"):
         return False
-    if phrase.wording not in ("above", "below") and noun.text in word_lists.BODY_PARTS:
+    if phrase.wording not in ("above", "below") and noun.text in noun_lists.BODY_PARTS:
         return False
-    before = chunks[relation - 1].text if relation else ""
-    if phrase.wording == "over" and before in word_lists.VERBS_WITH_OVER:
+    before = relation - 1
+    while before > 0 and chunks[before].tag is Tag.FILLER and chunks[before].text.endswith("ly"):
+        before -= 1
+    if before > 0 and chunks[before].text in word_lists.PARTICLES:
+        before -= 1
+    word = chunks[before].text if relation else ""
+    if phrase.wording == "over" and word in word_lists.VERBS_WITH_OVER:
         return False
     # "a sweater over a shirt" is worn over it, not above it.
-    worn = before in word_lists.WORN_ITEMS and noun.text in word_lists.WORN_ITEMS
+    worn = word in noun_lists.WORN_ITEMS and noun.text in noun_lists.WORN_ITEMS - {"umbrella"}
     return not (phrase.wording in ("over", "under") and worn)
 
 
-def _can_be_located(chunk: Chunk) -> bool:
-    """Whether a noun names something that has a place: not "the left", not "the night"."""
-    framed = chunk.definite and chunk.text in word_lists.FRAME_NOUNS
-    return chunk.text not in word_lists.NOT_OBJECTS and not framed
+def _hangs(noun: Chunk, wording: str) -> bool:
+    """Whether the noun is a picture on a wall, not the image itself: "above the picture"."""
+    return wording in _VERTICAL and noun.text in noun_lists.HUNG_NOUNS
 
 
-# The subject after the reference: "above the bench hangs a clock".
-
-
-def _find_inverted_subject(chunks: list[Chunk], relation: int, reference: int) -> int | None:
-    """Index of the subject when it follows: "above the bench hangs a clock", "under the table, a cat sleeps"."""
-    start = relation
-    while start > 0 and chunks[start - 1].tag is Tag.FILLER:
-        start -= 1
-    opens_sentence = start == 0 or chunks[start - 1].tag is Tag.STOP or chunks[start - 1].text == ";"
-    opens_clause = opens_sentence or chunks[start - 1].tag is Tag.CONJUNCTION
-    if not opens_clause and not _only_setting_before(chunks, start):
-        return None
-    at = reference + 1
-    while at + 1 < len(chunks) and chunks[at].tag is Tag.PREPOSITION and chunks[at + 1].tag is Tag.NOUN:
-        at += 2
-    comma = at < len(chunks) and chunks[at].text == ","
-    at += comma
-    there = at < len(chunks) and chunks[at].text in ("there", "there's")
-    at += there
-    between = []
-    while at < len(chunks) and chunks[at].tag is Tag.FILLER:
-        between.append(chunks[at].text)
-        at += 1
-    if at >= len(chunks) or chunks[at].tag is not Tag.NOUN:
-        return None
-    if any(word in word_lists.RELATIVE_PRONOUNS for word in between):
-        return None
-    follows = there or (not comma and any(word_lists.is_finite_verb(word) for word in between))
-    if follows and (chunks[at].determiner or there or between[-1:] in (["is"], ["are"])):
-        return at
-    # "above the stove, copper pans gleam", but not "above the stove, fantasy art"
-    next_chunk = chunks[at + 1] if at + 1 < len(chunks) else chunks[at]
-    acts = chunks[at].text.endswith("s") and next_chunk.tag is Tag.FILLER and word_lists.is_finite_verb(next_chunk.text)
-    named = (chunks[at].determiner or acts) and chunks[at].text not in word_lists.IMAGE_NOUNS
-    return at if opens_sentence and not between and named else None
-
-
-def _only_setting_before(chunks: list[Chunk], start: int) -> bool:
-    """Whether only a setting such as "in the kitchen" stands before ``start`` in its clause."""
-    before = start - 1
-    while before > 0 and chunks[before].tag is Tag.NOUN and chunks[before - 1].tag is Tag.PREPOSITION:
-        before -= 2
-    return before < start - 1 and (before < 0 or chunks[before].tag in (Tag.STOP, Tag.CONJUNCTION))
-
-
-# The subject before the relation, when several nouns could be it.
-
-
-def _find_subject(chunks: list[Chunk], relation: int, attached: _Attachments) -> int | None:
-    """Index of the noun that the relation is about; None when there is none or it is not clear.
-
-    "a cup of tea above a plate" is about the cup, "a hedgehog with an umbrella walks under a tree" about the hedgehog,
-    "a room with a sofa to the left of a window" about the sofa. "a girl holding a balloon above a dog" could be about
-    either, so it has no subject.
-    """
-    at = relation - 1
-    while at >= 0 and chunks[at].tag in (Tag.FILLER, Tag.CONJUNCTION) and chunks[at].text != ";":
-        at -= 1
-    if at < 0 or chunks[at].tag is not Tag.NOUN:
-        return None
-    between = chunks[at + 1 : relation]
-    joined = any(chunk.tag is Tag.CONJUNCTION for chunk in between)
-    words = [chunk.text for chunk in between if chunk.tag is Tag.FILLER]
-    listed = at > 0 and chunks[at - 1].tag is Tag.CONJUNCTION and not chunks[at].determiner
-    if joined and (listed or chunks[at].text in word_lists.BODY_PARTS):
-        return None  # "a girl, blue eyes, to the left of a boy"
-    if any(word in word_lists.RELATIVE_PRONOUNS for word in words):
-        return _find_head(chunks, at, attached, _Scope(near=True))
-    sentence = any(word_lists.is_finite_verb(word) for word in words)
-    scope = _Scope(far=sentence or joined, sentence=sentence, over=chunks[relation].wording == "over")
-    head = _find_head(chunks, at, attached, scope)
-    if joined and attached.previous is not None and head == attached.previous[1]:
-        return attached.previous[0]
-    return head
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """How far back to look for the subject."""
-
-    near: bool = False  # the nearest noun is the subject
-    far: bool = False  # the first noun of the clause is the subject
-    sentence: bool = False  # as far, also beyond other relations: "a cat on top of a box is left of a dog"
-    over: bool = False  # the relation is worded "over"
-
-
-def _find_head(chunks: list[Chunk], noun: int, attached: _Attachments, scope: _Scope) -> int | None:
-    """The noun that the phrase around ``noun`` is about; None when that is not clear, or there is none.
-
-    Walks back from ``noun``: ``head`` is the candidate so far, ``at`` the chunk that the walk has reached.
-    """
-    head = at = noun
-    while at > 0:
-        before = chunks[at - 1]
-        if before.tag is Tag.RELATION:
-            if not scope.sentence:
-                return head
-            outer = attached.subjects.get(at)
-            if outer is None or outer > at:
-                return None
-            head = at = outer
-        elif before.tag is Tag.PREPOSITION or (before.tag is Tag.NEGATION and _is_without(chunks, at - 1)):
-            step = _step_over_preposition(chunks, head, at, scope)
-            if step is None or step == (head, at):
-                return None if step is None else head
-            head, at = step
-        elif before.tag is Tag.FILLER:
-            outer = _step_over_verb(chunks, at, attached, scope)
-            if outer is None or outer == at:
-                return None if outer is None else head
-            head = at = outer
-        elif before.tag is Tag.NOUN:
-            # Two nouns side by side: "in the garden a dog", or an unknown verb between them.
-            return head if _is_fronted(chunks, at - 1, attached) else None
-        elif scope.sentence and before.tag is Tag.CONJUNCTION and _is_worn_too(chunks, head, at):
-            at -= 2  # "a girl with pink hair and a uniform stands"
-        else:
-            return None if before.tag is Tag.NEGATION else head
-    return head
-
-
-def _is_worn_too(chunks: list[Chunk], head: int, at: int) -> bool:
-    """Whether both nouns around a conjunction are clothes or parts of a body."""
-    worn = word_lists.WORN_ITEMS | word_lists.BODY_PARTS
-    placed = at > 2 and chunks[at - 3].tag is Tag.RELATION  # "left of a tie and the tie is above"
-    return chunks[head].text in worn and at > 1 and chunks[at - 2].text in worn and not placed
-
-
-def _is_without(chunks: list[Chunk], at: int) -> bool:
-    """Whether the negation at ``at`` belongs to a prepositional phrase: "without a hat"."""
-    return chunks[at].text == "without" or (at > 0 and chunks[at - 1].tag is Tag.PREPOSITION)
-
-
-def _step_over_preposition(chunks: list[Chunk], head: int, at: int, scope: _Scope) -> tuple[int, int] | None:
-    """Step out of a phrase such as "of tea".
-
-    The result is the new ``head`` and ``at`` of ``_find_head``: unchanged to stop there, None when it is not clear.
-    """
-    first = at - 1
-    while first > 0 and chunks[first - 1].tag is Tag.PREPOSITION:
-        first -= 1
-    preposition = chunks[first].text
-    outer = first - 1
-    while outer >= 0 and chunks[outer].tag is Tag.FILLER:
-        outer -= 1
-    between = chunks[outer + 1 : first]
-    verb = any(word_lists.is_content_verb(chunk.text) for chunk in between)
-    worn = chunks[head].text in word_lists.WORN_ITEMS | word_lists.BODY_PARTS
-    stay = (head, at)
-    if scope.far and outer > 0 and chunks[outer].text == "," and chunks[outer - 1].tag is Tag.NOUN:
-        if preposition == "with" and not verb and not worn:
-            return None
-        outer -= 1  # "a tart, dusted with sugar, to the left of"
-    if outer < 0 or chunks[outer].tag is not Tag.NOUN:
-        if preposition == "with":
-            unattached = chunks[head].text in word_lists.WORN_ITEMS and outer >= 0
-            return None if unattached else stay  # ", with an armchair to the left of"
-        return stay if preposition == "of" else None  # "on the table below a lamp" has no subject
-    if preposition == "of" and (_is_part(chunks[outer]) or chunks[outer].text in word_lists.IMAGE_NOUNS):
-        return head, outer
-    if verb and any(chunk.text in word_lists.PLACING_VERBS for chunk in between):
-        return None
-    if preposition in word_lists.BESIDE_PREPOSITIONS and not (scope.far or verb):
-        return stay
-    if preposition == "with" and not (scope.sentence or verb):
-        if chunks[outer].text in word_lists.PLACE_NOUNS:
-            return None if scope.far else stay
-        if not scope.far and chunks[head].determiner and not worn:
-            return None  # but "a vase with sunflowers" is about the vase
-    if scope.near and preposition != "of":
-        return stay
-    return outer, outer
-
-
-def _step_over_verb(chunks: list[Chunk], at: int, attached: _Attachments, scope: _Scope) -> int | None:
-    """Index of the noun whose verb governs the noun at ``at``: ``at`` itself to stop there, None when not clear."""
-    outer = at - 1
-    while outer >= 0 and chunks[outer].tag is Tag.FILLER:
-        outer -= 1
-    words = [chunk.text for chunk in chunks[outer + 1 : at]]
-    aside = scope.sentence and words[:1] and words[0] in word_lists.RELATIVE_PRONOUNS
-    if aside and outer >= 0 and chunks[outer].text == ",":
-        outer -= 1  # "the robot, which holds a flower, is to the left of"
-    if outer < 0 or chunks[outer].tag is not Tag.NOUN:
-        return at
-    if not any(word_lists.is_content_verb(word) for word in words) or _is_fronted(chunks, outer, attached):
-        return at
-    if any(word in word_lists.CONTAINING_VERBS for word in words) and not scope.sentence:
-        return at
-    if scope.near or words[-1] in word_lists.RELATIVE_PRONOUNS or chunks[outer].text in word_lists.IMAGE_NOUNS:
-        return at
-    if any(word in word_lists.PLACING_VERBS for word in words) and not scope.far:
-        return at
-    carried = any(word in word_lists.CARRYING_VERBS for word in words)
-    moves = any(word in word_lists.MOVING_VERBS for word in words)
-    if not scope.far and (carried or (scope.over and not moves)):
-        return None
-    return outer
-
-
-def _is_fronted(chunks: list[Chunk], noun: int, attached: _Attachments) -> bool:
-    """Whether the noun belongs to a phrase that opens the sentence: "in the garden", "above the bench"."""
-    if noun in attached.subjects:
-        subject = attached.subjects[noun]
-        return subject is None or subject > noun
-    return noun > 0 and chunks[noun - 1].tag is Tag.PREPOSITION and _find_head(chunks, noun, attached, _Scope()) is None
+def _can_be_placed(chunk: Chunk, wording: str = "") -> bool:
+    """Whether a noun names something that has a place: not "the left", not "the night", not a gaze."""
+    if chunk.definite and chunk.text in noun_lists.FRAME_NOUNS and not _hangs(chunk, wording):
+        return False
+    head = chunk.text if " " not in chunk.text else chunk.text.split()[-1]
+    if head in noun_lists.LIGHTS:
+        return " " in chunk.text or (chunk.modifier != "" and chunk.modifier not in noun_lists.SOURCES_OF_LIGHT)
+    if head in noun_lists.NOT_OBJECTS:
+        return False
+    plural = head.endswith("s") and head not in noun_lists.IRREGULAR_PLURALS
+    return not plural or noun_lists.NOT_OBJECTS.isdisjoint(word_lists.singulars(head))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 
 from learn_to_steer.errors import PromptError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
+from learn_to_steer.prompts.markup import Span, vectors_end
 
-Span = tuple[int, int]
 _ARTICLES = re.compile(r"^(?:a|an|the)\s+", re.IGNORECASE)
 # The article depends on the sound. The first words begin with a "y" or "w" sound, the second with a vowel sound.
 _SOUNDS_CONSONANT = re.compile(r"uni(?!n|m)|us[aeu]|ute|uku|uto|ufo\b|usb\b|eu|ewe|one\b|once\b", re.IGNORECASE)
@@ -105,7 +105,7 @@ def locate(prompt: str, relation: Relation) -> Relation:
     """Fill in the spans of a relation by searching for its nouns as whole words, in any case.
 
     A noun gets its first occurrence outside the other noun ("dog" is not found in "hot dog"). Two equal nouns get the
-    first and the second occurrence.
+    first and the second occurrence. A token of textual inversion gets all its vectors ("<toy> <toy>_1").
 
     Args:
         prompt: The prompt to search.
@@ -127,6 +127,24 @@ def locate(prompt: str, relation: Relation) -> Relation:
         # The longer name first, since it may contain the other one.
         spans[key] = _find(prompt, names[key], tuple(spans.values()))
     return replace(relation, subject_span=spans["subject_span"], object_span=spans["object_span"])
+
+
+def shift_spans(relation: Relation, prompt: str, expand: Callable[[str], str]) -> Relation:
+    """Move the spans of a relation to where its nouns are after ``expand``.
+
+    Args:
+        relation: A relation in ``prompt``.
+        prompt: The prompt.
+        expand: Replaces words by longer text, as textual inversion does with tokens of several vectors.
+
+    Returns:
+        The relation with spans in ``expand(prompt)``; those that are None stay so.
+    """
+
+    def moved(span: Span | None) -> Span | None:
+        return span and (len(expand(prompt[: span[0]])), len(expand(prompt[: span[1]])))
+
+    return replace(relation, subject_span=moved(relation.subject_span), object_span=moved(relation.object_span))
 
 
 def relation_prompt(subject: str, predicate: str, object: str) -> str:
@@ -170,7 +188,7 @@ def _find(prompt: str, noun: str, taken: Sequence[Span]) -> Span:
     """The span of the first whole-word occurrence of ``noun`` that overlaps none of ``taken``."""
     pattern = r"[\s-]+".join(re.escape(word) for word in noun.split())
     for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", prompt, re.IGNORECASE):
-        span = match.span()
+        span = match.start(), vectors_end(prompt, match.group(), match.end())
         if all(span[1] <= other[0] or other[1] <= span[0] for other in taken):
             return span
     count = len(noun.split())

@@ -7,10 +7,12 @@ their ending, and a word about which nothing is known is a noun.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from learn_to_steer.prompts import word_lists
+from learn_to_steer.prompts import noun_lists, word_lists
+from learn_to_steer.prompts.markup import MARKUP, Span, mask
 from learn_to_steer.prompts.relation import match_predicate
 
 # Numbers, words with their apostrophes, commas and dashes, ends of sentences.
@@ -20,9 +22,12 @@ _TOKEN = re.compile(
 _QUOTED = re.compile(
     r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb|(?<!\w)'[^']*'(?!\w)|(?<!\w)\u2018[^\u2019]*\u2019(?!\w)"
 )
-# Markup for user interfaces: "(dog:1.2)" gives the dog a weight; "<lora:ink:0.8>" and "--ar 16:9" are settings.
-_MARKUP = re.compile(r":\s*\d*\.\d+|:\s*\d+(?=\s*[)\]])|<[^<>]*>|--[a-z]+(?:\s+[\d.:]+)?", re.IGNORECASE)
+_NAME = "\ue000"  # the text of a token of the tokenizer
 QUOTE = '"'  # the text of a token that stands for a quotation
+
+
+_LOOK_AHEAD = 12  # words; no noun phrase is longer
+_BEFORE_NOUN = word_lists.DETERMINERS | word_lists.PREPOSITIONS | word_lists.CONJUNCTIONS | word_lists.FUNCTION_WORDS
 
 
 @dataclass(frozen=True)
@@ -30,22 +35,24 @@ class Token:
     """A word in lower case (``QUOTE`` for a whole quotation) and its character span."""
 
     text: str
-    span: tuple[int, int]
+    span: Span
 
 
-def tokenize(prompt: str) -> list[Token]:
-    """Return the words and punctuation marks of a prompt, left to right.
+def tokenize(text: str) -> list[Token]:
+    """Return the words and punctuation marks of a text, left to right.
 
-    A quotation is one token, since its words are lettering or a title. A prompt that is quoted as a whole is read as
-    if it were not. Weights and command-line flags in the prompt are skipped.
+    A quotation is one token, since its words are lettering or a title. A text that is quoted as a whole is read as if
+    it were not.
     """
-    quoted = [found.span() for found in _QUOTED.finditer(prompt) if found.group() != prompt.strip()]
-    markup = [found.span() for found in _MARKUP.finditer(prompt)]
-    found = [Token(QUOTE, span) for span in quoted]
-    for token in _TOKEN.finditer(prompt):
-        if not any(start <= token.start() < end for start, end in quoted + markup):
-            text = token.group().lower()
-            found.append(Token(text if text.strip() else ".", token.span()))
+    found = [Token(QUOTE, quoted.span()) for quoted in _QUOTED.finditer(text) if quoted.group() != text.strip()]
+    quotes = iter([token.span for token in found])
+    start, end = next(quotes, (len(text), len(text)))
+    for match in _TOKEN.finditer(text):
+        while match.start() >= end and start < len(text):
+            start, end = next(quotes, (len(text), len(text)))
+        if match.start() < start:
+            word = match.group().lower()
+            found.append(Token(word if word.strip() else ".", match.span()))
     return sorted(found, key=lambda token: token.span)
 
 
@@ -68,21 +75,32 @@ class TaggedPrompt:
     """A prompt cut into words, and what the grammar needs to know about the word at an index.
 
     Attributes:
-        prompt: The prompt itself.
+        text: The prompt with its markup blanked, so that offsets are those of the prompt.
         texts: Its words in lower case.
         spans: The character span of each word.
+        names: The tokens of a tokenizer in it, by the indices of their words.
+        not_nouns: Indices of words that another tagger calls no noun.
     """
 
-    def __init__(self, prompt: str) -> None:
-        found = tokenize(prompt)
-        self.prompt = prompt
+    def __init__(self, prompt: str, tokens: Collection[str] = ()) -> None:
+        self.text, words = prompt, dict[Span, str]()
+        if tokens or MARKUP.search(prompt):
+            self.text, words = mask(prompt, tokens, _BEFORE_NOUN)
+        found = tokenize(self.text)
+        if words:
+            found = sorted([*found, *(Token(name, span) for span, name in words.items())], key=lambda token: token.span)
         self.texts = [token.text for token in found]
         self.spans = [token.span for token in found]
+        for index, span in enumerate(self.spans):
+            if span in words:
+                self.texts[index] = _NAME  # a word of no list, whatever it spells
+        self.names = {index: words[span] for index, span in enumerate(self.spans) if span in words}
+        self.not_nouns: Collection[int] = ()
 
     def gap_before(self, index: int) -> str:
         """Return the characters between the word at ``index`` and the word before it."""
         inner = 0 < index < len(self.texts)
-        return self.prompt[self.spans[index - 1][1] : self.spans[index][0]] if inner else ""
+        return self.text[self.spans[index - 1][1] : self.spans[index][0]] if inner else ""
 
     def relation_at(self, index: int) -> tuple[str, int] | None:
         """Return the predicate and number of words of the relation phrase that begins at ``index``; None without one.
@@ -107,16 +125,22 @@ class TaggedPrompt:
 
     def compound_at(self, index: int) -> int:
         """Return the number of words of the longest known compound noun at ``index``, 0 without one."""
-        candidates = (tuple(self.texts[index : index + length]) for length in (3, 2))
-        return next((len(name) for name in candidates if name in word_lists.COMPOUND_NOUNS), 0)
+        if self.texts[index] not in noun_lists.COMPOUND_BEGINNINGS:
+            return 0
+        candidates = (tuple(self.texts[index : index + length]) for length in (4, 3, 2))
+        return next((len(name) for name in candidates if name in noun_lists.COMPOUND_NOUNS), 0)
 
     def noun_follows(self, index: int) -> bool:
         """Return whether a noun follows in this phrase, also after words like verbs ("a smiling, sleeping dog")."""
-        for later in range(index + 1, len(self.texts)):
+        for later in range(index + 1, min(index + _LOOK_AHEAD, len(self.texts))):
             if self.relation_at(later):
                 return False
             tag = self.tag_at(later)
-            if self.compound_at(later) or tag in (Tag.NOUN, Tag.ADJECTIVE):
+            if (
+                self.compound_at(later)
+                or tag in (Tag.NOUN, Tag.ADJECTIVE)
+                or self.texts[later] in word_lists.LIKE_NOUNS
+            ):
                 return True
             listed = self.texts[index] not in word_lists.ADVERBS and self.texts[later] in (",", "and")
             if tag is not Tag.VERB_OR_ADVERB and not listed:
@@ -126,6 +150,8 @@ class TaggedPrompt:
     def tag_at(self, index: int) -> Tag:
         """Return the tag of the single word at ``index``, by its word class or ending; a noun when nothing is known."""
         word = self.texts[index]
+        if index in self.names:
+            return Tag.NOUN
         if word == "that":  # "a dog that is left of" or "that dog"
             last = index + 1 == len(self.texts) or self.texts[index + 1] == "that"
             following = Tag.FILLER if last or self.relation_at(index + 1) else self.tag_at(index + 1)

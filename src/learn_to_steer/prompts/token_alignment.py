@@ -58,6 +58,16 @@ def token_indices(
     return columns
 
 
+def added_tokens(tokenizer: Any) -> frozenset[str]:
+    """Return the tokens that were added to a tokenizer, for example by textual inversion, without special ones.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+    """
+    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
+    return frozenset(added) - frozenset(getattr(tokenizer, "all_special_tokens", ()))
+
+
 def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
     """Token index -> character span, without special tokens; and the number of special tokens at the end."""
     encoded = tokenizer(

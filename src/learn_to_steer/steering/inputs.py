@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,15 +107,17 @@ def read_targets(
         prompts = [""] * rows
     else:
         prompts = [prompt] if isinstance(prompt, str) else text_list("prompt", prompt)
-        texts = _encoded_texts(pipe, family, prompts, kwargs)
+        texts = _texts(family, prompts, kwargs)
         warn_of_untaught_words(pipe, prompts)
     given_columns = _columns(pipe, family, columns, len(prompts), kwargs)
-    per_prompt = _relations(texts, relations, len(prompts))
+    # Textual inversion replaces one word by several tokens; text columns count in the text that is encoded.
+    expand = _expansion(pipe, family)
+    per_prompt = _relations(texts, relations, len(prompts), expand, text.added_tokens(family.tokenizer(pipe)))
     targets = []
     for number, (given_prompt, its_relations, its_columns) in enumerate(
         zip(prompts, per_prompt, given_columns, strict=True)
     ):
-        its_text = texts[number] if texts is not None else None
+        its_text = expand(texts[number]) if texts is not None else None
         _require_objects(its_columns, its_relations, its_text, explicit=relations is not None)
         kept, left_out = select_relations(pipe, family, loss, its_text, its_relations, kwargs, its_columns)
         for one in left_out:
@@ -239,8 +241,8 @@ def _columns_of_words(pipe: Any, family: Family, its_text: str, arguments: Mappi
         return tuple(sorted(found))
 
 
-def _encoded_texts(pipe: Any, family: Family, prompts: list[str], arguments: Mapping[str, Any]) -> list[str]:
-    """The texts whose tokens are the text columns, one per prompt."""
+def _texts(family: Family, prompts: list[str], arguments: Mapping[str, Any]) -> list[str]:
+    """The texts that are encoded into text columns, one per prompt."""
     second = arguments.get("prompt_2")
     if second and not isinstance(second, str):
         text_list("prompt_2", second)
@@ -249,9 +251,13 @@ def _encoded_texts(pipe: Any, family: Family, prompts: list[str], arguments: Map
         texts = texts * len(prompts)  # the pipeline, too, then gives one second prompt to all images
     if len(texts) != len(prompts):
         raise PromptError(f"{len(prompts)} prompts but {len(texts)} second prompts; give one for each")
-    # Textual inversion replaces one word by several tokens; columns count in the text that is encoded.
-    expand = getattr(pipe, "maybe_convert_prompt", None)
-    return [expand(p, family.tokenizer(pipe)) for p in texts] if expand else texts
+    return texts
+
+
+def _expansion(pipe: Any, family: Family) -> Callable[[str], str]:
+    """The pipeline's own expansion of textual inversion's words in a prompt."""
+    convert, tokenizer = getattr(pipe, "maybe_convert_prompt", None), family.tokenizer(pipe)
+    return lambda prompt: convert(prompt, tokenizer) if convert else prompt
 
 
 def _embedding_rows(relations: Any, columns: Any, arguments: Mapping[str, Any]) -> int:
@@ -300,15 +306,20 @@ def _require_objects(columns: Columns, relations: Sequence[Relation], its_text: 
             raise PromptError(f"columns names {name!r}, but the objects of the relations {where} are: {listed}")
 
 
-def _relations(texts: Sequence[str] | None, given: Any, prompts: int) -> list[tuple[Relation, ...]]:
-    """The relations in each text, or the caller's with their objects located in it."""
+def _relations(
+    texts: Sequence[str] | None, given: Any, prompts: int, expand: Callable[[str], str], tokens: Collection[str]
+) -> list[tuple[Relation, ...]]:
+    """The relations in each expanded text, or the caller's with their objects located in it."""
     if given is None:
         # An empty prompt is a usual one for the pipeline; it holds no relation.
-        return [text.parse(p) if p.strip() else () for p in texts or ()]
+        return [text.parse(expand(p), tokens=tokens) if p.strip() else () for p in texts or ()]
     nested = [[relation(one) for one in group] for group in nested_relations(given, prompts)]
     if texts is None:
         return [tuple(group) for group in nested]
-    return [tuple(text.locate(p, one) for one in group) for p, group in zip(texts, nested, strict=True)]
+    return [
+        tuple(text.locate(expand(p), text.shift_spans(one, p, expand)) for one in group)
+        for p, group in zip(texts, nested, strict=True)
+    ]
 
 
 Mention = tuple[str, tuple[int, int] | None]
