@@ -36,17 +36,11 @@ class MapLayer:
         name: Name of its module in the denoiser.
         heads: Number of attention heads.
         level: How many times the latents were halved before this layer.
-
-    Raises:
-        DataError: A value has the wrong type or is out of range.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=500)]
     heads: Annotated[int, Field(ge=1, le=1024)]
     level: Annotated[int, Field(ge=0, le=16)]
-
-    def __post_init__(self) -> None:
-        check_fields(self, "the attention layer's")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the layer's maps for latents of ``height`` x ``width``."""
@@ -121,6 +115,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         check_fields(self, "the layout's")
+        for layer in self.layers:
+            check_fields(layer, "the attention layer's")
 
     @property
     def channels(self) -> int:

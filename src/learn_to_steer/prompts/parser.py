@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from learn_to_steer.errors import PromptError
-from learn_to_steer.plain_text import has_lone_surrogate
 from learn_to_steer.prompts import noun_lists, word_lists
 from learn_to_steer.prompts.chunking import Chunk, chunk_words
 from learn_to_steer.prompts.coordination import joined_after, joined_before
@@ -125,8 +124,12 @@ def analyse(prompt: str, *, nlp: Any = None, tokens: Collection[str] = ()) -> An
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty; describe the image, e.g. 'a dog to the left of a cat'")
-    if has_lone_surrogate(prompt):
-        raise PromptError("the prompt is not valid Unicode text (it holds half of a surrogate pair); write it anew")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            "the prompt is not valid Unicode text (it holds half of a surrogate pair); write it anew"
+        ) from error
     tagged = TaggedPrompt(prompt, tokens)
     if nlp is not None:
         tagged.not_nouns = words_no_nouns(tagged, nlp)

@@ -73,12 +73,10 @@ class SteeredPipeline:
 
         Args:
             prompt: One prompt, or a list of them.
-            relations: Used instead of the relations in the prompts: one or a list for one prompt, a list of lists for
-                several. Each is a ``Relation``, ``"dog | left of | cat"`` or a triple. One that cannot be steered is
-                an error.
-            columns: The text columns (token positions) of each object's name, for each prompt. With text they are
-                used instead of those of the name in the prompt. With ``prompt_embeds``, which also need
-                ``relations``, every object must have some.
+            relations: Used instead of those in the prompts: one or a list for one prompt, a list of lists for several.
+                Each is a ``Relation``, ``"dog | left of | cat"`` or a triple. One that cannot be steered is an error.
+            columns: For each prompt, the text columns (token positions) of objects by name, used instead of those of
+                the name in the text. ``prompt_embeds`` need ``relations``, and columns for all objects.
             strict: Whether a prompt without a relation, or with a relation that cannot be steered, is an error.
                 Otherwise such a relation is left out, and images without any are made unsteered, with a warning.
             timeout: Seconds to wait while another thread steers the same denoiser. None: as long as it takes. A
@@ -102,9 +100,7 @@ class SteeredPipeline:
         copies = int(kwargs.get("num_images_per_prompt", 1))
         targets = [target for target in prompt_targets for _ in range(copies)]
         state = CallState(
-            reports=[
-                ImageReport(target.prompt, list(target.relations), left_out=list(target.left_out)) for target in targets
-            ],
+            reports=[ImageReport(one.prompt, list(one.relations), left_out=list(one.left_out)) for one in targets],
             iterations=[0] * len(targets),
         )
         report = SteeringReport(state.reports, self.config)
@@ -165,9 +161,7 @@ def _with_report(output: Any, report: SteeringReport) -> Any:
     try:
         output.steering = report
     except AttributeError as error:
-        raise UnsupportedError(
-            f"the pipeline returned a {type(output).__name__}, which cannot carry a report"
-        ) from error
+        raise UnsupportedError(f"a {type(output).__name__}, which the pipeline returned, takes no report") from error
     return output
 
 
@@ -185,8 +179,7 @@ def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapp
     hooks = _Hooks(pipe, loop, state)
     view = hooks.view
     before = dict(vars(view))
-    callback = arguments.get("callback_on_step_end")
-    if callback is not None:
+    if (callback := arguments.get("callback_on_step_end")) is not None:
         arguments = {**arguments, "callback_on_step_end": hooks.outside(callback)}
     try:
         return type(pipe).__call__(view, **arguments)
@@ -216,8 +209,7 @@ class _Hooks:
 
     def outside(self, callback: Any) -> Any:
         """A callback of the user, which sees the view, but runs the model and the pipeline like anybody else."""
-        plain = {self.family.denoiser: self.loop.denoiser, "__call__": self.pipe}
-        seen = object_view(self.view, **plain)
+        seen = object_view(self.view, **{self.family.denoiser: self.loop.denoiser, "__call__": self.pipe})
 
         def call(_: Any, *args: Any, **kwargs: Any) -> Any:
             return callback(seen, *args, **kwargs)
@@ -249,9 +241,7 @@ class _Hooks:
         def stepped(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
             state = self.state
             if state.moved_latents is not None:
-                scale = state.input_scale
-                moved = state.moved_latents if scale == 1.0 else state.moved_latents / scale
-                sample = self._with_moves(sample, moved)
+                sample = self._with_moves(sample, state.moved_latents / state.input_scale)
             if state.prediction_offset is not None:
                 model_output = model_output + state.prediction_offset.to(model_output.dtype)
             state.moved_latents = state.prediction_offset = None
