@@ -196,7 +196,7 @@ def test_trained_anew_after_the_checkpoint_is_deleted(tmp_path: Path) -> None:
     from learn_to_steer.training import checkpoint
 
     (tmp_path / checkpoint.FILE).write_bytes(b"broken")
-    with pytest.raises(DataError, match="delete it to train anew"):
+    with pytest.raises(DataError, match="delete it, and training starts again"):
         checkpoint.load(tmp_path, {})
     (tmp_path / checkpoint.FILE).unlink()
     assert checkpoint.load(tmp_path, {}) is None

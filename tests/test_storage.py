@@ -274,5 +274,5 @@ def test_own_files_are_read_by_their_schema_and_a_pipe_is_no_file(tmp_path: Path
     path.unlink()
     os.mkfifo(path)
     for read in (lambda: storage.read_json(path, dict), lambda: storage.sha256(path)):
-        with pytest.raises(DataError, match="not a file"):
+        with pytest.raises(DataError, match="it is a named pipe"):
             read()

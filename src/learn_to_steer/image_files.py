@@ -62,6 +62,16 @@ def image_size(path: str | PathLike[str]) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a PNG file exists and is not damaged: its own checksums match."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all of them are raised by broken files
+        return False
+    return True
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image upright and in 8-bit RGB, as the docstring of this module says.
 

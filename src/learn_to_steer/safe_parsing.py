@@ -74,8 +74,8 @@ def read_yaml(path: Path) -> YamlMapping:
     import yaml
 
     text = _text(path)
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         _check_events(text, path)
         root = loader.get_single_node()
         if root is None:

@@ -56,7 +56,8 @@ def test_what_is_given_is_an_error_before_anything_is_drawn(
     run: Any, model: list[str], tmp_path: Path, counted: list[None], options: list[str]
 ) -> None:
     told = run("generate", *options, *model, "--out", tmp_path / "out")
-    assert told.code == 2 and len(told.err.strip().splitlines()) == 1
+    *warnings, error = told.err.strip().splitlines()
+    assert told.code == 2 and error.startswith("error: ") and all(line.startswith("warning: ") for line in warnings)
     assert not counted and not (tmp_path / "out").exists()
 
 

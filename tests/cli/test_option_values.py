@@ -24,6 +24,7 @@ NEEDED = {
     "evaluate": ["--benchmark", "unseen"],
     "score": ["images"],
     "audit": ["folder"],
+    "verify": ["folder"],
     "parse": [DOG],
     "push": ["folder", "owner/name"],
     "export-prompts": ["--out", "sets"],

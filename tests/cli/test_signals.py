@@ -37,28 +37,28 @@ sys.meta_path.insert(0, Finder())
 """
 IN_A_VERB = """
 import learn_to_steer.prompts as prompts
-prompts.parse = lambda *a, **k: stop()
+prompts.analyse = lambda *a, **k: stop()
 """
 IN_A_DESTRUCTOR = """
 import learn_to_steer.prompts as prompts
 class Late:
     def __del__(self): stop()
-def parse(*a, **k):
+def analyse(*a, **k):
     Late()
     while True: pass
-prompts.parse = parse
+prompts.analyse = analyse
 """
 AS_ANOTHER_EXCEPTION = """
 import learn_to_steer.prompts as prompts
-def parse(*a, **k):
+def analyse(*a, **k):
     try: stop()
     except KeyboardInterrupt: raise RecursionError("of a library")
-prompts.parse = parse
+prompts.analyse = analyse
 """
 WHILE_WRITING = """
 import os as system
-from learn_to_steer import storage
-storage.os = type("Os", (), {**vars(system), "fsync": staticmethod(lambda descriptor: stop())})
+from learn_to_steer import atomic_files
+atomic_files.os = type("Os", (), {**vars(system), "fsync": staticmethod(lambda descriptor: stop())})
 """
 
 
@@ -83,10 +83,10 @@ def test_no_temporary_file_is_left(tmp_path: Path, number: int) -> None:
 def test_a_second_ctrl_c_ends_at_once() -> None:
     code = """
 import learn_to_steer.prompts as prompts
-def parse(*a, **k):
+def analyse(*a, **k):
     try: stop()
     finally: stop()
-prompts.parse = parse
+prompts.analyse = analyse
 """
     returned, _, error = stopped(code, "parse", "a dog left of a cat")
     assert (returned, error) == (-signal.SIGINT, "")
@@ -94,7 +94,7 @@ prompts.parse = parse
 
 def test_handlers_of_a_caller_in_python_are_restored(run: Any, monkeypatch: Any) -> None:
     before = [signal.getsignal(number) for number in CODES]
-    monkeypatch.setattr("learn_to_steer.prompts.parse", lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("learn_to_steer.prompts.analyse", lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
     assert run("parse", "a dog left of a cat") == (130, "", START_OVER + "\n")
     assert [signal.getsignal(number) for number in CODES] == before
 

@@ -21,15 +21,14 @@ from mutations import byte_edits, edited_bytes, edited_tree, tree_edits
 from typer.models import OptionInfo
 
 from learn_to_steer.cli import main
-
-try:
-    from learn_to_steer.cli.application import app
-except ImportError:
-    from learn_to_steer.cli import app
+from learn_to_steer.cli.application import app
 
 PROMPT = "a dog to the left of a cat"
 # By verb: its options and arguments, as typer is given them.
-COMMANDS = {str(one.name): list(signature(one.callback).parameters.values()) for one in app.registered_commands}
+COMMANDS = {
+    str(one.name): [p for p in signature(one.callback).parameters.values() if get_args(p.annotation)]
+    for one in app.registered_commands
+}
 # What a verb needs, if it is more than names of files; an option that is drawn comes after it and wins.
 NEEDED = {
     "generate": [PROMPT],

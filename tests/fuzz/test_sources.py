@@ -20,12 +20,8 @@ from learn_to_steer import registry
 from learn_to_steer.benchmarks import load_file
 from learn_to_steer.errors import SteerError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations
+from learn_to_steer.image_files import read_image
 from learn_to_steer.sources import LabelledImage, SourceRequest
-
-try:
-    from learn_to_steer.image_files import read_image
-except ImportError:
-    from learn_to_steer.evaluation.image_folders import open_image as read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as the command line does
 SIZE = (60, 40)

@@ -85,9 +85,6 @@ class Manifest:
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
         manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
         layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
-        sizes = [layout.side, layout.channels, *(layer.heads for layer in layout.layers)]
-        if not all(1 <= size <= MOST for size in sizes) or not all(0 <= layer.level <= 32 for layer in layout.layers):
-            raise DataError(f"{path}: layout: sizes of 0 or fewer, or too large; {AGAIN}")
         if layout.fingerprint != manifest.fingerprint:
             raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; {AGAIN}")
         for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):

@@ -14,7 +14,7 @@ from learn_to_steer.benchmarks import Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, is_whole, png_bytes
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -37,6 +37,7 @@ from learn_to_steer.evaluation.scoring import (
     require_repeatable,
     require_some,
 )
+from learn_to_steer.image_files import is_whole
 from learn_to_steer.loading import resolve_device
 from learn_to_steer.result_rows import read_rows
 

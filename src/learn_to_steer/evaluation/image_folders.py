@@ -90,16 +90,6 @@ def find_images(
     ]
 
 
-def is_whole(path: Path) -> bool:
-    """Return whether a PNG file exists and is not damaged: its own checksums match."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all of them are raised by broken files
-        return False
-    return True
-
-
 def png_bytes(image: Image.Image) -> bytes:
     """Encode ``image`` as a PNG file."""
     buffer = io.BytesIO()
