@@ -1,4 +1,4 @@
-"""Long descriptions, in ``long.jsonl``: by hand, labelled before the parser was run on them."""
+"""Long descriptions, and prompts of many kinds: by hand, labelled before the parser was run on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "reproduce" / "score_parser.py"
-LONG = Path(__file__).with_name("long.jsonl")
+FILES = (Path(__file__).with_name("long.jsonl"), Path(__file__).with_name("second.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,9 @@ def score_parser() -> ModuleType:
     return module
 
 
-def test_most_of_what_is_found_is_right(score_parser: ModuleType) -> None:
-    rows = score_parser.read_rows(LONG)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_most_of_what_is_found_is_right(score_parser: ModuleType, path: Path) -> None:
+    rows = score_parser.read_rows(path)
     scores = score_parser.scores(rows)
     assert len(rows) >= 100
     assert score_parser.MEASURES["precision"](scores) >= 0.95

@@ -14,6 +14,7 @@ from learn_to_steer.prompts.phrase_verbs import Unit, find_verb
 from learn_to_steer.prompts.tagging import QUOTE, Tag, TaggedPrompt
 
 _BEFORE_OBJECT = (Tag.PREPOSITION, Tag.RELATION)
+_ALSO_NOUNS = word_lists.LIKE_NOUNS | word_lists.ADJECTIVES_OR_NOUNS
 _POSSESSIVE = re.compile(r"['\u2019]s?$")
 
 
@@ -80,7 +81,8 @@ class _Chunker:
         if relation and relation[1] > length:
             self._add(Tag.RELATION, relation[0], index, index + relation[1])
             return index + relation[1]
-        if length:
+        described = tag is Tag.FILLER and self._stands_before_noun(index + length - 1)  # "an upside-down city"
+        if length and not described:
             if tag is not None:
                 self._add(tag, " ".join(self.tagged.texts[index : index + length]), index, index + length)
             return index + length
@@ -107,6 +109,8 @@ class _Chunker:
             self.units.append(Unit(index, index + 1, noun=after_of and self.chunks[-1].tag in _BEFORE_OBJECT))
         elif tag is Tag.ADJECTIVE and has_noun and word in word_lists.VERBS_WITH_OVER and self._is_over(index + 1):
             self._add(Tag.FILLER, word, index, index + 1)  # "farmers bent over"
+        elif tag is Tag.NOUN and self._is_verb_by_place(index):
+            self._add(Tag.FILLER, word, index, index + 1)
         elif tag in (Tag.NOUN, Tag.ADJECTIVE):
             named = tag is Tag.NOUN or (has_noun and word in word_lists.ADJECTIVES_OR_NOUNS)  # "a river stone"
             self.units.append(Unit(index, index + 1, named))
@@ -154,7 +158,7 @@ class _Chunker:
     def _add_noun(self, following: Tag) -> None:
         """Add the chunk of a noun phrase, whose noun is the last one ("a red sports car" -> "car")."""
         nouns = [unit for unit in self.units if unit.noun]
-        nouns = nouns or [unit for unit in self.units if self.tagged.texts[unit.start] in word_lists.LIKE_NOUNS]
+        nouns = nouns or [unit for unit in self.units if self.tagged.texts[unit.start] in _ALSO_NOUNS]
         last = self.determiners[-1] if self.determiners else ""
         if nouns or (self.units and self.determiners):
             unit = (nouns or self.units)[-1]
@@ -185,7 +189,9 @@ class _Chunker:
         """Whether a verb-like word after a noun is part of the phrase: "a moss covered stone", "a fruit stand"."""
         word = self.tagged.texts[index]
         if word in word_lists.BASE_VERBS:
-            return self.determiners[-1:] != [] and self.determiners[-1] in word_lists.SINGULAR_DETERMINERS
+            noun = self.tagged.texts[self.units[-1].end - 1]
+            several = noun.endswith("s") or noun in noun_lists.IRREGULAR_PLURALS
+            return self.determiners != [] and not several
         participle = word.endswith("ed") or word in word_lists.COMPOUNDING_PARTICIPLES
         if word in word_lists.NAMING_VERBS or not participle or not self.determiners:
             return False
@@ -195,6 +201,15 @@ class _Chunker:
             if self.tagged.tag_at(after) is not Tag.ADJECTIVE:
                 return self.tagged.tag_at(after) is Tag.NOUN or self.tagged.compound_at(after) > 0
         return False
+
+    def _is_verb_by_place(self, index: int) -> bool:
+        """Whether a bare word like a noun stands where only its verb can: "is writing on", "that towers over"."""
+        if self.units or self.determiners or len(self.chunks) < 2 or self.chunks[-2].tag is not Tag.NOUN:
+            return False
+        word, link = self.tagged.texts[index], self.chunks[-1].text
+        if link in word_lists.RELATIVE_PRONOUNS:
+            return word in word_lists.USUALLY_NOUNS and self.tagged.relation_at(index + 1) is not None
+        return link in word_lists.COPULAS and word in word_lists.NOUNS_LIKE_VERBS and word.endswith("ing")
 
     def _stands_before_noun(self, index: int) -> bool:
         """Whether the word stands between a determiner and its noun."""

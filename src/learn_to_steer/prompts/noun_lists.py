@@ -1,6 +1,7 @@
 """The nouns that the grammar knows, as sets: those that cannot be placed, those of several words, and other kinds.
 
-Each comment says what membership in a set means to the rules in ``chunking``, ``subjects`` and ``placement``.
+Each comment says what membership in a set means to the rules in ``parser``, ``chunking``, ``phrase_verbs``,
+``subjects``, ``coordination`` and ``pronouns``.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ UNPLACEABLE = word_set(
     " wash hue hues tone tones color colors colour colours vastness expanse depth depths distance horizon laughter"
     " chatter murmur hum buzz scenery afternoon midday noon midnight luminescence brilliance embrace watch ownership"
     " presence spirit soul essence beauty grace charm majesty mystery wonder everything nothing overlay flare bokeh"
+    " fee fees tax taxes price prices cost costs wages debt debts"
     " backlight sunshine sunbeam sunbeams moonbeam moonbeams gloom thunder fold beginning end ends"
 )
 NOT_OBJECTS = (UNPLACEABLE | WORDNET["abstract nouns"] | PLURAL_DETERMINERS) - word_set(
@@ -161,7 +163,7 @@ FURNITURE_WITH_SIDES = word_set(
 HOLLOW_NOUNS = word_set(
     "glass cup bowl jar bottle box bag basket well bed list drawer chest trunk suitcase crate barrel bucket pot pan"
     " mug vase tank pocket purse cupboard fridge refrigerator freezer oven sink bathtub tub basin bin can wardrobe"
-    " closet locker pile stack heap page ship boat net sack tin pitcher jug hourglass"
+    " closet locker pile stack heap page ship boat net sack tin pitcher jug hourglass machine"
 )
 # Under them is in them: "under the sea".
 WATERS = word_set("sea seas ocean oceans water waters deep waves lake pond river pool")

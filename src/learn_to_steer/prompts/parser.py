@@ -175,7 +175,7 @@ def _relation(subject: Chunk, predicate: str, reference: Chunk) -> Relation:
 
 def _pairs(chunks: list[Chunk], index: int, attached: Attachments) -> tuple[list[tuple[int, int]], str, str]:
     """The pairs of nouns that a relation connects; without any, the reason and the noun that it is about."""
-    reference = _find_reference(chunks, index)
+    reference = _find_reference(chunks, index) or _find_shared_reference(chunks, index)
     if reference is None:
         after = chunks[index + 1] if index + 1 < len(chunks) else None
         if after is None or after.tag is not Tag.STOP or after.text in word_lists.SENTENCE_ENDS:
@@ -234,10 +234,13 @@ def _why_no_subject(chunks: list[Chunk], relation: int) -> str:
 
 
 def _is_negated(chunks: list[Chunk], subject: int) -> bool:
-    """Whether a negation holds for the subject too: "no birds or planes above"."""
+    """Whether a negation holds for the subject too: "no birds or planes above", but not "no people, planes above"."""
     at = subject
-    while at > 1 and not chunks[at].determiner and chunks[at - 1].text in ("or", "nor", "and", ","):
-        at -= 2
+    joined = subject > 0 and chunks[subject - 1].text in ("or", "nor", "and")
+    while joined and at > 0 and not chunks[at].determiner and chunks[at - 1].tag is Tag.CONJUNCTION:
+        at -= 1
+        while at > 0 and chunks[at].text in ("or", "nor", "and", ","):
+            at -= 1
         if chunks[at].tag is not Tag.NOUN:
             return False
     return at > 0 and chunks[at - 1].tag is Tag.NEGATION and chunks[at - 1].text != "not"
@@ -252,6 +255,13 @@ def _find_reference(chunks: list[Chunk], relation: int) -> int | None:
     while at + 2 < len(chunks) and is_part(chunks[at], chunks[at + 2]) and chunks[at + 1].text == "of":
         at += 2
     return at if at < len(chunks) and chunks[at].tag is Tag.NOUN else None
+
+
+def _find_shared_reference(chunks: list[Chunk], relation: int) -> int | None:
+    """Index of the noun that two relations share: "a fork to the left of and a knife to the right of a plate"."""
+    joined = [chunk.tag for chunk in chunks[relation + 1 : relation + 4]] == [Tag.CONJUNCTION, Tag.NOUN, Tag.RELATION]
+    shared = joined and chunks[relation].wording.endswith(" of") and chunks[relation + 1].text in ("and", "or", "but")
+    return _find_reference(chunks, relation + 3) if shared else None
 
 
 # Whether the phrase really places something; not so "under construction" and "over 100 birds".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from learn_to_steer.prompts import noun_lists
+from learn_to_steer.prompts import noun_lists, word_lists
 from learn_to_steer.prompts.chunking import Chunk
 from learn_to_steer.prompts.tagging import Tag
 
@@ -34,8 +34,15 @@ def find_pair(chunks: list[Chunk], at: int, pronoun: str) -> tuple[int, int] | N
     if link.text == "and" and chunks[noun].text in SIDES and noun > 3 and chunks[noun].determiner in POSSESSIVES:
         pair = find_pair(chunks, noun - 1, pronoun)  # "with a box on its left and a bag on its right"
         return pair and (subject, pair[1])
+    if link.text in ("and", ",") and chunks[noun].text == pronoun and chunks[noun - 1].tag is Tag.RELATION:
+        pair = find_pair(chunks, noun - 1, pronoun)  # "with a table left of it and a lamp right of it"
+        return pair and (subject, pair[1])
     if link.text not in ("with", "and") or chunks[noun].tag is not Tag.NOUN:
         return None
+    verbs = [chunk.text for chunk in chunks[subject + 1 : at]]
+    relative = any(verb in word_lists.RELATIVE_PRONOUNS for verb in verbs)
+    if not relative and any(word_lists.is_finite_verb(verb) for verb in verbs):
+        return None  # "a board with a hook hangs above it"
     if link.text == "and" and subject < at - 1:
         return None  # "a guitarist and a bassist are on his left"
     if link.text == "and" and noun > 0 and chunks[noun - 1].tag not in (Tag.STOP, Tag.CONJUNCTION):

@@ -30,6 +30,7 @@ _ABOVE = (
     "atop of",
     "higher than",
     "higher up than",
+    "above of",
 )
 _BELOW = (
     "below",
@@ -40,6 +41,7 @@ _BELOW = (
     "on the bottom of",
     "at the bottom of",
     "lower than",
+    "below of",
 )
 # Vertical words in diagonals: prepositions ("above left of") and adjectives of a side ("upper left of").
 _VERTICAL_PREPOSITIONS = {"above": ("above", "over"), "below": ("below", "under", "underneath", "beneath")}
@@ -304,6 +306,11 @@ def _table() -> dict[tuple[str, ...], str]:
             for form in diagonals:
                 table[form] = table[f"diagonally {form}"] = f"{vertical} {side} of"
     return {tuple(form.split()): predicate for form, predicate in table.items()}
+
+
+def last_words() -> set[str]:
+    """Return the words that relation phrases end with: "of", "above"."""
+    return {words[-1] for words in _table()}
 
 
 @cache

@@ -58,7 +58,12 @@ def find_inverted_subject(chunks: list[Chunk], relation: int, reference: int) ->
         return None
     follows = there or (not comma and any(word_lists.is_finite_verb(word) for word in between))
     if follows and (chunks[at].determiner or there or between[-1:] in (["is"], ["are"])):
-        return at
+        return _whole(chunks, at)
+    # "a bowl, left of the bowl a spoon"
+    end = _phrase_end(chunks, at)
+    closes = end == len(chunks) or chunks[end].tag in (Tag.STOP, Tag.CONJUNCTION)
+    if not comma and not between and closes and chunks[at].determiner in word_lists.COUNTING_DETERMINERS:
+        return _whole(chunks, at)
     # "above the stove, copper pans gleam", but not "above the stove, fantasy art"
     next_chunk = chunks[at + 1] if at + 1 < len(chunks) else chunks[at]
     acts = next_chunk.tag is Tag.FILLER and word_lists.is_finite_verb(next_chunk.text)
@@ -66,7 +71,14 @@ def find_inverted_subject(chunks: list[Chunk], relation: int, reference: int) ->
     named = (chunks[at].determiner or acts) and chunks[at].text not in noun_lists.IMAGE_NOUNS
     if not opens_sentence:  # "and above the ship an albatross glides"
         named = named and not comma and acts and chunks[at].determiner != ""
-    return at if named and not between and not placed else None
+    return _whole(chunks, at) if named and not between and not placed else None
+
+
+def _whole(chunks: list[Chunk], noun: int) -> int:
+    """The noun that "a row of ..." at ``noun`` is about."""
+    while noun + 2 < len(chunks) and chunks[noun + 1].text == "of" and is_part(chunks[noun], chunks[noun + 2]):
+        noun += 2
+    return noun
 
 
 def _before_setting(chunks: list[Chunk], start: int) -> int:
@@ -139,7 +151,9 @@ def find_subject(chunks: list[Chunk], relation: int, attached: Attachments) -> i
     after = chunks[relation + 1 : relation + 2]
     part = chunks[relation].text in ("above", "below") and any(chunk.definite for chunk in after)
     over = chunks[relation].wording == "over"
-    scope = _Scope(far=sentence or joined, sentence=sentence, over=over, part=part)
+    mounted = any(word in word_lists.MOUNTING_PARTICIPLES for word in words)
+    hung = "hangs" in words or (mounted and any(word in word_lists.COPULAS for word in words))
+    scope = _Scope(far=sentence or joined, sentence=sentence, over=over, part=part, hung=hung)
     head = _find_head(chunks, at, attached, scope)
     if joined and attached.previous is not None and head == attached.previous[1]:
         return attached.previous[0]
@@ -175,6 +189,7 @@ class _Scope:
     far: bool = False  # the first noun of the clause is the subject
     sentence: bool = False  # as far, also beyond other relations: "a cat on top of a box is left of a dog"
     over: bool = False  # the relation is worded "over"
+    hung: bool = False  # a picture is the subject, not what it shows: "a painting of a dog hangs"
     part: bool = False  # the reference may be a part of the first noun: "a piano with a book above the keys"
 
 
@@ -262,11 +277,12 @@ def _step_over_preposition(chunks: list[Chunk], head: int, at: int, scope: _Scop
             unattached = chunks[head].text in noun_lists.WORN_ITEMS and outer >= 0
             return None if unattached else stay  # ", with an armchair to the left of"
         return stay if preposition == "of" else None  # "on the table below a lamp" has no subject
-    if preposition == "of" and (is_part(chunks[outer], chunks[head]) or chunks[outer].text in noun_lists.IMAGE_NOUNS):
+    shown = chunks[outer].text in noun_lists.IMAGE_NOUNS and not scope.hung
+    if preposition == "of" and (shown or is_part(chunks[outer], chunks[head])):
         return head, outer
     if verb and any(chunk.text in word_lists.PLACING_VERBS for chunk in between):
         return None
-    if preposition == "at" and not scope.far and any(chunk.text in word_lists.POINTING_VERBS for chunk in between):
+    if preposition == "at" and not scope.far and _points(chunks, first):
         return stay
     if preposition in word_lists.BESIDE_PREPOSITIONS and not (scope.far or verb):
         return stay
@@ -280,6 +296,16 @@ def _step_over_preposition(chunks: list[Chunk], head: int, at: int, scope: _Scop
     if scope.near and preposition != "of":
         return stay
     return outer, outer
+
+
+def _points(chunks: list[Chunk], before: int) -> bool:
+    """Whether the clause before a phrase has a verb of pointing: "the dog looks through the fence at a cat"."""
+    for chunk in reversed(chunks[:before]):
+        if chunk.tag in (Tag.STOP, Tag.CONJUNCTION, Tag.RELATION):
+            break
+        if chunk.text in word_lists.POINTING_VERBS:
+            return True
+    return False
 
 
 def _step_over_verb(chunks: list[Chunk], at: int, attached: Attachments, scope: _Scope) -> int | None:

@@ -13,7 +13,7 @@ from enum import Enum
 
 from learn_to_steer.prompts import noun_lists, word_lists
 from learn_to_steer.prompts.markup import MARKUP, Span, mask
-from learn_to_steer.prompts.relation import match_predicate
+from learn_to_steer.prompts.relation import last_words, match_predicate
 
 # Numbers, words with their apostrophes, commas and dashes, ends of sentences.
 _TOKEN = re.compile(
@@ -27,7 +27,13 @@ QUOTE = '"'  # the text of a token that stands for a quotation
 
 
 _LOOK_AHEAD = 12  # words; no noun phrase is longer
-_BEFORE_NOUN = word_lists.DETERMINERS | word_lists.PREPOSITIONS | word_lists.CONJUNCTIONS | word_lists.FUNCTION_WORDS
+_BEFORE_NOUN = (
+    word_lists.DETERMINERS
+    | word_lists.PREPOSITIONS
+    | word_lists.CONJUNCTIONS
+    | word_lists.FUNCTION_WORDS
+    | frozenset(last_words())
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,8 @@ class TaggedPrompt:
             return Tag.NOUN
         if word == "that":  # "a dog that is left of" or "that dog"
             last = index + 1 == len(self.texts) or self.texts[index + 1] == "that"
-            following = Tag.FILLER if last or self.relation_at(index + 1) else self.tag_at(index + 1)
+            follows = last or self.relation_at(index + 1) or self._is_clause(index)
+            following = Tag.FILLER if follows else self.tag_at(index + 1)
             return Tag.DETERMINER if following in (Tag.NOUN, Tag.ADJECTIVE) else Tag.FILLER
         if word in ("round", "past"):  # "a round table", "round the table"
             after = self.texts[index + 1] if index + 1 < len(self.texts) else "the"
@@ -171,6 +178,11 @@ class TaggedPrompt:
         if word == QUOTE or (word.endswith(("ing", "ed", "ly")) and word not in word_lists.NOUNS_LIKE_VERBS):
             return Tag.VERB_OR_ADVERB
         return Tag.NOUN
+
+    def _is_clause(self, index: int) -> bool:
+        """Whether "that" at ``index`` begins a clause with a verb like a noun: "a sign that towers over"."""
+        word = self.texts[index + 1]
+        return word in word_lists.USUALLY_NOUNS and word.endswith("s") and self.relation_at(index + 2) is not None
 
     def _is_request(self, index: int) -> bool:
         """Whether the word at ``index`` begins a sentence that requests an image: "draw a dog"."""

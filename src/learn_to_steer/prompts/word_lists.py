@@ -24,6 +24,7 @@ PLURAL_DETERMINERS = word_set(
     "two three four five six seven eight nine ten eleven twelve dozen hundred hundreds thousand thousands million"
     " some several many few both all these those other"
 )
+COUNTING_DETERMINERS = SINGULAR_DETERMINERS | PLURAL_DETERMINERS  # not "the", nor "its"
 NUMBERS = word_set("two three four five six seven eight nine ten eleven twelve")
 DETERMINERS = SINGULAR_DETERMINERS | PLURAL_DETERMINERS | word_set("the any same my your his her its our their whose")
 # After "over" these are an amount, not a place: "over a hundred birds". So are digits from 10 on.
@@ -132,7 +133,8 @@ NOUNS_LIKE_VERBS = word_set(
     " crossing scaffolding lemming mooring keyring covering bearing bed shed sled seed weed reed steed moped bobsled"
     " seabed flatbed breed feed tweed butterfly dragonfly firefly housefly jelly lily belly family ally holly bully"
     " doily potbelly clearing lighting parking seating fledgling seedling nestling hatchling bread thread head"
-    " assembly monopoly anomaly"
+    " assembly monopoly anomaly bunting grating cladding paneling panelling fencing tubing matting legging leggings"
+    " dwelling outbuilding seaweed shoestring plumbing siding"
 )
 # Base forms. The forms in -s are derived below; those in -ing and -ed are known by their ending.
 _ALL_BASE_VERBS = word_set(
@@ -145,13 +147,13 @@ _ALL_BASE_VERBS = word_set(
     " pour place put set keep build make find draw paint create generate render imagine visualize visualise say says"
 )
 # Also nouns, and in prompts more often nouns than verbs.
-_USUALLY_NOUNS = word_set(
+USUALLY_NOUNS = word_set(
     "swing slide roll ride drive play nap look lounge glow shine dance drink stretch circle wave park land balance"
     " work tower face feature display show curl streak drift place paint sail kick graze like love need watch chat"
     " hide catch throw bloom blossom roam spin hunt fall burn smile laugh bark stare float perch lean stand parks"
     " swings slides rolls plays drinks looks works towers faces features displays shows curls streaks places paints"
     " lands watches rests naps circles balances dances lounges catches throws blooms blossoms burns smiles laughs"
-    " barks kicks waves hides hunts falls likes sails"
+    " barks kicks waves hides hunts falls likes sails render renders"
 )
 # Of these, verbs nevertheless when they follow a noun: "the dog looks", "a row of birds perch".
 _VERBS_AFTER_NOUNS = word_set(
@@ -161,7 +163,10 @@ _PAST_FORMS = word_set(
     "cast sat stood lay laid hung flew swam rode ran slept ate held wore rose grew went shone sang knelt swung spun hid"
     " fell drank threw caught"
 )
-_PARTICIPLES = word_set("seen shown put built kept made held found drawn hidden worn woven sewn clad lit grown laid")
+_PARTICIPLES = word_set(
+    "seen shown put built kept made held found drawn hidden worn woven sewn clad lit grown laid spread"
+    " stuck strung bound sunk"
+)
 
 
 def _third(verb: str) -> str:
@@ -189,7 +194,7 @@ def _doubles(verb: str) -> bool:
     return len(verb) < 5 and verb[-1] in "pntbg" and verb[-2] in "aeiou" and verb[-3] not in "aeiou"
 
 
-_OTHER_BASE_VERBS = WORDNET["verbs"] - _ALL_BASE_VERBS - _USUALLY_NOUNS
+_OTHER_BASE_VERBS = WORDNET["verbs"] - _ALL_BASE_VERBS - USUALLY_NOUNS
 _PLURALS_LIKE_VERBS = word_set("shelves calves halves leaves lives wolves thieves grooves")
 _OTHER_VERB_FORMS = (
     _OTHER_BASE_VERBS | {_third(verb) for verb in _OTHER_BASE_VERBS} | WORDNET["irregular verb forms"]
@@ -200,21 +205,22 @@ LIKE_NOUNS = (_OTHER_BASE_VERBS | {_third(verb) for verb in _OTHER_BASE_VERBS}) 
 _VERB_FORMS = _ALL_BASE_VERBS | {_third(verb) for verb in _ALL_BASE_VERBS} | _PAST_FORMS | _OTHER_VERB_FORMS
 FINITE_VERBS = _VERB_FORMS | COPULAS | AUXILIARIES
 # In a noun phrase that has no noun yet, one of these is an adjective or the noun itself.
-VERBS_AND_ADVERBS = (_VERB_FORMS - _USUALLY_NOUNS) | _VERBS_AFTER_NOUNS | _PARTICIPLES | ADVERBS
+VERBS_AND_ADVERBS = (_VERB_FORMS - USUALLY_NOUNS) | _VERBS_AFTER_NOUNS | _PARTICIPLES | ADVERBS
 # After "the" and a noun these can be a verb or a noun: "the car parks", "the city parks".
-AMBIGUOUS_IN_S = {word for word in _USUALLY_NOUNS if word.endswith("s")} - _VERBS_AFTER_NOUNS
+AMBIGUOUS_IN_S = {word for word in USUALLY_NOUNS if word.endswith("s")} - _VERBS_AFTER_NOUNS
 # After "a" and a noun these are the head noun: "a fruit stand".
-BASE_VERBS = _ALL_BASE_VERBS - word_set("set put") - WORDNET["verbs"]
+BASE_VERBS = (_ALL_BASE_VERBS & USUALLY_NOUNS) - WORDNET["verbs"]
 # Also nouns, yet verbs between a noun and a relation: "their dog digs under", "sparks drift over".
 _MOTIONS = word_set(
     "dig dart drift glow roar wheel circle bow streak swirl whirl sway hang float flow flutter glide sail fly swing"
     " spin roll rise climb swoop leap sit stand jut loom tower shine gleam sparkle trot gallop swim dance jump peek"
-    " lean rest hover soar march drip trail wind dip sag curl coil billow pile stack heap tumble cascade"
+    " lean rest hover soar march drip trail wind dip sag curl coil billow pile stack heap tumble cascade bob hop flap"
+    " stream pulse seep blow nap lounge"
 )
 # Before "over" and "under" these say more of the direction: "juts out over".
-PARTICLES = word_set("out off around along across round about")
+PARTICLES = word_set("in out off around along across round about")
 VERBS_IN_S = {_third(verb) for verb in _MOTIONS | _OTHER_BASE_VERBS}
-PLURAL_VERBS = _MOTIONS | _OTHER_BASE_VERBS | WORDNET["verbs more than nouns"] | (_ALL_BASE_VERBS - _USUALLY_NOUNS)
+PLURAL_VERBS = _MOTIONS | _OTHER_BASE_VERBS | WORDNET["verbs more than nouns"] | (_ALL_BASE_VERBS - USUALLY_NOUNS)
 # Between two nouns such a form describes the second one: "a moss grown stone".
 COMPOUNDING_PARTICIPLES = word_set("made built drawn woven sewn clad lit grown")
 # After a noun, with a preposition, these describe it: "a table made of oak".
@@ -226,6 +232,8 @@ DESCRIBING_PARTICIPLES = word_set(
 POINTING_VERBS = word_set(
     "points pointing looks looking gazes gazing stares staring glances glancing smiles smiling waves waving aims aiming"
 )
+# "is pinned above" tells where a picture is, not what it shows.
+MOUNTING_PARTICIPLES = word_set("hung pinned mounted taped tacked nailed placed propped displayed")
 NAMING_VERBS = word_set("named called titled labeled labelled nicknamed")
 # At the beginning of a sentence these are a request, not an object: "draw a dog".
 REQUEST_VERBS = word_set(
