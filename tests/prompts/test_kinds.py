@@ -94,6 +94,7 @@ def calls(prompt: str) -> int:
         nonlocal count
         count += event == "call"
 
+    analyse("a cat above a dog")  # builds the tables of phrases
     before = sys.getprofile()
     sys.setprofile(record)
     try:
@@ -111,3 +112,7 @@ def test_work_grows_with_the_prompt_only(part: str) -> None:
 @pytest.mark.parametrize("part", LONG.values(), ids=LONG)
 def test_ten_thousand_words_are_read(part: str) -> None:
     assert analyse(part * (10_000 // max(1, len(part.split()))) + ". a cat above a dog.").words >= 1
+
+
+def test_no_relation_is_lost_in_a_long_list() -> None:
+    assert len(parse(", ".join(["a cat left of a dog"] * 300))) == 300

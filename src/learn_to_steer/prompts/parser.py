@@ -41,7 +41,9 @@ _OWNERS = ("my", "your", "his", "her", "its", "our", "their")
 _BETWEEN_SIDES = re.compile(r"^(?:on|at|to)\b.*\bside\b|^(?:on|at|in) the (?:\w+ )?(?:left|right) of$")
 _AT_END = re.compile(r"^(?:at the top|(?:at|on) the bottom) of$")
 _VERTICAL = ("over", "under", "underneath", "beneath", "below", "above")
-_LONGEST_SENTENCE = 120  # chunks; longer ones are cut, so that reading takes a time in proportion to the prompt
+# In chunks. Longer sentences are cut, so that reading takes a time in proportion to the prompt: from the first number
+# on at the next "and" or comma, at the second number anywhere.
+_LONG_SENTENCE, _LONGEST_SENTENCE = 80, 120
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,12 @@ def analyse(prompt: str, *, nlp: Any = None, tokens: Collection[str] = ()) -> An
 
 
 def _sentences(chunks: list[Chunk]) -> Iterator[list[Chunk]]:
-    """Cut the chunks at the ends of sentences."""
+    """Cut the chunks at the ends of sentences, and very long sentences at an "and" or a comma."""
     start = 0
     for index, chunk in enumerate(chunks):
-        ends = chunk.text in word_lists.SENTENCE_ENDS or index - start >= _LONGEST_SENTENCE
+        length = index - start
+        joint = length >= _LONG_SENTENCE and chunk.tag is Tag.CONJUNCTION
+        ends = joint or chunk.text in word_lists.SENTENCE_ENDS or length >= _LONGEST_SENTENCE
         if ends or index + 1 == len(chunks):
             yield chunks[start : index + 1]
             start = index + 1
