@@ -105,8 +105,9 @@ def test_a_noun_that_it_calls_a_verb_gives_no_relation(monkeypatch: pytest.Monke
 
 
 def test_the_grammar_is_sure_of_compounds_and_of_nouns_with_an_article(monkeypatch: pytest.MonkeyPatch) -> None:
-    nlp = stand_in(monkeypatch, {"bear": "VERB", "glorp": "VERB", "teddy-bear": "VERB"})
+    nlp = stand_in(monkeypatch, {"bear": "VERB", "glorp": "VERB", "teddy-bear": "VERB", "lamp-post": "VERB"})
     assert len(parse("teddy bear left of a glorp", nlp=nlp)) == 1
+    assert len(parse("lamp post left of a glorp", nlp=nlp)) == 1
 
 
 def test_a_pipeline_without_a_tagger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ IRREGULAR_PLURALS = word_set(
 IMAGE_NOUNS = word_set(
     "photo photograph picture image painting drawing illustration rendering render sketch close-up closeup view"
     " scene shot cartoon animation snapshot portrait depiction poster watercolor watercolour artwork art still icon"
-    " logo emblem sticker collage visualization"
+    " detail logo emblem sticker collage visualization"
 )
 # "a pair of skis" and "the top of a hill" are about skis and a hill.
 PART_NOUNS = word_set(

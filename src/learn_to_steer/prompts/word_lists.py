@@ -79,7 +79,7 @@ _COMMON_ADJECTIVES = word_set(
 )
 ADJECTIVES = _COMMON_ADJECTIVES | (WORDNET["adjectives"] - ADVERBS)
 # Adjectives that are nouns when they follow a noun: "a river stone".
-ADJECTIVES_OR_NOUNS = word_set("stone marble giant square light oval")
+ADJECTIVES_OR_NOUNS = word_set("stone marble giant square light oval metal plastic leather gold silver")
 # Nouns that have an adjective's ending.
 _NOUNS_LIKE = word_set(
     "puppy kitty bunny pony berry cherry strawberry blueberry raspberry candy city lady baby body teddy daisy lily"
@@ -102,6 +102,10 @@ FIXED_PHRASES = {
     ("on", "top"): "filler",
     ("side", "by", "side"): "filler",
     ("upside", "down"): "filler",
+    ("mid", "air"): "filler",
+    ("mid", "flight"): "filler",
+    ("mid", "leap"): "filler",
+    ("mid", "jump"): "filler",
     ("right", "now"): "filler",
     ("over", "the", "moon"): "filler",
     ("under", "sail"): "filler",
@@ -215,7 +219,7 @@ _MOTIONS = word_set(
     "dig dart drift glow roar wheel circle bow streak swirl whirl sway hang float flow flutter glide sail fly swing"
     " spin roll rise climb swoop leap sit stand jut loom tower shine gleam sparkle trot gallop swim dance jump peek"
     " lean rest hover soar march drip trail wind dip sag curl coil billow pile stack heap tumble cascade bob hop flap"
-    " stream pulse seep blow nap lounge"
+    " stream pulse seep blow nap lounge dive plunge dash"
 )
 # Before "over" and "under" these say more of the direction: "juts out over".
 PARTICLES = word_set("in out off around along across round about")
