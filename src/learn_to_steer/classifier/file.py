@@ -17,8 +17,8 @@ from learn_to_steer.classifier.card import model_card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
+from learn_to_steer.plain_text import shown
 from learn_to_steer.safe_parsing import parse_json
-from learn_to_steer.validation import shown
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
@@ -122,7 +122,9 @@ def check_weights(path: str | Path, state: Mapping[str, Tensor], expected: Mappi
 
 def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
     """The config in a header."""
-    raw = parse_json(header.get("config", ""), f"the config in the header of {path}")
+    raw = parse_json(
+        header.get("config", ""), f"the config in the header of {path}", "make or download the classifier again"
+    )
     try:
         if not isinstance(raw, dict):
             raise DataError(f"it is {shown(raw)}, but a JSON object was expected")

@@ -22,8 +22,8 @@ from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifi
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.plain_text import shown
 from learn_to_steer.storage import check_regular
-from learn_to_steer.validation import shown
 
 NAMES = {
     "to the left of": "left of",

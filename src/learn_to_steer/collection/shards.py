@@ -16,6 +16,7 @@ from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.validation import validated
 
 SCHEMA: Final = 1
 MANIFEST = "manifest.json"
@@ -83,8 +84,8 @@ class Manifest:
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA or isinstance(schema, bool):
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
-        manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
-        layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
+        manifest: Manifest = validated(value, cls, str(path), AGAIN)
+        layout: Layout = validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
         if layout.fingerprint != manifest.fingerprint:
             raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; {AGAIN}")
         for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):

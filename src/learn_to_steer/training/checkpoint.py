@@ -21,6 +21,7 @@ from torch import Tensor
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.validation import validated
 
 FILE = "checkpoint.pt"
 ANEW = "delete it, and training starts again from the first epoch"
@@ -88,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
     wrong = [name for name in tables if not isinstance(state, dict) or not isinstance(state.get(name), dict)]
     if wrong:
         raise DataError(f"{path}: {wrong[0]} is missing or malformed; {ANEW}")
-    storage.validated({name: state.get(name) for name in ("identity", "history")}, _Facts, str(path), ANEW)
+    validated({name: state.get(name) for name in ("identity", "history")}, _Facts, str(path), ANEW)
     return dict(state)
 
 
