@@ -264,7 +264,11 @@ def test_own_files_are_read_by_their_schema_and_a_pipe_is_no_file(tmp_path: Path
     path = tmp_path / "a.json"
     path.write_text('{"a": [{"b": 1}]}')
     assert storage.read_json(path, dict[str, list[dict[str, int]]]) == {"a": [{"b": 1}]}
-    for wrong, place in (('{"a": [{"b": "1"}]}', r"a\[0\]\.b cannot be '1'"), ("[]", "the value"), ('{"a": NaN}', "not")):
+    for wrong, place in (
+        ('{"a": [{"b": "1"}]}', r"a\[0\]\.b cannot be '1'"),
+        ("[]", "the value"),
+        ('{"a": NaN}', "not"),
+    ):
         path.write_text(wrong)
         with pytest.raises(DataError, match=rf"a\.json: {place}.*; repair"):
             storage.read_json(path, dict[str, list[dict[str, int]]])

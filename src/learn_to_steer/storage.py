@@ -186,7 +186,7 @@ def read_jsonl(path: StrPath, schema: Any = None, *, allow_torn: bool = True) ->
                 if line.strip():
                     if allow_torn and not line.endswith(b"\n") and not _is_row(line):
                         break
-                    rows.append(_row(line, where))
+                    rows.append(_row(line.rstrip(b"\r\n"), where))
                     if schema is not None:
                         validated(rows[-1], schema, where, REPAIR_LINE)
     except OSError as error:

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from learn_to_steer.collection import verify
 
 RUN = "import sys; from learn_to_steer.cli import main; sys.exit(main())"
 PATIENCE = 120.0
 
 
+@pytest.mark.slow  # tests/chaos kills collections in "make test", too
 def test_killed_and_started_again(saved_sd: Path, tmp_path: Path) -> None:
     def collecting(out: Path) -> list[str]:
         verb = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +131,12 @@ def test_another_object_in_the_file_is_refused(copy):
         storage.write_atomic(copy, buffer.getvalue())
         with pytest.raises(DataError, match=REMEDY):
             checkpoint.read(copy)
+
+
+def test_a_classifier_is_not_written_into_the_collection(trained, tmp_path):
+    folder = shutil.copytree(EDITION1 / "collection", tmp_path / "maps")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(DataError, match="is the folder of the collection; write"):
+        train(folder, tmp_path / "link", progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -133,7 +133,10 @@ def _load(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except Exception as error:
-        raise DataError(f"{path} is not a checkpoint of plain tensors and numbers, so it is not loaded") from error
+        raise DataError(
+            f"{path} is not a checkpoint of plain tensors and numbers, so it is not loaded; name a .pth file that the "
+            "authors published"
+        ) from error
 
 
 def _build(path: str | Path, outer: Any, layout: Layout | None) -> RelationClassifier:

@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
         _check_digest(data)
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign or cut file
-        raise DataError(f"{path} is damaged or no checkpoint ({type(error).__name__}); {ANEW}") from error
+        raise DataError(f"{path} is damaged or no checkpoint; {ANEW}") from error
     tables = ("identity", "model", "best", "optimizer", "plateau")
     wrong = [name for name in tables if not isinstance(state, dict) or not isinstance(state.get(name), dict)]
     if wrong:
