@@ -16,7 +16,7 @@ RUN = "import sys; from learn_to_steer.cli import main; sys.exit(main())"
 PATIENCE = 120.0
 
 
-@pytest.mark.slow  # tests/chaos kills collections in "make test", too
+@pytest.mark.slow  # three processes; test_collect.py resumes a collection in one
 def test_killed_and_started_again(saved_sd: Path, tmp_path: Path) -> None:
     def collecting(out: Path) -> list[str]:
         verb = [
