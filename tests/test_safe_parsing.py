@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.safe_parsing import LARGEST, parse_json, read_yaml
+from learn_to_steer.safe_parsing import YamlMapping, parse_json
+from learn_to_steer.storage import LARGEST_OF_PEOPLE, read_yaml
 
 LETTERS = "abcdefghi"
 NINES = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(LETTERS))
@@ -39,7 +40,7 @@ MERGES = "".join(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n" 
         ("? [a, b]\n: 1\n", "line 1: a list or mapping as a key"),
         ("5\n", "must hold one 'option: value' per line"),
         ("- a\n", "must hold one 'option: value' per line"),
-        ("#" * (LARGEST + 1), "is larger than"),
+        ("#" * (LARGEST_OF_PEOPLE + 1), "it is larger than 1 MiB"),
         (b"a: 1\nb: \xff\n", "line 2: not UTF-8"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -64,6 +65,8 @@ def test_yaml_keeps_what_it_means(tmp_path: Path) -> None:
     read = read_yaml(path)
     assert read.values == {"common": {"x": 1}, "b": {"x": 1, "y": [2.5, True, None]}, "c": {"x": 1}, "ü": "ü"}
     assert read.lines == {"common": 1, "b": 2, "c": 3, "ü": 4}
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")  # as an editor on Windows saves it
+    assert read_yaml(path) == YamlMapping({"a": 1, "b": 2}, {"a": 1, "b": 2})
     path.write_text("# nothing\n")
     assert read_yaml(path).values == {}
 
@@ -71,23 +74,26 @@ def test_yaml_keeps_what_it_means(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is not valid JSON"),
+        ("", "not valid JSON, column 1"),
         ("[" * 100_000, "nested more than"),
         ("[" * 50 + "]" * 50, "nested more than"),
-        ("9" * 5000, "is not valid JSON"),
+        ("9" * 5000, "an integer has too many digits"),
         ('{"a": 1, "a": 2}', "'a' is given twice"),
         ('{"a": NaN}', "NaN is no number"),
         ("[-Infinity]", "-Infinity is no number"),
-        ('"' + "x" * LARGEST + '"', "is longer than"),
+        ('{\n"a": 1,}', "line 2: not valid JSON, column"),
+        (b'["\xff"]', "not UTF-8 text"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8 text"),
     ],
     ids=lambda value: value[:20],
 )
-def test_hostile_json(text: str, words: str) -> None:
-    with pytest.raises(DataError, match=f"the header.*{words}"):
-        parse_json(text, "the header")
+def test_hostile_json(text: str | bytes, words: str) -> None:
+    with pytest.raises(DataError, match=f"the header.*{words}.*; make it anew"):
+        parse_json(text, "the header", "make it anew")
 
 
 def test_json_keeps_what_it_means() -> None:
     value = {"a": [1, 2.5, None, True, {"b": "ü"}]}
     assert parse_json(json.dumps(value), "a text") == value
+    assert parse_json(b"\xef\xbb\xbf" + json.dumps(value).encode(), "a text with a byte order mark") == value
     assert parse_json("-Infinity", "a text", finite=False) == float("-inf")

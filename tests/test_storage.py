@@ -264,15 +264,41 @@ def test_own_files_are_read_by_their_schema_and_a_pipe_is_no_file(tmp_path: Path
     path = tmp_path / "a.json"
     path.write_text('{"a": [{"b": 1}]}')
     assert storage.read_json(path, dict[str, list[dict[str, int]]]) == {"a": [{"b": 1}]}
-    for wrong, place in (('{"a": [{"b": "1"}]}', r"a\[0\]\.b: "), ("[]", ""), ('{"a": NaN}', "")):
+    for wrong, place in (
+        ('{"a": [{"b": "1"}]}', r"a\[0\]\.b cannot be '1'"),
+        ("[]", "the value"),
+        ('{"a": NaN}', "not"),
+    ):
         path.write_text(wrong)
         with pytest.raises(DataError, match=rf"a\.json: {place}.*; repair"):
             storage.read_json(path, dict[str, list[dict[str, int]]])
     path.write_text('{"a": 1}\n{"a": 1.5}\n')
-    with pytest.raises(DataError, match=r"a\.json, line 2: a: .*integer"):
+    with pytest.raises(DataError, match=r"a\.json, line 2: a cannot be 1.5: .*integer"):
         storage.read_jsonl(path, dict[str, int])
+    path.write_text('{"a": 1, "a": 2}\n')
+    with pytest.raises(DataError, match=r"a\.json, line 1: .*'a' is given twice"):
+        storage.read_jsonl(path)
     path.unlink()
     os.mkfifo(path)
     for read in (lambda: storage.read_json(path, dict), lambda: storage.sha256(path)):
         with pytest.raises(DataError, match="it is a named pipe"):
             read()
+
+
+def test_files_of_windows_editors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    assert storage.read_jsonl(path, allow_torn=False) == [{"a": 1}, {"a": 2}]
+    path.write_bytes('{"a": 1}\r\n'.encode("utf-16"))
+    with pytest.raises(DataError, match="line 1: not UTF-8 text"):
+        storage.read_jsonl(path)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no space on the disk
+    with pytest.raises(DataError, match="line 1: it is longer than 16 MiB"):
+        storage.read_jsonl(path)
+    with pytest.raises(DataError, match="it is larger than 256 MiB"):
+        storage.read_json(path)

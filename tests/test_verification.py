@@ -89,6 +89,8 @@ def test_a_collection(tmp_path):
     assert "run collect again with the same settings" in damaged(folder)["collection"]
     storage.write_json(folder / "manifest.json", manifest | {"levels": "many"})
     assert "levels" in damaged(folder)["manifest.json"]
+    (folder / "manifest.json").unlink()
+    assert "has no manifest.json" in damaged(folder)["manifest.json"]
 
 
 def test_a_classifier_and_its_training(tmp_path):
@@ -111,6 +113,11 @@ def test_a_classifier_and_its_training(tmp_path):
         (tmp_path / name).unlink()
     train(EDITION1 / "collection", tmp_path, TRAIN, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    (tmp_path / "metrics.json").unlink()
+    assert "run train again" in damaged(tmp_path)["metrics.json"]
+    (tmp_path / "checkpoint.pt").unlink()  # as a classifier from the hub
+    assert damaged(tmp_path) == {}
+    storage.write_atomic(tmp_path / "checkpoint.pt", whole[tmp_path / "checkpoint.pt"])
     (tmp_path / "relation_classifier.safetensors").unlink()
     assert "run train again" in damaged(tmp_path)["relation_classifier.safetensors"]
 
@@ -131,7 +138,8 @@ def test_an_evaluation(evaluation):
     (samples / "0000.png").write_bytes(whole[:-20])
     (samples / "0001.png").unlink()
     summary = (out / "summary.json").read_text()
-    for change in ({"accuracy": 0.125}, {"images": 40}, {"failures": []}, {"prompts": "two"}):
+    changes = ({"accuracy": 0.125}, {"images": 40}, {"failures": []}, {"prompts": "two"}, {"passes_per_image": 7.0})
+    for change in changes:
         storage.write_json(out / "summary.json", json.loads(summary) | change)
         problems = damaged(out)
         assert problems.keys() == {
@@ -143,6 +151,16 @@ def test_an_evaluation(evaluation):
     again()
     assert damaged(out) == {}
     assert (samples / "0000.png").read_bytes() == whole
+    metadata = out / "images" / "00000" / "metadata.jsonl"
+    line = metadata.read_bytes()
+    for content in (b"", line[:-9], None):
+        metadata.unlink() if content is None else metadata.write_bytes(content)
+        (out / "config.json").unlink()
+        problems = damaged(out)
+        assert problems.keys() == {"config.json", "images/00000/metadata.jsonl"}
+        assert all("run evaluate again with the same settings" in problem for problem in problems.values())
+        again()
+        assert damaged(out) == {} and metadata.read_bytes() == line
     (out / "summary.json").unlink()
     assert "not finished" in damaged(out)["summary.json"]
     rows = (out / "results.jsonl").read_text()
@@ -160,6 +178,8 @@ def test_scores(evaluation, tmp_path):
     assert (result.kind, result.problems) == ("score", [])
     (folder / "detections.jsonl").write_text('{"key": 7}\n')
     assert "line 1: key" in damaged(folder)["detections.jsonl"]
+    (folder / "detections.jsonl").unlink()
+    assert (verify(folder).kind, damaged(folder).keys()) == ("score", {"detections.jsonl"})
 
 
 def test_generated_images(tmp_path, with_wrong_values):

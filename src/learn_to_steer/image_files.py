@@ -62,7 +62,7 @@ def image_size(path: str | PathLike[str]) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(path: str | PathLike[str]) -> bool:
     """Return whether a PNG file exists and is not damaged: its own checksums match."""
     try:
         with Image.open(path, formats=["PNG"]) as image:

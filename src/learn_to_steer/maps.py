@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learn_to_steer.errors import DataError, MismatchError, PromptError
-from learn_to_steer.validation import check_fields, shown
+from learn_to_steer.plain_text import shown
+from learn_to_steer.validation import check_fields
 
 Softmax = Literal["text", "joint"]
 SOFTMAXES: tuple[Softmax, ...] = ("text", "joint")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.safe_parsing import parse_json
-from learn_to_steer.validation import shown
+from learn_to_steer.plain_text import shown
+from learn_to_steer.storage import LARGEST_OF_PEOPLE, read_json
 
+AGAIN = "download or save the model again"
 NO_CODE = "code that comes with a model is never run"
 INDEX = "model_index.json"
 CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json")
@@ -147,11 +148,8 @@ def _subclass(module: Any, name: str, bases: tuple[type[Any], ...]) -> type[Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    value = parse_json(text, str(path), finite=False)  # a scheduler's config may hold -Infinity
+    # A scheduler's config may hold -Infinity.
+    value = read_json(path, None, AGAIN, finite=False, largest=LARGEST_OF_PEOPLE)
     if not isinstance(value, dict):
         raise DataError(f"{path} must hold a JSON object, not {shown(value)}")
     return value

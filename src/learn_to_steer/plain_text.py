@@ -1,8 +1,11 @@
-"""Text from prompts, file names and foreign files, made safe to show on a terminal or a page."""
+"""Values and text from prompts, file names and foreign files, made safe to show in a message or on a page."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+LONGEST = 80  # characters of a value that a message shows
 
 # C0 and C1 controls (escape sequences begin with one), line and paragraph separators, characters that reverse the
 # direction of the text around them, and lone surrogates, which no encoding can write.
@@ -21,6 +24,15 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return ``text`` on one line, as ``printable``: every run of white space becomes a blank."""
     return printable(" ".join(text.split()))
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: as Python writes it, and cut if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list inside itself
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Parses YAML and JSON that may be hostile or wrong: size, depth and the effect of aliases are limited.
+"""Parses YAML and JSON that may be hostile or wrong: depth and the effect of aliases are limited.
 
 Whatever is wrong becomes a ``DataError`` that names the place.
 """
@@ -6,8 +6,8 @@ Whatever is wrong becomes a ``DataError`` that names the place.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_to_steer.errors import DataError
@@ -15,7 +15,7 @@ from learn_to_steer.errors import DataError
 if TYPE_CHECKING:
     import yaml
 
-LARGEST = 2**20  # bytes of a file or text
+StrPath = str | os.PathLike[str]
 DEEPEST = 40  # levels of lists and mappings inside each other
 MOST_NODES = 10_000  # values of a YAML file, with every alias counted as what it stands for
 TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
@@ -34,46 +34,58 @@ class YamlMapping:
     lines: dict[Any, int]
 
 
-def parse_json(text: str, where: str, *, finite: bool = True) -> Any:
+class _RefusedError(ValueError):
+    """JSON that Python's parser accepts and this module does not."""
+
+
+def parse_json(data: str | bytes, where: str, remedy: str = "correct it", *, finite: bool = True) -> Any:
     """Return the value of a JSON text.
 
     Args:
-        text: The text.
+        data: The text; as bytes it is UTF-8, perhaps with a byte order mark.
         where: What holds the text, for messages.
+        remedy: What the user can do, for messages.
         finite: Whether to refuse NaN and infinite numbers, which are not JSON, though Python writes them.
 
     Raises:
-        DataError: It is not JSON, a key occurs twice, or it is too large or deep.
+        DataError: It is not JSON, a key occurs twice, or it is nested too deep.
     """
-    if len(text) > LARGEST:
-        raise DataError(f"{where} is longer than {LARGEST} characters")
     try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         value = json.loads(
             text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant if finite else None
         )
-        depth = _depth(value)
+        reason = TOO_DEEP if _depth(value) > DEEPEST else ""
+    except json.JSONDecodeError as error:
+        where += f", line {error.lineno}" if "\n" in text else ""
+        reason = f"not valid JSON, column {error.colno}: {error.msg}"
     except RecursionError:
-        depth = DEEPEST + 1
-    except ValueError as error:
-        raise DataError(f"{where} is not valid JSON: {error}") from error
-    if depth > DEEPEST:
-        raise DataError(f"{where} cannot be read: {TOO_DEEP}")
+        reason = TOO_DEEP
+    except UnicodeDecodeError:
+        reason = "not UTF-8 text"
+    except _RefusedError as error:
+        reason = f"not valid JSON: {error}"
+    except ValueError:  # Python's limit
+        reason = "an integer has too many digits"
+    if reason:
+        raise DataError(f"{where}: {reason}; {remedy}")
     return value
 
 
-def read_yaml(path: Path) -> YamlMapping:
-    """Return the mapping in a YAML file; an empty file holds an empty one.
+def parse_yaml(data: bytes, path: StrPath) -> YamlMapping:
+    """Return the mapping in the content of a YAML file; an empty file holds an empty one.
 
     Args:
-        path: The file.
+        data: The content: UTF-8, perhaps with a byte order mark.
+        path: The file, for messages.
 
     Raises:
-        DataError: The file cannot be read, is not YAML, or holds something else than one mapping; a key occurs twice;
-            it is too large or deep, or its aliases make it so.
+        DataError: It is not YAML, or holds something else than one mapping; a key occurs twice; it is too deep or
+            long, or its aliases make it so.
     """
     import yaml
 
-    text = _text(path)
+    text = _yaml_text(data, path)
     try:
         loader = yaml.SafeLoader(text)
         _check_events(text, path)
@@ -106,21 +118,12 @@ def read_yaml(path: Path) -> YamlMapping:
     return YamlMapping(values, lines)
 
 
-def _text(path: Path) -> str:
-    """The text of a file of people; DataError if it is none, or too large."""
+def _yaml_text(data: bytes, path: StrPath) -> str:
+    """The text of a YAML file; DataError if it is none."""
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"cannot read {path}: it is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(content) > LARGEST:
-        raise DataError(f"{path} is larger than {LARGEST} bytes, too large for a file of options")
-    try:
-        text = content.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
     odd = next((n for n, char in enumerate(text) if char < " " and char not in "\t\n\r"), None)
     if odd is not None:
@@ -128,7 +131,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _check_events(text: str, path: Path) -> None:
+def _check_events(text: str, path: StrPath) -> None:
     """Check depth and length while the text is read: to build what it says could take minutes."""
     import yaml
 
@@ -140,7 +143,7 @@ def _check_events(text: str, path: Path) -> None:
             raise DataError(f"{path}, line {event.start_mark.line + 1} cannot be read: {reason}")
 
 
-def _measure(node: yaml.Node, path: Path, sizes: dict[int, int], parents: tuple[int, ...]) -> int:
+def _measure(node: yaml.Node, path: StrPath, sizes: dict[int, int], parents: tuple[int, ...]) -> int:
     """The number of values in a node, with aliases counted as what they stand for; also checks depth and keys."""
     import yaml
 
@@ -182,9 +185,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+        raise _RefusedError(f"{next(key for key in keys if keys.count(key) > 1)[:80]!r} is given twice")
     return value
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise _RefusedError(f"{name} is no number of JSON")

@@ -15,12 +15,14 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_to_steer.atomic_files import is_leftover, remove_leftovers, replacing
 from learn_to_steer.errors import DataError
+from learn_to_steer.plain_text import shown
+from learn_to_steer.safe_parsing import StrPath, YamlMapping, parse_json, parse_yaml
+from learn_to_steer.validation import validated
 
 _SPECIAL_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -32,14 +34,15 @@ _SPECIAL_FILES = (
 
 if TYPE_CHECKING:
     import torch
-    from pydantic import TypeAdapter
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 METADATA, DIGEST = "__metadata__", "sha256"  # the header of a safetensors file, and the digest in it
 BLOCK = 1 << 20  # bytes read at a time
-REPAIR = "repair or remove the file"
+REPAIR, REPAIR_LINE = "repair or remove the file", "repair or remove the line"
+LARGEST = 1 << 28  # bytes of a JSON file
+LARGEST_OF_PEOPLE = 1 << 20  # bytes of a file that people write: options, or the config of a model
+LONGEST_LINE = 1 << 24  # bytes of a row
 
-StrPath = str | os.PathLike[str]
 __all__ = [
     "append_jsonl",
     "check_folder",
@@ -51,10 +54,10 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_jsonl",
+    "read_yaml",
     "remove_leftovers",
     "save_tensors",
     "sha256",
-    "validated",
     "write_atomic",
     "write_json",
 ]
@@ -91,51 +94,36 @@ def write_json(path: StrPath, value: Any) -> None:
     write_atomic(path, _encoded(text + "\n"))
 
 
-def read_json(path: StrPath, schema: Any = None, remedy: str = REPAIR) -> Any:
+def read_json(
+    path: StrPath, schema: Any = None, remedy: str = REPAIR, *, finite: bool = True, largest: int = LARGEST
+) -> Any:
     """Return the value in a JSON file.
 
     Args:
         path: The file.
         schema: A pydantic model or a dataclass; the value is returned as an instance of it. None: any value is valid.
         remedy: What the user can do about a broken file, for the error message.
+        finite: Whether to refuse NaN and infinite numbers, which are not JSON, though Python writes them.
+        largest: The number of bytes above which a file is refused.
 
     Raises:
         DataError: The file cannot be read, is not valid JSON, or has a value that does not fit the schema; the message
             says where.
     """
-    data = read_bytes(path)
-    try:
-        value = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: {_reason(error)}; {remedy}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {_reason(error)}; {remedy}") from error
+    value = parse_json(read_bytes(path, largest), str(path), remedy, finite=finite)
     return value if schema is None else validated(value, schema, str(path), remedy)
 
 
-def validated(value: Any, schema: Any, place: str, remedy: str = REPAIR) -> Any:
-    """Return a value read from JSON as an instance of a schema. No value is converted to another type.
+def read_yaml(path: StrPath) -> YamlMapping:
+    """Return the mapping in a YAML file; an empty file holds an empty one.
 
     Args:
-        value: The value.
-        schema: A pydantic model or a dataclass.
-        place: Where the value stands, for the error message.
-        remedy: What the user can do, for the error message.
+        path: The file.
 
     Raises:
-        DataError: The value does not fit; the message names the field.
+        DataError: The file cannot be read, or its content is none that ``parse_yaml`` accepts.
     """
-    from pydantic import ValidationError
-
-    try:
-        return _adapter(schema).validate_json(json.dumps(value, allow_nan=False), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        field = f"{where[:80]}: " if where else ""
-        raise DataError(f"{place}: {field}{first['msg'][:200]}; {remedy}") from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{place}: {_reason(error)}; {remedy}") from error
+    return parse_yaml(read_bytes(path, LARGEST_OF_PEOPLE), path)
 
 
 def append_jsonl(path: StrPath, row: Mapping[str, Any]) -> None:
@@ -187,32 +175,45 @@ def read_jsonl(path: StrPath, schema: Any = None, *, allow_torn: bool = True) ->
     Raises:
         DataError: The file cannot be read, or a line is broken; the message names its number.
     """
-    lines = read_bytes(path).split(b"\n")
-    if allow_torn and not _is_row(lines[-1]):
-        lines.pop()
+    check_regular(path)
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(_row(line))
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: {_reason(error)}; repair or remove the line") from error
-            if schema is not None:
-                validated(rows[-1], schema, f"{path}, line {number}", "repair or remove the line")
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+                where = f"{path}, line {number}"
+                if len(line) > LONGEST_LINE:
+                    raise DataError(f"{where}: it is longer than {LONGEST_LINE >> 20} MiB; {REPAIR_LINE}")
+                if line.strip():
+                    if allow_torn and not line.endswith(b"\n") and not _is_row(line):
+                        break
+                    rows.append(_row(line.rstrip(b"\r\n"), where))
+                    if schema is not None:
+                        validated(rows[-1], schema, where, REPAIR_LINE)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     return rows
 
 
-def read_bytes(path: StrPath) -> bytes:
+def read_bytes(path: StrPath, largest: int | None = None) -> bytes:
     """Return the content of a file.
 
+    Args:
+        path: The file.
+        largest: The number of bytes above which it is refused.
+
     Raises:
-        DataError: The file cannot be read, or is no regular file.
+        DataError: The file cannot be read, is no regular file, or is too large.
     """
     check_regular(path)
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if largest is None or size <= largest else b""
     except (OSError, ValueError) as error:  # ValueError: for example a name with a null character
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if largest is not None and size > largest:
+        raise DataError(f"cannot read {path}: it is larger than {largest >> 20} MiB; name another file")
+    return data
 
 
 def save_tensors(
@@ -326,13 +327,6 @@ def is_hub_id(name: str) -> bool:
     return HUB_ID.fullmatch(name) is not None
 
 
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(schema)
-
-
 def _encoded(text: str) -> bytes:
     """JSON text as UTF-8. A surrogate without its other half becomes an escape, which JSON knows."""
     return text.encode("utf-8", "backslashreplace")
@@ -355,18 +349,18 @@ def _stored_digest(path: Path) -> str:
     return _digest(header, data.hexdigest())
 
 
-def _row(line: bytes) -> dict[str, Any]:
-    value = json.loads(line)
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    value = parse_json(line, where, REPAIR_LINE)
     if not isinstance(value, dict):
-        raise ValueError("a JSON object was expected")
+        raise DataError(f"{where}: a JSON object was expected, not {shown(value)}; {REPAIR_LINE}")
     return value
 
 
 def _is_row(tail: bytes) -> bool:
     """Whether the text after the last newline is a whole row without its newline."""
     try:
-        _row(tail)
-    except (ValueError, RecursionError):
+        _row(tail, "")
+    except DataError:
         return False
     return True
 
@@ -384,11 +378,3 @@ def _mend_tail(descriptor: int) -> None:
         os.write(descriptor, b"\n")
     elif tail:
         os.ftruncate(descriptor, end - len(tail))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON, column {error.colno}: {error.msg}"
-    if isinstance(error, RecursionError):
-        return "nested too deep"
-    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -1,4 +1,7 @@
-"""Checks the fields of a config against their types and limits, whoever made it: a file, the command line or Python.
+"""Checks values against the types and limits of a dataclass or pydantic model; errors name the field and its value.
+
+``check_fields`` is for a config, whoever made it: a file, the command line or Python. ``validated`` is for a value that
+was read from a JSON file.
 
 A field's type is its annotation. Its limits are those of pydantic's ``Field`` in the annotation, or of typer's
 ``Option``, which the command line shows. Numbers are finite unless the annotation allows otherwise.
@@ -6,6 +9,7 @@ A field's type is its annotation. Its limits are those of pydantic's ``Field`` i
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -13,11 +17,10 @@ from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from learn_to_steer.errors import DataError, SteerError
+from learn_to_steer.plain_text import LONGEST, shown
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-LONGEST = 80  # characters of a wrong value that a message shows
+    from pydantic import TypeAdapter, ValidationError
 
 
 def check_fields(
@@ -48,12 +51,14 @@ def check_fields(
     config_type: Any = type(config)
     for name, adapter in _adapters(config_type).items():
         value = getattr(config, name)
+        hint = f"; it is {examples[name]}" if examples and name in examples else ""
+        label = f"{what} {(names or {}).get(name, name)}"
         try:
             value = adapter.validate_python(_plain(value), strict=True)
-        except (ValidationError, RecursionError) as problem:
-            hint = f"; it is {examples[name]}" if examples and name in examples else ""
-            label = (names or {}).get(name, name)
-            raise error(f"{what} {label}{_reason(problem, value)}{hint}") from problem
+        except RecursionError as problem:
+            raise error(f"{label} cannot be {shown(value)}: it is nested too deeply{hint}") from problem
+        except ValidationError as problem:
+            raise error(f"{_first_problem(problem, label)}{hint}") from problem
         if not isinstance(value, Mapping):  # a mapping stays the caller's own
             object.__setattr__(config, name, value)
 
@@ -69,24 +74,46 @@ class Checked:
         check_fields(self, "the setting")
 
 
-def shown(value: Any) -> str:
-    """Return a value as messages show it: cut, if it is long."""
+def validated(value: Any, schema: Any, where: str, remedy: str) -> Any:
+    """Return a value that was read from JSON as an instance of a schema. No value is converted to another type.
+
+    Args:
+        value: The value.
+        schema: A pydantic model, a dataclass, or a type such as ``dict[str, int]``.
+        where: Where the value stands, for the message.
+        remedy: What the user can do, for the message.
+
+    Raises:
+        DataError: The value does not fit; the message names the field and its value.
+    """
+    from pydantic import ValidationError
+
     try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list inside itself
-        text = f"a very long {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+        return _schema_adapter(schema).validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except ValidationError as problem:
+        raise DataError(f"{where}: {_first_problem(problem)}; {remedy}") from problem
+    except (TypeError, ValueError, RecursionError) as problem:  # for example a tensor, or NaN
+        raise DataError(f"{where}: it holds something else than JSON can; {remedy}") from problem
 
 
-def _reason(problem: Exception, value: Any) -> str:
-    """What is wrong with a value, and where in it."""
-    if isinstance(problem, RecursionError):
-        return f" cannot be {shown(value)}: it is nested too deeply"
-    first = problem.errors(include_url=False)[0]  # type: ignore[attr-defined]
-    place = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
-    where = "".join(f"[{part}]" for part in place if isinstance(part, int))
+def _first_problem(error: ValidationError, name: str = "") -> str:
+    """Which part of a value is wrong, and why; ``name`` is what the whole value is called."""
+    first = error.errors(include_url=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[:LONGEST]
+    place = f"{name}{path}".removeprefix(".") or "the value"
+    if first["type"] == "missing":
+        return f"{place} is missing"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return f"{where} cannot be {shown(first['input'])}: {message}"
+    if first["type"] == "value_error":  # of a validator of this package, whose message says everything
+        return message.removeprefix("value error, ")
+    return f"{place} cannot be {shown(first['input'])}: {message}"
+
+
+@cache
+def _schema_adapter(schema: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)
 
 
 @cache

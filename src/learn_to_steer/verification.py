@@ -14,15 +14,17 @@ from learn_to_steer import classifier, storage
 from learn_to_steer.classifier.file import FILE as CLASSIFIER
 from learn_to_steer.collection.shards import Manifest, check_counts, check_shard, split_of
 from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.evaluation.image_folders import image_path
+from learn_to_steer.evaluation.image_folders import image_path, metadata_path
 from learn_to_steer.evaluation.results import summarise
 from learn_to_steer.evaluation.score_images import CachedDetections
 from learn_to_steer.image_files import is_whole, read_image
-from learn_to_steer.result_rows import read_rows
+from learn_to_steer.plain_text import shown
+from learn_to_steer.result_rows import FILE as RESULTS
+from learn_to_steer.result_rows import Number, read_rows
 from learn_to_steer.training import checkpoint
+from learn_to_steer.validation import validated
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[int, Field(ge=0, le=2**31)]
 ROW = {"prompt", "relations", "correct", "present", "held", "on_axis", "reason", "boxes"}
 AGAIN = {
     "collection": "run collect again with the same settings",
@@ -148,13 +150,15 @@ def verify(folder: str | Path) -> Verification:
 
 def _kind(folder: Path) -> str:
     files = {entry.name for entry in folder.iterdir()}
-    if "manifest.json" in files:
-        return "prompts" if "shards" not in files and _exported(folder) else "collection"
+    if "manifest.json" in files and "shards" not in files and _exported(folder):
+        return "prompts"
     for kind, names in (
+        ("collection", {"manifest.json", "shards"}),
         ("classifier", {CLASSIFIER, checkpoint.FILE}),
         ("images", {"report.json"}),
         ("score", {"detections.jsonl"}),
-        ("evaluation", {"results.jsonl"}),
+        ("evaluation", {RESULTS} if files & {"config.json", "images"} else set()),
+        ("score", {RESULTS}),
     ):
         if names & files:
             return kind
@@ -232,9 +236,9 @@ def _classifier(folder: Path) -> Iterator[Finding]:
     else:
         yield Finding(CLASSIFIER, problem=f"it is missing, so the training is not finished; {AGAIN['classifier']}")
     path = folder / checkpoint.FILE
+    metrics = folder / "metrics.json"
     if lexists(path):
         yield _finding(checkpoint.FILE, lambda: f"{len(checkpoint.read(path)['history'])} epochs")
-    metrics = folder / "metrics.json"
     if lexists(metrics):
 
         def measured() -> str:
@@ -242,6 +246,8 @@ def _classifier(folder: Path) -> Iterator[Finding]:
             return f"best epoch {found.best_epoch} of {len(found.history)}"
 
         yield _finding("metrics.json", measured)
+    elif lexists(path):  # a classifier from elsewhere has neither
+        yield Finding("metrics.json", problem=f"it is missing, so the training is not finished; {AGAIN['classifier']}")
     yield from _settings(folder, AGAIN["classifier"])
 
 
@@ -254,23 +260,37 @@ def _settings(folder: Path, again: str) -> Iterator[Finding]:
 
 def _evaluation(folder: Path) -> Iterator[Finding]:
     again = AGAIN["evaluation"]
-    yield from _settings(folder, again)
+    if lexists(folder / "config.json"):
+        yield from _settings(folder, again)
+    else:
+        yield Finding("config.json", problem=f"it is missing; {again}")
     rows = yield from _rows(folder, again)
     if rows is None:
         return
-    damaged = []
+    damaged: dict[Path, str] = {}
     for row in rows:
         path = image_path(folder, row["index"], row["sample"])
-        try:
-            if not is_whole(path):
-                raise DataError("it is missing or damaged")
-            read_image(path)
-        except DataError as error:
-            damaged.append(Finding(path.relative_to(folder).as_posix(), problem=f"{error}; {again}"))
-    yield from damaged
+        for file, check in ((path, _check_image), (metadata_path(path), _check_metadata)):
+            try:
+                check(file)
+            except DataError as error:
+                damaged[file] = str(error)
+    for file, reason in damaged.items():
+        yield Finding(file.relative_to(folder).as_posix(), problem=f"{reason}; {again}")
     if not damaged:
         yield Finding("images", note=f"{len(rows)} can be read")
     yield from _summary(folder, rows, again)
+
+
+def _check_image(path: Path) -> None:
+    if not is_whole(path):
+        raise DataError("it is missing or damaged")
+    read_image(path)
+
+
+def _check_metadata(path: Path) -> None:
+    if not storage.read_jsonl(path, allow_torn=False):
+        raise DataError("it is empty")
 
 
 def _score(folder: Path) -> Iterator[Finding]:
@@ -306,14 +326,16 @@ def _summary(folder: Path, rows: list[dict[str, Any]], again: str) -> Iterator[F
         return
 
     def check() -> str:
-        summary = storage.read_json(path, _Summary, f"delete it, and {again}")
+        stored = storage.read_json(path, None, f"delete it, and {again}")
+        summary: _Summary = validated(stored, _Summary, str(path), f"delete it, and {again}")
         if summary.images > len(rows):
             raise DataError(f"it counts {summary.images} images, but there are {len(rows)} rows; {again}")
         own = summarise(rows)
         # With a smaller --limit or --images, the summary is about a part of the rows.
-        for name in ("accuracy", "both_present", "prompts", "failures") if summary.images == len(rows) else ():
-            if getattr(summary, name) != own[name]:
-                raise DataError(f"its {name} is {getattr(summary, name)}, that of the rows {own[name]}; {again}")
+        for name in own if summary.images == len(rows) else ():
+            value = stored.get(name, own[name])  # older versions have fewer values
+            if value != own[name] and name != "accuracy_interval":  # which is drawn at random
+                raise DataError(f"its {name} is {shown(value)}, that of the rows {shown(own[name])}; {again}")
         return f"accuracy {summary.accuracy:.3f} on {summary.images} images"
 
     yield _finding("summary.json", check)

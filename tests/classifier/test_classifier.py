@@ -25,6 +25,7 @@ FLUX: dict[str, Any] = {
     "head_heads": 8,
     "head_hidden": 512,
 }
+EDITION1 = Path(__file__).parents[1] / "fixtures" / "edition1" / "classifier"
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "sd_classifier.pth"
 
 
@@ -175,3 +176,14 @@ def test_a_foreign_official_file_is_refused_in_one_line(tmp_path: Path, content:
         read_official(path)
     assert "\n" not in str(refused.value)
     assert capsys.readouterr().out == ""
+
+
+def test_version_0_1_can_read_the_config_in_a_file(tmp_path: Path) -> None:
+    _, former = load_tensors(EDITION1 / "relation_classifier.safetensors")
+    path = save(small(trained_on={"model": "owner/base", "weights": "0123"}), tmp_path)
+    state, header = load_tensors(path)
+    assert json.loads(header["config"]).keys() <= json.loads(former["config"]).keys()  # it refuses further ones
+    for wrong in ('{"model": 5}', "[]", "{", "null"):
+        save_tensors(path, state, header | {"trained_on": wrong})
+        with pytest.raises(DataError, match="trained_on"):
+            load(path)

@@ -275,3 +275,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, kind: str) -> None:
     reason = r"odd\.pth: it is a folder" if kind == "folder" else r"odd\.pth is not a checkpoint"
     with pytest.raises(DataError, match=reason):
         read_official(path)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(2**30 + 1)  # takes no space on the disk
+    with pytest.raises(DataError, match="larger than 1 GiB"):
+        load(path)

@@ -106,6 +106,7 @@ def config(tmp_path: Path) -> Path:
         ("seed: true\n", ["line 1", "seed cannot be True", "integer"]),
         ("seed: 1.5\n", ["line 1", "seed cannot be 1.5", "integer"]),
         ("seed: 2001-01-01\n", ["line 1", "seed cannot be", "integer"]),
+        ("\ufeffseed: -1\r\n", ["line 1", "seed cannot be -1"]),
         ("seed: -1\n", ["line 1", "seed cannot be -1", "at least 0"]),
         ("seed: 1\nimages: 0\n", ["line 2", "images cannot be 0", "at least 1"]),
         ("guidance: high\n", ["line 1", "guidance cannot be 'high'", "number"]),
@@ -193,6 +194,14 @@ def test_prompt_file_with_a_mistake(run, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": DOG, "relations": [["dog", "near", "cat"]]}) + "\n")
     assert_refused(run("evaluate", "--prompts", prompts), "row 1", "near")
+
+
+def test_a_long_prompt_is_cut_in_the_message(run, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "a dog " * 10_000}))
+    told = run("evaluate", "--prompts", prompts, "--out", tmp_path / "out")
+    assert_refused(told, "row 1: no spatial relation", "give 'relations'")
+    assert len(told.err) < 1100
 
 
 def test_debug_shows_the_traceback(run):

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from learn_to_steer.collection import verify
 
 RUN = "import sys; from learn_to_steer.cli import main; sys.exit(main())"
 PATIENCE = 120.0
 
 
+@pytest.mark.slow  # three processes; test_collect.py resumes a collection in one
 def test_killed_and_started_again(saved_sd: Path, tmp_path: Path) -> None:
     def collecting(out: Path) -> list[str]:
         verb = [

@@ -90,6 +90,13 @@ def evaluated(config, blank_model, left_dog, tmp_path):
     return tmp_path / "out", again
 
 
+def test_damaged_rows_are_refused_before_the_model_is_loaded(config, left_dog, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.jsonl").write_text('{"index": 0}\n')
+    with pytest.raises(DataError, match=r"results\.jsonl, line 1: sample is missing; repair or remove the line"):
+        evaluate(replace(config, model=str(tmp_path / "none")), scorer=left_dog)
+
+
 def test_a_damaged_image_is_made_again(evaluated):
     out, again = evaluated
     path = out / "images" / "00001" / "samples" / "0002.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from learn_to_steer import loading
 from learn_to_steer.errors import DataError
 from learn_to_steer.loading import Placement, load_pipeline, skeleton
-from learn_to_steer.model_configs import check_model
+from learn_to_steer.model_configs import check_model, component_class
 
 MARK = "from pathlib import Path\nPath({!r}).write_text('ran')\n\nclass X:\n    pass\n"
 
@@ -225,3 +227,9 @@ def test_the_usual_folders_pass(tmp_path: Path) -> None:
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"lambda_min_clipped": -Infinity}')
     check_model(tmp_path, "a model")
+
+
+def test_what_a_library_only_imports_is_no_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "Popen", subprocess.Popen, raising=False)
+    with pytest.raises(DataError, match="which is no class of diffusers or transformers"):
+        component_class("tokenizer", "transformers", "Popen")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,14 +82,15 @@ def test_a_field_of_another_type_is_refused(copy, with_wrong_values):
     state = checkpoint.read(copy)
     optimizer, weights = state["optimizer"], next(iter(state["model"]))
     groups, moments = optimizer["param_groups"], optimizer["state"]
-    history = [(f"history{label}", state | value) for label, value in with_wrong_values({"history": state["history"]})]
+    small = state | {"model": {}, "best": {}, "optimizer": {}}
+    history = [(f"history{label}", small | value) for label, value in with_wrong_values({"history": state["history"]})]
     for name in ("model", "best", "optimizer", "plateau", "history", "identity"):
-        history.append((name, {key: value for key, value in state.items() if key != name}))
-        history += [(name, state | {name: value}) for value in (None, 7, [], "text", torch.zeros(3))]
+        history.append((name, {key: value for key, value in small.items() if key != name}))
+        history += [(name, small | {name: value}) for value in (None, 7, [], "text", torch.zeros(3))]
     for label, value in history:
-        checkpoint.save(copy.parent, value)
         if label.endswith(("=7", "=1.5", f"={2**70}", "rate=-1")):
             continue  # numbers as good as others
+        checkpoint.save(copy.parent, value)
         with pytest.raises(DataError, match=REMEDY):
             checkpoint.read(copy)
             pytest.fail(label)
@@ -130,3 +132,12 @@ def test_another_object_in_the_file_is_refused(copy):
         storage.write_atomic(copy, buffer.getvalue())
         with pytest.raises(DataError, match=REMEDY):
             checkpoint.read(copy)
+
+
+def test_a_classifier_is_not_written_into_the_collection(trained, tmp_path):
+    folder = shutil.copytree(EDITION1 / "collection", tmp_path / "maps")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(DataError, match="is the folder of the collection; write"):
+        train(folder, tmp_path / "link", progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

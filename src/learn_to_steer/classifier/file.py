@@ -17,12 +17,13 @@ from learn_to_steer.classifier.card import model_card
 from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifier
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
+from learn_to_steer.plain_text import shown
 from learn_to_steer.safe_parsing import parse_json
-from learn_to_steer.validation import shown
 
 FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
 CARD = "README.md"
+AGAIN = "make or download the classifier again"
 LARGEST = 2**30  # bytes; the authors' classifiers have 20 MB
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -47,7 +48,11 @@ def save(
     Returns:
         The path of the weights file.
     """
-    header = {"format": FORMAT, "config": json.dumps(asdict(model.config)), "metrics": json.dumps(metrics or {})}
+    config = asdict(model.config)
+    # An entry of its own, since version 0.1 refuses configs with further keys.
+    trained_on = config.pop("trained_on")
+    header = {"format": FORMAT, "config": json.dumps(config), "metrics": json.dumps(metrics or {})}
+    header |= {"trained_on": json.dumps(trained_on)} if trained_on else {}
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     # The sinusoid tables are rebuilt from the config.
@@ -122,7 +127,8 @@ def check_weights(path: str | Path, state: Mapping[str, Tensor], expected: Mappi
 
 def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
     """The config in a header."""
-    raw = parse_json(header.get("config", ""), f"the config in the header of {path}")
+    raw = parse_json(header.get("config", ""), f"the config in the header of {path}", AGAIN)
+    trained_on = parse_json(header.get("trained_on", "{}"), f"the entry trained_on in the header of {path}", AGAIN)
     try:
         if not isinstance(raw, dict):
             raise DataError(f"it is {shown(raw)}, but a JSON object was expected")
@@ -131,7 +137,7 @@ def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
             raise DataError(f"it has {shown(strange[0])}, which this version does not know")
         if absent := [name for name in ("classes", "channels", "times", "layout") if name not in raw]:
             raise DataError(f"it has no {absent[0]}")
-        config = ClassifierConfig(**raw)
+        config = ClassifierConfig(**{"trained_on": trained_on} | raw)
         Layout.from_dict(config.layout)  # which may be empty in a config, but not in a file
         if not (config.levels or config.steps):
             raise DataError("both the levels and the steps that it was trained at are missing")

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import DataError, MismatchError
 from learn_to_steer.maps import Layout
-from learn_to_steer.validation import check_fields, shown
+from learn_to_steer.plain_text import shown
+from learn_to_steer.validation import check_fields
 
 Inject = Literal["mid", "pre", "none"]
 # A config may come from a stranger's file. These limits keep a network small enough to be made, and are far above what

@@ -22,8 +22,8 @@ from learn_to_steer.classifier.network import ClassifierConfig, RelationClassifi
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.plain_text import shown
 from learn_to_steer.storage import check_regular
-from learn_to_steer.validation import shown
 
 NAMES = {
     "to the left of": "left of",
@@ -133,7 +133,10 @@ def _load(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except Exception as error:
-        raise DataError(f"{path} is not a checkpoint of plain tensors and numbers, so it is not loaded") from error
+        raise DataError(
+            f"{path} is not a checkpoint of plain tensors and numbers, so it is not loaded; name a .pth file that the "
+            "authors published"
+        ) from error
 
 
 def _build(path: str | Path, outer: Any, layout: Layout | None) -> RelationClassifier:

@@ -18,6 +18,7 @@ from learn_to_steer.errors import SteerError
 from learn_to_steer.plain_text import one_line
 from learn_to_steer.versions import installed_version
 
+LONGEST = 1000  # characters of an error that are shown
 log = logging.getLogger(__name__)
 VERBS: dict[str, Verb] = {
     "generate": generating.generate,
@@ -105,6 +106,9 @@ def _command() -> Any:
 
 
 def _report_error(message: str, code: int) -> int:
-    if message:
-        print(f"error: {one_line(message)}", file=sys.stderr)
+    text = one_line(message)
+    if len(text) > LONGEST:  # it quotes a long prompt, for example; the end says what to do
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    if text:
+        print(f"error: {text}", file=sys.stderr)
     return code

@@ -23,10 +23,11 @@ from typer.models import ArgumentInfo, OptionInfo
 from learn_to_steer.cli.option_values import checked
 from learn_to_steer.configs import OptionName
 from learn_to_steer.errors import DataError
+from learn_to_steer.plain_text import shown
 from learn_to_steer.processes import require_one_process
 from learn_to_steer.registry import unknown
-from learn_to_steer.safe_parsing import parse_json, read_yaml
-from learn_to_steer.validation import shown
+from learn_to_steer.safe_parsing import parse_json
+from learn_to_steer.storage import read_yaml
 
 Config = TypeVar("Config")
 Verb = Callable[..., None]

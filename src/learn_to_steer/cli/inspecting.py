@@ -95,8 +95,9 @@ def export_prompts(
     Each benchmark becomes NAME.jsonl, with prompts and relations, and NAME.txt, with the prompts alone. evaluate
     --prompts reads a NAME.jsonl in which all prompts have a relation. No model is loaded.
     """
-    from learn_to_steer import benchmarks
+    from learn_to_steer import benchmarks, storage
 
+    storage.check_folder(out)
     names = benchmark or [
         name for name in benchmarks.benchmark_names() if data is not None or not benchmarks.reads(name)
     ]

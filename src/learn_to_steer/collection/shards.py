@@ -16,13 +16,14 @@ from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.maps import Layout
+from learn_to_steer.validation import validated
 
 SCHEMA: Final = 1
 MANIFEST = "manifest.json"
 # The sets of relations that a collection may have, beside the basic ones.
 EXTRA_CLASSES: tuple[set[str], ...] = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
 COUNTS = {"rows", "pictures", "dropped"}
-AGAIN = "collect again"
+AGAIN = "restore the file, or collect again into another folder"
 MOST = 2**31  # of rows, images, channels and so on
 Count = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -79,12 +80,12 @@ class Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise DataError(f"{folder} has no {MANIFEST}, so it is not a collection; make one with 'collect'")
-        value = storage.read_json(path)
+        value = storage.read_json(path, None, AGAIN)
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA or isinstance(schema, bool):
             raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
-        manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
-        layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
+        manifest: Manifest = validated(value, cls, str(path), AGAIN)
+        layout: Layout = validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
         if layout.fingerprint != manifest.fingerprint:
             raise DataError(f"{path}: layout and fingerprint do not match: the file was edited; {AGAIN}")
         for name, values in (("classes", manifest.classes), ("shards", manifest.shards)):

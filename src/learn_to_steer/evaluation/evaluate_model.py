@@ -14,7 +14,7 @@ from learn_to_steer.benchmarks import Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, png_bytes
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path, metadata_path, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -39,6 +39,7 @@ from learn_to_steer.evaluation.scoring import (
 )
 from learn_to_steer.image_files import is_whole
 from learn_to_steer.loading import resolve_device
+from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import read_rows
 
 log = logging.getLogger(__name__)
@@ -92,13 +93,12 @@ class _Evaluation:
         for target, job, one, detections in zip(batch, jobs, generated, detected, strict=True):
             if target.key in finished:
                 continue
-            prompt, metadata = target.prompt, json.dumps(target.prompt.metadata, ensure_ascii=False)
             storage.write_atomic(target.path, png_bytes(one.image))
-            storage.write_atomic(target.path.parents[1] / "metadata.jsonl", metadata + "\n")
-            score = self.scorer.score(prompt, detections, self.rule, one.image.size)
+            _write_metadata(target)
+            score = self.scorer.score(target.prompt, detections, self.rule, one.image.size)
             left_out = {"left_out": [relation.as_dict() for relation in job.left_out]} if job.left_out else {}
-            row = prompt_fields(prompt, target.sample) | _cost(one) | left_out | score
-            storage.append_jsonl(self.out / "results.jsonl", row)
+            row = prompt_fields(target.prompt, target.sample) | _cost(one) | left_out | score
+            storage.append_jsonl(self.out / RESULTS, row)
 
 
 def evaluate(
@@ -135,8 +135,9 @@ def evaluate(
     """
     detector = scorer.detector.name if scorer else config.detector or default_detector(config.model)
     config = replace(config, detector=detector)
-    # Mistakes in the settings are reported before any weights are loaded.
+    # Mistakes in the settings and damaged rows are reported before any weights are loaded.
     storage.check_folder(config.out)
+    read_rows(Path(config.out))
     selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
     selection.check()
     device = resolve_device(config.device)
@@ -203,8 +204,18 @@ def _run_missing(
             on_progress(done, len(targets))
         evaluation.run_batch(batch, rows.keys(), check_detector)
         done, check_detector = done + missing, False
+    for target in targets:
+        _write_metadata(target)
     if on_progress:
         on_progress(len(targets), len(targets))
+
+
+def _write_metadata(target: PromptImage) -> None:
+    """Write the line that GenEval's layout has for each prompt, unless it is there."""
+    path = metadata_path(target.path)
+    line = storage.jsonl_line(target.prompt.metadata)
+    if not path.is_file() or path.read_bytes() != line:
+        storage.write_atomic(path, line)
 
 
 def _claim_folder(evaluation: _Evaluation) -> None:
@@ -239,7 +250,7 @@ def _require_same_prompts(evaluation: _Evaluation, targets: Sequence[PromptImage
         names = evaluation.scorer.score(target.prompt, [], evaluation.rule)["scores"].keys()
         if row["tag"] != fields["tag"] or not names <= row["scores"].keys():
             raise DataError(
-                f"{out / 'results.jsonl'}: the row of prompt {row['index']}, image {row['sample']}, lacks the tag or a "
+                f"{out / RESULTS}: the row of prompt {row['index']}, image {row['sample']}, lacks the tag or a "
                 "score of the benchmark; remove the row, and the image is generated again"
             )
 

@@ -44,6 +44,11 @@ def image_path(folder: Path, index: int, sample: int) -> Path:
     return folder / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
 
 
+def metadata_path(image: Path) -> Path:
+    """Where ``evaluate`` puts the metadata of the prompt of an image, in GenEval's format."""
+    return image.parents[1] / "metadata.jsonl"
+
+
 def find_images(
     location: str | Path, prompts: Sequence[BenchmarkPrompt], images_per_prompt: int | None = None
 ) -> list[PromptImage]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.result_rows import FILE
 from learn_to_steer.statistics import clustered_interval
 from learn_to_steer.versions import installed_versions
 
@@ -38,7 +39,7 @@ def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
 
 def write_rows(folder: Path, rows: Mapping[Key, Row]) -> None:
     """Write ``results.jsonl``, sorted by prompt and number; an existing file is replaced."""
-    storage.write_atomic(folder / "results.jsonl", b"".join(storage.jsonl_line(rows[key]) for key in sorted(rows)))
+    storage.write_atomic(folder / FILE, b"".join(storage.jsonl_line(rows[key]) for key in sorted(rows)))
 
 
 def prompts_digest(prompts: Sequence[BenchmarkPrompt]) -> str:

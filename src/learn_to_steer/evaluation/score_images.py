@@ -38,6 +38,7 @@ from learn_to_steer.evaluation.scoring import (
 )
 from learn_to_steer.geometry import Detection
 from learn_to_steer.image_files import read_image
+from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import BoxEntry, read_rows
 
 Side = Annotated[int, Field(ge=1, le=2**31)]
@@ -183,8 +184,7 @@ def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
     path = Path(config.pictures) / "config.json"
     made_with: Any = {}
     if path.is_file():
-        storage.read_json(path, EvaluatedWith, "repair it, or name --benchmark and --detector")
-        made_with = storage.read_json(path)
+        made_with = storage.read_json(path, EvaluatedWith, "repair it, or name --benchmark and --detector").model_dump()
     if made_with and config.benchmark is None and config.prompts is None:
         config = replace(config, **{name: made_with.get(name) for name in ("benchmark", "prompts", "data")})
     detector = config.detector or (scorer.detector.name if scorer else made_with.get("detector"))
@@ -196,7 +196,7 @@ def _earlier_rows(folder: Path) -> dict[Key, Row]:
 
     Raises DataError if that evaluation was not finished, since some images are missing.
     """
-    if not (folder / "config.json").is_file() or not (folder / "results.jsonl").is_file():
+    if not (folder / "config.json").is_file() or not (folder / RESULTS).is_file():
         return {}
     if not (folder / "summary.json").is_file():
         raise DataError(f"the evaluation in {folder} was stopped before its end; run evaluate again to complete it")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.validation import validated
 
 FILE = "checkpoint.pt"
 ANEW = "delete it, and training starts again from the first epoch"
@@ -83,12 +84,12 @@ def read(path: Path) -> dict[str, Any]:
         _check_digest(data)
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign or cut file
-        raise DataError(f"{path} is damaged or no checkpoint ({type(error).__name__}); {ANEW}") from error
+        raise DataError(f"{path} is damaged or no checkpoint; {ANEW}") from error
     tables = ("identity", "model", "best", "optimizer", "plateau")
     wrong = [name for name in tables if not isinstance(state, dict) or not isinstance(state.get(name), dict)]
     if wrong:
         raise DataError(f"{path}: {wrong[0]} is missing or malformed; {ANEW}")
-    storage.validated({name: state.get(name) for name in ("identity", "history")}, _Facts, str(path), ANEW)
+    validated({name: state.get(name) for name in ("identity", "history")}, _Facts, str(path), ANEW)
     return dict(state)
 
 

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from learn_to_steer import classifier, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, progress_bar
-from learn_to_steer.errors import SteerError
+from learn_to_steer.errors import DataError, SteerError
 from learn_to_steer.model_names import hub_source
 from learn_to_steer.processes import require_one_process
 from learn_to_steer.training import checkpoint
@@ -52,14 +52,16 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
         The path of the classifier's file.
 
     Raises:
-        DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` holds a run
-            with other settings or a damaged checkpoint.
+        DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` is the
+            same folder, or holds a run with other settings or a damaged checkpoint.
         UnsupportedError: It was started in several processes.
         SteerError: The loss is not finite.
     """
     require_one_process("train")
     config, out = config or TrainConfig(), Path(out)
     storage.check_folder(out)
+    if out.resolve() == Path(data).resolve():
+        raise DataError(f"{out} is the folder of the collection; write the classifier to another folder")
     storage.remove_leftovers(out)
     manifest = Manifest.read(Path(data))
     rows, held_out = MapDataset.open(data, "train"), MapDataset.open(data, "val")
