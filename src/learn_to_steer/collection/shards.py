@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 # The sets of relations that a collection may have, beside the basic ones.
 EXTRA_CLASSES: tuple[set[str], ...] = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
 COUNTS = {"rows", "pictures", "dropped"}
-AGAIN = "collect again"
+AGAIN = "collect again into another folder"
 MOST = 2**31  # of rows, images, channels and so on
 Count = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -79,10 +79,10 @@ class Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise DataError(f"{folder} has no {MANIFEST}, so it is not a collection; make one with 'collect'")
-        value = storage.read_json(path)
+        value = storage.read_json(path, remedy=AGAIN)
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA or isinstance(schema, bool):
-            raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
+            raise DataError(f"{path} does not have schema {SCHEMA}; {AGAIN}, with this version")
         manifest: Manifest = storage.validated(value, cls, str(path), AGAIN)
         layout: Layout = storage.validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
         if layout.fingerprint != manifest.fingerprint:

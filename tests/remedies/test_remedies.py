@@ -18,7 +18,7 @@ import typer
 from learn_to_steer.cli.application import app
 from learn_to_steer.errors import CaptureError, UnsupportedError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for top in ("src/learn_to_steer", "emoji_world/src") for path in sorted((ROOT / top).rglob("*.py"))]
 PROMPT = "a dog to the left of a cat"
 COMMANDS = typer.main.get_command(app).commands
