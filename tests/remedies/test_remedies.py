@@ -26,14 +26,20 @@ OPTIONS = {option for command in COMMANDS.values() for p in command.params for o
 
 
 def messages() -> Iterator[tuple[str, int, str]]:
-    """File, line and text of every message of an exception or a warning; "{}" stands for a value."""
+    """File, line and text of every message of an exception or a log; "{}" stands for a value.
+
+    Constants of modules that are texts count too: messages end in some of them.
+    """
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_error = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")
-            is_warning = isinstance(node, ast.Call) and ast.unparse(node.func) == "log.warning"
-            if isinstance(node, ast.Call) and (is_error or is_warning):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        name = str(path.relative_to(ROOT))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and re.search(r"Error$|^log\.|_warn_once$", ast.unparse(node.func)):
                 text = " ".join(literal for argument in node.args for literal in literals(argument))
-                yield str(path.relative_to(ROOT)), node.lineno, text
+                yield name, node.lineno, text
+        for node in tree.body:
+            if isinstance(node, ast.Assign):
+                yield from ((name, node.lineno, text) for text in literals(node.value) if " " in text)
 
 
 def literals(node: ast.expr) -> Iterator[str]:
@@ -72,6 +78,43 @@ def test_lists_that_messages_name_can_be_listed(capsys: pytest.CaptureFixture[st
     assert named
     for kind in named:
         assert main(["list", kind]) == 0 and capsys.readouterr().out
+
+
+# What begins the part of a message that says what to do.
+VERBS = (
+    "add ask audit call choose collect compare convert correct delete describe download drop find generate give "
+    "install label leave list load make move name parse pip put python reduce reinstall remove rename repair replace "
+    "restore reword run save say score set shorten start switch train try turn uninstall update use wait write"
+).replace(" ", "|")
+REMEDY = re.compile(rf"(?:^|[;:,(] ?|\b(?:or|and|then|so) )(?:{VERBS})\b.*", re.DOTALL)
+# What a message tells to do that no test here does, and why.
+UNTRIED = {}
+
+
+def tried() -> set[str]:
+    """The first argument of every ``told`` and the last one of every ``tells`` in the tests here."""
+    texts = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("told", "tells"):
+                texts |= {text for argument in node.args for text in literals(argument) if "{}" not in text}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.parametrize":
+                texts |= {text for argument in node.args[1:] for text in literals(argument) if " " in text}
+    return texts
+
+
+def test_every_remedy_that_a_message_names_is_tried_here() -> None:
+    known = {text.strip() for text in (*tried(), *UNTRIED, *CALLS)}
+    untried = []
+    for file, line, text in MESSAGES:
+        remedy = REMEDY.search(" ".join(text.split()))
+        if remedy and not any(one in text and one[-12:] in remedy.group() for one in known):
+            untried.append(f"{file}:{line}: {remedy.group()[:150]}")
+    assert untried == []
+
+
+def test_no_reason_is_kept_for_a_remedy_that_is_gone() -> None:
+    assert [one for one in UNTRIED if not any(one in text for _, _, text in MESSAGES)] == []
 
 
 # Calls in Python that a message names, and the test here that makes them.
