@@ -20,6 +20,7 @@ from learn_to_steer.collection import CollectConfig, Manifest, MapDataset, colle
 from learn_to_steer.collection.shards import check_shard, load_shard, paths, totals, verify, write_shard
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.training import TrainConfig, checkpoint, train
+from learn_to_steer.training.trainer import TrainingRun
 
 EDITION1 = Path(__file__).parents[1] / "fixtures" / "edition1" / "collection"
 CONFIG = CollectConfig("tiny", "emoji", limit=6, side=64, levels=(0.9, 0.5), quality=1e9, batch=3)
@@ -215,7 +216,7 @@ def test_collections_of_another_kind(collection: tuple[Callable[[], None], Path]
         collect_into(tmp_path / "full")
     (tmp_path / "empty").mkdir()
     collect_into(tmp_path / "empty")
-    with told("has no manifest.json, so it is not a collection; make one with 'collect'"):
+    with told("so it is not a collection; make one with 'collect'"):
         MapDataset.open(tmp_path / "full", "train")
     MapDataset.open(tmp_path / "empty", "train")
     with told("collect more: about one in ten goes to val, one in ten to test"):
@@ -281,6 +282,16 @@ def test_trainings(tmp_path: Path) -> None:
     with told("use another folder"):
         train(EDITION1, out, replace(SMALL, rate=0.5), progress=False)
     train(EDITION1, tmp_path / "another", replace(SMALL, rate=0.5), progress=False)
+
+
+def test_a_training_that_diverges(tmp_path: Path) -> None:
+    rows, held_out = (MapDataset.open(EDITION1, split) for split in ("train", "val"))
+    run = TrainingRun(SMALL, Manifest.read(EDITION1), rows, held_out, tmp_path)
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(float("inf"))
+    with told("start again with a smaller rate than"):
+        run.train_epoch(lambda _: None)
+    train(EDITION1, tmp_path, replace(SMALL, rate=SMALL.rate / 10), progress=False)
 
 
 def test_verified_folders(tmp_path: Path) -> None:

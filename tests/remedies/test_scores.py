@@ -17,6 +17,7 @@ from told import told
 from learn_to_steer import benchmarks, statistics, storage
 from learn_to_steer.evaluation import EvaluateConfig, ScoreConfig, Scorer, evaluate, scoring
 from learn_to_steer.evaluation import score as score_images
+from learn_to_steer.evaluation.image_folders import find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
 from learn_to_steer.evaluation.run_comparison import load_reference
 from learn_to_steer.geometry import Detection, holds
@@ -121,7 +122,10 @@ def test_folders_of_images(run: Callable[..., Path], config: EvaluateConfig, tmp
     given = {"prompts": config.prompts}
     with told("name the folder of the images, or a JSON-lines file that lists them"):
         score(tmp_path / "nowhere")
+    with told("name a folder of images or a JSON-lines file that lists them"):
+        find_images(tmp_path / "nowhere", benchmarks.load_file(config.prompts), 1)
     out = run()
+    assert find_images(out, benchmarks.load_file(config.prompts), 1)
     score(out)
     with told("choose another folder"):
         score(out, out=str(out))
@@ -237,7 +241,7 @@ def test_detectors() -> None:
     with told("repair its installation or choose another --detector"):
         scoring.require_finite([replace(DOG, score=float("nan"))])
     scoring.require_finite([DOG])
-    with told("repair it, then"):
+    with told("repair it, "):
         scoring.require_some(SCORER, [[]] * 1000, "then run it again")
     scoring.require_some(SCORER, [[DOG]] + [[]] * 999, "then run it again")
 

@@ -15,13 +15,13 @@ import torch
 from told import tells, told
 from transformers import AutoTokenizer
 
-from learn_to_steer import families
+from learn_to_steer import families, load_pipeline
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation, parse, token_indices
 from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
 from learn_to_steer.steering.compatibility import pipeline_view
-from learn_to_steer.steering.inputs import select_relations
+from learn_to_steer.steering.inputs import select_relations, warn_of_untaught_words
 
 PROMPT = "a dog to the left of a cat"
 DOG_LEFT, TRIPLE = "dog | left of | cat", ("dog", "left of", "cat")
@@ -344,3 +344,20 @@ def test_columns_outside_the_text() -> None:
     with told("name it earlier in the prompt, or give other columns"):
         columns_to_weights([[[80]]], 77)
     assert columns_to_weights([[[5]]], 77)[0, 0, 5] == 1
+
+
+def test_timeouts(steered: Callable[..., Any]) -> None:
+    for wrong in ("long", -1, float("nan"), True):
+        with told("give a number of seconds from 0, or None to wait for ever"):
+            steered(timeout=wrong)
+    for right in (0, 0.5, None):
+        steered(timeout=right)
+
+
+def test_words_that_a_model_was_never_taught(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = load_pipeline("sd:emoji")
+    warn_of_untaught_words(pipe, ["a zeppelin above a dog"])
+    assert tells(caplog.text, "so use other words")
+    caplog.clear()
+    warn_of_untaught_words(pipe, ["a cat above a dog"])
+    assert not caplog.text
