@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mutations import as_json, byte_edits, edited_bytes, edited_tree, tree_edits
 
@@ -22,6 +22,7 @@ from learn_to_steer.cli import main
 from learn_to_steer.errors import SteerError
 from learn_to_steer.maps import Layout, MapLayer
 
+HALF = settings(max_examples=settings().max_examples // 2)
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LAYOUT = Layout("sd", (MapLayer("a.attn2", 4, 0), MapLayer("b.attn2", 2, 1)))
 OFFICIAL = FIXTURES / "golden" / "sd_classifier.pth"
@@ -48,6 +49,7 @@ def test_the_checkpoint_itself_is_imported(fresh: Callable[[], Path]) -> None:
     classifier.import_official(OFFICIAL, LAYOUT, fresh())
 
 
+@HALF
 @given(byte_edits)
 @example([(0, 4, b"")])
 @example([(0, 1, b"\x80")])
@@ -58,6 +60,7 @@ def test_official_checkpoints_with_other_bytes(fresh: Callable[[], Path], edits:
 PARTS = ("config", "training_config", "idx_to_rel_name", "rel_name_to_idx", "input_channels", "model_state_dict")
 
 
+@HALF
 @given(st.sampled_from(PARTS), tree_edits)
 @example("config", [(0, 10**400)])
 @example("idx_to_rel_name", [(0, "<delete>")])
