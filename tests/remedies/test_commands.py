@@ -74,6 +74,7 @@ def test_prompts_and_relations(generate: Callable[..., str]) -> None:
     generate(long, *relation)
 
 
+@pytest.mark.slow
 def test_options_of_a_model(generate: Callable[..., str], run: Callable[..., str], saved_sd: Path) -> None:
     assert tells(generate(PROMPT, "--height", 65, fails=True), "choose another --")
     generate(PROMPT, "--height", 64)

@@ -140,6 +140,7 @@ def collection(tiny_sd: Any, tmp_path: Path) -> tuple[Callable[[], None], Path]:
     return collect_again, folder
 
 
+@pytest.mark.slow
 def test_shards(collection: tuple[Callable[[], None], Path]) -> None:
     collect_again, folder = collection
     manifest = Manifest.read(folder)
@@ -200,6 +201,7 @@ def test_unfinished_collections(collection: tuple[Callable[[], None], Path]) -> 
     refuses(lambda: held.maps(range(2)), paths(folder, "train-0000")[0].unlink)
 
 
+@pytest.mark.slow
 def test_collections_of_another_kind(collection: tuple[Callable[[], None], Path], tiny_sd: Any, tmp_path: Path) -> None:
     _, folder = collection
     other = tmp_path / "other"

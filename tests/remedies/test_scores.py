@@ -220,6 +220,7 @@ def test_colours() -> None:
     assert colours.select(scorer)
 
 
+@pytest.mark.slow
 def test_detectors() -> None:
     prompt = SimpleNamespace(prompt=PROMPTS[0], objects=("dog", "cat"), metadata={}, relations=())
     image = Image.new("RGB", (8, 8))
