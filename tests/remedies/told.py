@@ -1,4 +1,4 @@
-"""``told``: an error that names a remedy. ``test_remedies.py`` looks for its arguments in all tests here."""
+"""``told`` and ``tells``: a message names a remedy. ``test_remedies.py`` looks for the texts in the tests that call them."""
 
 from __future__ import annotations
 
