@@ -1,4 +1,4 @@
-"""``told`` and ``tells``: a message names a remedy. ``test_remedies.py`` looks for the texts in the tests that call them."""
+"""``told`` and ``tells``: a message names a remedy. ``test_remedies.py`` looks for the texts in tests that use them."""
 
 from __future__ import annotations
 
