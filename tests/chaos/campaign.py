@@ -7,8 +7,8 @@
 Every case runs one verb on the small emoji model in a new folder and stops it one to three times: by SIGKILL before or
 after the n-th call that changes a file, or with half of a write done; by SIGKILL, SIGTERM or SIGINT at a random time.
 Then it runs the same command until it ends. The files must equal those of a run that was not stopped, byte by byte but
-for the times in ``FREE`` (checkpoints value by value), with nothing left over. SIGINT must end in exit code 130 and one
-line. A few cases stop a new Python process while it still imports.
+for the times in ``FREE`` (checkpoints value by value), with nothing left over, also in ``TMPDIR``. SIGINT must end in
+exit code 130 and one line. A few cases stop a new Python process while it still imports.
 
 The cases are forked from a process that has imported torch, so that 100 kills take minutes. Prints a table, writes
 ``chaos.json`` and ends with exit code 1 if anything differs or fewer kills than asked for were made.
@@ -26,6 +26,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -159,6 +160,7 @@ class Ended:
 def run(argv: Sequence[str], folder: Path, kill: Kill | None, counts: Path | None = None) -> Ended:
     """Run a command in a folder, in a fork of this process or in a new one, and stop it as ``kill`` says."""
     folder.mkdir(parents=True, exist_ok=True)
+    temporary(folder).mkdir(exist_ok=True)
     log = folder.with_name(f"{folder.name}.err")
     began = time.monotonic()
     if kill is not None and kill.cold:
@@ -166,7 +168,8 @@ def run(argv: Sequence[str], folder: Path, kill: Kill | None, counts: Path | Non
         script = Path(sys.executable).with_name("learn-to-steer")
         command = [str(script), *argv] if script.is_file() else command
         with log.open("wb") as err:
-            pid = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=err).pid
+            environment = os.environ | {"TMPDIR": str(temporary(folder))}
+            pid = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=err).pid
     else:
         reader, writer = os.pipe()
         pid = os.fork()
@@ -193,11 +196,18 @@ def run(argv: Sequence[str], folder: Path, kill: Kill | None, counts: Path | Non
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), time.monotonic() - began)
 
 
+def temporary(folder: Path) -> Path:
+    """The folder for temporary files (``TMPDIR``) of the runs in ``folder``."""
+    return folder.with_name(f"{folder.name}.tmp")
+
+
 def _command(argv: Sequence[str], folder: Path, log: Path, kill: Kill | None, counts: Path | None, ready: int) -> None:
     """The command, in the forked process; does not return."""
     code = 1
     try:
         os.chdir(folder)
+        os.environ["TMPDIR"] = str(temporary(folder))
+        tempfile.tempdir = None
         for number, target in ((1, Path(os.devnull)), (2, log)):
             os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -301,6 +311,7 @@ def run_case(case: Case, argv: Sequence[str], folder: Path, expected: dict[str, 
         case.problems.append(f"the same command again: exit code {ended.code}, {ended.err.strip()[-300:]}")
         return
     case.problems += differences(content(folder), expected)
+    case.problems += [f"left over in TMPDIR: {name}" for name in content(temporary(folder))]
 
 
 def plan(events: dict[str, int], seconds: float, kills: int, rng: random.Random) -> list[list[Kill]]:
@@ -422,6 +433,7 @@ def campaign(options: argparse.Namespace) -> int:
         run_case(case, verbs[case.verb], folder, expected[case.verb])
         if not case.problems:
             shutil.rmtree(folder)
+            shutil.rmtree(temporary(folder))
 
     rng = random.Random(options.seed)
     weights = {verb: 2 if verb == "train" else 1 for verb in verbs}  # its runs are the shortest

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mutations import as_json, byte_edits, edited_bytes, edited_tree, tree_edits
 from PIL import Image
 
-from learn_to_steer import classifier
+from learn_to_steer import classifier, verification
 from learn_to_steer.classifier import ClassifierConfig, RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, verify
 from learn_to_steer.collection.shards import totals, write_shard
@@ -322,6 +322,7 @@ def check_evaluation(evaluated: Path, folder: Path, name: str, content: bytes) -
         lambda: score(ScoreConfig(str(folder / "out"), detector="seer", out=str(folder / "again")), scorer=SCORER),
         lambda: audit_page(folder / "out"),
         lambda: agreement(folder / "out", {"00000-0000": "right"}),
+        lambda: verification.verify(folder / "out"),
         lambda: evaluate(evaluation_of(folder), model=MODEL, scorer=SCORER),
     ):
         with suppress(SteerError):

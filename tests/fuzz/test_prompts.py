@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from learn_to_steer.errors import PromptError, SteerError
 from learn_to_steer.prompts import PREDICATES, Relation, locate, parse, phrase, relation_prompt, token_indices
+from learn_to_steer.steering import SteeringConfig
 
 MORE = settings(max_examples=3 * settings().max_examples)
 NOUNS = (
@@ -102,6 +105,7 @@ def test_a_plain_prompt_keeps_its_relation(subject: str, predicate: str, referen
 @MORE
 @given(prompts)
 @example("a dog to the left of a \ud800 cat")
+@example("above ² dog")
 def test_columns_spell_the_words(tokenizers: list[Any], prompt: str) -> None:
     with suppress(PromptError):
         relations = parse(prompt)
@@ -220,3 +224,46 @@ def test_relations_of_any_type(
     arguments = {} if columns is None else {"columns": columns}
     with suppress(SteerError, Drawn):
         steered(prompt, relations=relations, num_inference_steps=1, **arguments)
+
+
+@given(garbage, garbage, garbage)
+@example(False, "long", 1)
+@example(False, float("nan"), 1)
+@example(True, -1, 1)
+@example(False, 1.5, 10**400)
+def test_other_arguments_of_any_type(
+    steered: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, strict: Any, timeout: Any, copies: Any
+) -> None:
+    def draw(*args: Any, **kwargs: Any) -> None:
+        raise Drawn
+
+    from diffusers import StableDiffusionPipeline
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", draw)
+    copies = 3 if isinstance(copies, int) and copies > 100 else copies  # so many reports are made
+    with suppress(SteerError, Drawn):
+        steered(PROMPT, strict=strict, timeout=timeout, num_images_per_prompt=copies, num_inference_steps=1)
+        raise AssertionError("nothing was drawn")
+
+
+SETTINGS = [field.name for field in fields(SteeringConfig)]
+values_of_settings = garbage | st.sampled_from(
+    ("latents", "prediction", 0, 1, -1, 0.5, 10**400, -0.0, [[0.2, 20, 0.5]])
+)
+
+
+@MORE
+@given(st.dictionaries(st.sampled_from(SETTINGS) | st.text(max_size=5), values_of_settings, max_size=3))
+@example({"passes": 10**400})
+@example({"threshold": float("nan")})
+@example({"refinement": [[0.2, 20, 0.5]]})
+@example({"profile": "\ud800"})
+def test_settings_of_any_value(values: dict[str, Any]) -> None:
+    """A config is refused, or comes back from JSON as it was."""
+    for make in (SteeringConfig.from_dict, lambda given: SteeringConfig().changed(**given)):
+        with suppress(SteerError):
+            config = make(values)
+            assert SteeringConfig.from_dict(json.loads(json.dumps(config.as_dict(), allow_nan=False))) == config
+    known = {name: value for name, value in values.items() if name in SETTINGS}
+    with suppress(SteerError):
+        SteeringConfig(**known)

@@ -247,14 +247,14 @@ def test_pictures_with_other_bytes(
     check_picture(fresh(), f"a.{form}", edited_bytes(encoded(form, mode, (16, 16)), edits))
 
 
-@given(st.integers(0, 65535), st.binary(max_size=40), byte_edits)
+@given(st.sampled_from(("jpg", "png", "webp")), st.integers(0, 65535), st.binary(max_size=40), byte_edits)
 def test_pictures_with_any_exif(
-    fresh: Callable[[], Path], orientation: int, thumbnail: bytes, edits: list[tuple[int, int, bytes]]
+    fresh: Callable[[], Path], form: str, orientation: int, thumbnail: bytes, edits: list[tuple[int, int, bytes]]
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x927C] = orientation, thumbnail
     content = edited_bytes(exif.tobytes(), edits)
-    check_picture(fresh(), "a.jpg", encoded("jpg", "RGB", (16, 9), exif=content))
+    check_picture(fresh(), f"a.{form}", encoded(form, "RGB", (16, 9), exif=content))
 
 
 @given(st.binary(max_size=64), st.sampled_from(("png", "jpg", "webp", "gif", "tiff")))

@@ -104,10 +104,14 @@ def test_blobs_are_learned_and_the_best_weights_kept(blobs, tmp_path):
     )
 
 
-def test_a_diverging_run_says_so(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("learn_to_steer.training.trainer._loss", lambda *_: torch.tensor(math.inf, requires_grad=True))
-    with pytest.raises(SteerError, match="smaller rate"):
-        train(blobs, tmp_path, CONFIG, progress=False)
+def test_a_diverging_run_says_so(blobs, tmp_path):
+    rows, held_out = (MapDataset.open(blobs, split) for split in ("train", "val"))
+    run = TrainingRun(CONFIG, Manifest.read(blobs), rows, held_out, tmp_path)
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(math.inf)
+    with pytest.raises(SteerError, match=r"diverged in epoch 0; start again with a smaller rate than 0\.002"):
+        run.train_epoch(lambda _: None)
+    assert not list(tmp_path.iterdir())  # nothing to go on from
 
 
 def test_a_killed_run_goes_on_bit_for_bit(blobs, tmp_path):

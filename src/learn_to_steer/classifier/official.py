@@ -67,14 +67,14 @@ def import_official(
     """
     storage.check_folder(folder)
     outer = _load(path)
-    model = _build(path, outer, layout)
+    model = _build(path, outer, None)
     size = (outer.get("training_config") or {}).get("orig_map_size")
     native = {layer.level for layer in layout.layers} == {0} and size == model.config.side
     kept = replace(layout, side=model.config.side, renormalise=not native)
     if layout.channels > model.config.channels:
         raise DataError(
             f"{path} reads up to {model.config.channels} attention maps, but this model gives {layout.channels}; "
-            "give the model that it was trained on"
+            "give the model that it was trained on with --model"
         )
     _require_same_kind(path, outer, model.config, layout.family, steps)
     model.config = replace(model.config, layout=kept.as_dict())

@@ -80,10 +80,10 @@ class Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise DataError(f"{folder} has no {MANIFEST}, so it is not a collection; make one with 'collect'")
-        value = storage.read_json(path, None, AGAIN)
+        value = storage.read_json(path, remedy=AGAIN)
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA or isinstance(schema, bool):
-            raise DataError(f"{path} does not have schema {SCHEMA}; collect again with this version")
+            raise DataError(f"{path} does not have schema {SCHEMA}; {AGAIN}, with this version")
         manifest: Manifest = validated(value, cls, str(path), AGAIN)
         layout: Layout = validated(manifest.layout, Layout, f"{path}: layout", AGAIN)
         if layout.fingerprint != manifest.fingerprint:

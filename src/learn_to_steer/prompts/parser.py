@@ -318,7 +318,7 @@ def _is_inside(wording: str, noun: Chunk) -> bool:
 def _is_vertical_location(chunks: list[Chunk], relation: int, noun: Chunk) -> bool:
     """Whether "over", "under", ... place something; they have other meanings."""
     phrase = chunks[relation]
-    if noun.determiner in word_lists.LARGE_NUMBERS or (noun.determiner.isdigit() and int(noun.determiner) > 9):
+    if noun.determiner in word_lists.LARGE_NUMBERS or (noun.determiner.isdecimal() and int(noun.determiner) > 9):
         return False
     counted = not noun.determiner or noun.determiner in word_lists.PLURAL_DETERMINERS
     if noun.text in noun_lists.AMOUNT_NOUNS and counted:

@@ -18,7 +18,7 @@ import typer
 from learn_to_steer.cli.application import app
 from learn_to_steer.errors import CaptureError, UnsupportedError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for top in ("src/learn_to_steer", "emoji_world/src") for path in sorted((ROOT / top).rglob("*.py"))]
 PROMPT = "a dog to the left of a cat"
 COMMANDS = typer.main.get_command(app).commands
@@ -26,17 +26,25 @@ OPTIONS = {option for command in COMMANDS.values() for p in command.params for o
 
 
 def messages() -> Iterator[tuple[str, int, str]]:
-    """File, line and text of every message of an exception or a warning; "{}" stands for a value."""
+    """File, line and text of every message of an exception or a log; "{}" stands for a value.
+
+    Constants of modules that are remedies count too: messages end in them.
+    """
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_error = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")
-            is_warning = isinstance(node, ast.Call) and ast.unparse(node.func) == "log.warning"
-            if isinstance(node, ast.Call) and (is_error or is_warning):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        name = str(path.relative_to(ROOT))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and re.search(
+                r"Error$|^log\.|_warn_once$|read_jsonl?$|_checked$", ast.unparse(node.func)
+            ):
                 text = " ".join(literal for argument in node.args for literal in literals(argument))
-                yield str(path.relative_to(ROOT)), node.lineno, text
+                yield name, node.lineno, text
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("AGAIN", "ANEW", "REPAIR"):
+                yield from ((name, node.lineno, text) for text in literals(node.value) if " " in text)
 
 
-def literals(node: ast.expr) -> Iterator[str]:
+def literals(node: ast.AST) -> Iterator[str]:
     for part in ast.walk(node):
         if isinstance(part, ast.JoinedStr):
             yield "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in part.values)
@@ -72,6 +80,69 @@ def test_lists_that_messages_name_can_be_listed(capsys: pytest.CaptureFixture[st
     assert named
     for kind in named:
         assert main(["list", kind]) == 0 and capsys.readouterr().out
+
+
+# What begins the part of a message that says what to do.
+VERBS = (
+    "add ask audit call choose collect compare convert correct delete describe download drop find generate give "
+    "install label leave list load make move name parse pip put python reduce reinstall remove rename repair replace "
+    "restore reword run save say score set shorten start switch train try turn uninstall update use wait write"
+).replace(" ", "|")
+REMEDY = re.compile(rf"(?:^|[;:,(] ?|\b(?:or|and|then|so) )(?:{VERBS})\b.*", re.DOTALL)
+# What a message tells to do that the test below does not find here, and why, or the test that does it.
+UNTRIED = {
+    # A package index is needed.
+    "pip install 'learn-to-steer[quant]'": "test_extras_that_messages_name_exist",
+    "pip install 'learn-to-steer[lora]'": "test_extras_that_messages_name_exist",
+    "pip install 'learn-to-steer[nlp]', or parse without it": "parsing without it is what all tests do",
+    "python -m spacy download ": "needs the network",
+    "small models to begin with are a package of their own: pip install ": "needs a package index",
+    "load one with a tagger, e.g. en_core_web_sm": "needs spaCy's model; tests/prompts tries it with the marker nlp",
+    "; reinstall it": "needs a damaged installation",
+    # Weights of gigabytes or the hub are needed.
+    "download them again": "needs the weights of a detector",
+    "are neither a folder nor a hub id; name one of the two (owner/name)": "needs the weights of a detector",
+    "; name others": "needs the weights of a detector",
+    "name weights that were trained on COCO's instances": "needs the weights of a detector",
+    "name a plug-in, or the folder or hub id of a model": "needs the weights of an embedder",
+    # A GPU is needed.
+    "pipe.enable_model_cpu_offload() (--offload model)": "needs a GPU",
+    "load the model's own weights, quantised with --quantize 4bit if they are too large": "needs nunchaku and a GPU",
+    "generate fewer or smaller images at once (--batch, --images, --height, --width), or reduce": "needs a GPU",
+    "run it without torch.compile and with --dtype float32": "needs half precision that overflows",
+    # It is in another function, or a value in the message.
+    "give the {} of {}": "test_sets_that_need_a_file",
+    "; give {}": "test_sources_of_boxes and test_sources_of_answers_and_lines",
+    "delete it, and {}": "test_verified_folders_are_whole_after_the_command_is_run_again",
+    # Nothing of ours gets there.
+    "(turn off perturbed-attention guidance)": "as pag_scale=0, which is tried; only foreign pipelines get there",
+    "after the evaluation (first: {}); run it again": "another process must remove files during the run",
+}
+
+
+def tried() -> set[str]:
+    """The texts in the tests here that provoke an error with ``told`` or look for a message with ``tells``."""
+    texts = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            called = {ast.unparse(one.func) for one in ast.walk(node) if isinstance(one, ast.Call)}
+            if isinstance(node, ast.FunctionDef) and called & {"told", "tells"}:
+                texts |= {text for statement in node.body for text in literals(statement) if "{}" not in text}
+    return texts
+
+
+def test_every_remedy_that_a_message_names_is_tried_here() -> None:
+    known = {text for text in (*tried(), *UNTRIED) if " " in text and len(text) > 8} | set(CALLS)
+    untried = []
+    for file, line, text in MESSAGES:
+        remedy = REMEDY.search(" ".join(text.split()))
+        if remedy and not any(one in text and one[-12:] in remedy.group() for one in known):
+            untried.append(f"{file}:{line}: {remedy.group()[:150]}")
+    assert untried == []
+
+
+def test_no_reason_is_kept_for_a_remedy_that_is_gone() -> None:
+    assert [one for one in UNTRIED if not any(one in text for _, _, text in MESSAGES)] == []
 
 
 # Calls in Python that a message names, and the test here that makes them.
