@@ -27,7 +27,6 @@ from learn_to_steer.storage import check_regular
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
 GREY = (127, 127, 127)
 """The colour behind transparent pixels, and of padding."""
