@@ -191,7 +191,7 @@ def test_recomputation_in_another_thread(
     assert all(issubclass(kind, torch.nn.Module) for kind in kinds) and bool(kinds) == ("own" in prepare)
 
 
-def test_captures_do_not_see_other_threads(tiny_sd: Any) -> None:
+def test_captures_do_not_see_other_threads_or_each_other(tiny_sd: Any) -> None:
     weights = columns_to_weights([[(2,), (4, 5)]], 77)
     fed = torch.randn(1, 16, 8, 8), torch.tensor(500), torch.randn(1, 77, 16)
     other = tuple(part + 1 for part in fed)
@@ -203,6 +203,9 @@ def test_captures_do_not_see_other_threads(tiny_sd: Any) -> None:
             expected = maps().stack(8)
         with capture.capture(weights, 8, 8) as maps:
             elsewhere(torch.no_grad()(tiny_sd.unet), *other)
+            with capture.capture(weights, 8, 8) as inner:
+                tiny_sd.unet(*other)
+                assert not torch.equal(inner().stack(8), expected)
             tiny_sd.unet(*fed)
             assert torch.equal(maps().stack(8), expected)
 
