@@ -98,7 +98,8 @@ def test_what_a_callback_is_given_draws_plainly(tiny_sd: Any, tiny_steerer: Any)
         inside.append(draw(pipe, OTHER, 1).images)
         inside.append(draw(sibling(pipe), OTHER, 1).images)
         assert torch.equal(pipe.unet(*fed).sample, prediction)
-        assert torch.equal(draw(tiny_steerer(pipe), OTHER, 1).images, steered)
+        again = tiny_steerer(pipe)
+        assert again.pipe is tiny_sd and torch.equal(draw(again, OTHER, 1).images, steered)
 
     assert torch.equal(draw(tiny_steerer(), PROMPT, callback_on_step_end=after_each_step(act)).images, alone)
     assert len(inside) == 8 and all(torch.equal(image, stock) for image in inside)
@@ -257,6 +258,16 @@ def test_a_call_can_be_stopped_from_its_callback_and_from_outside(tiny_sd: Any, 
         draw(tiny_steerer(), callback_on_step_end=after_each_step(act))
         assert len(steps) == 1
     assert draw(tiny_steerer()).steering.images[0].passes == 4  # the next call runs
+    forwards: list[int] = []
+
+    def stop_at_the_first(*_: Any) -> None:
+        forwards.append(1)
+        tiny_sd._interrupt = True
+
+    handle = tiny_sd.unet.register_forward_hook(stop_at_the_first)
+    draw(tiny_steerer(passes=0))
+    handle.remove()
+    assert len(forwards) == 1  # without a callback, too
 
 
 def test_guidance_can_be_switched_off_midway(tiny_sd: Any, tiny_steerer: Any) -> None:
@@ -345,11 +356,13 @@ def test_a_classifier_of_inference_mode_is_refused_before_the_run(tiny_sd: Any, 
     assert drawn == []
 
 
-def test_latents_of_inference_mode_are_steered(tiny_flux: Any, steer: Any) -> None:
+@pytest.mark.parametrize("search", [None, (1, 1, 0)])
+def test_latents_of_inference_mode_are_steered(tiny_flux: Any, steer: Any, search: Any) -> None:
     with torch.inference_mode():
         latents = torch.randn(1, 16, 64)
-    out = draw(steer(tiny_flux), latents=latents, max_sequence_length=48)
-    assert torch.equal(out.images, draw(steer(tiny_flux), latents=latents.clone(), max_sequence_length=48).images)
+    steered, settings = steer(tiny_flux, search=search), {"max_sequence_length": 48, "num_inference_steps": 2}
+    out = draw(steered, latents=latents, **settings)
+    assert torch.equal(out.images, draw(steered, latents=latents.clone(), **settings).images)
 
 
 def test_compiled_blocks_stay_compiled_for_others(tiny_sd: Any, tiny_steerer: Any) -> None:
