@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -312,10 +313,13 @@ def test_parts_replaced_during_the_call_are_noticed(tiny_sd: Any, tiny_steerer: 
         draw(tiny_steerer(), callback_on_step_end=callback)
 
 
-def test_offloading_is_left_to_the_users_pipeline(tiny_sd: Any, tiny_steerer: Any) -> None:
-    alone, freed = draw(tiny_steerer()).images, []
-    tiny_sd.maybe_free_model_hooks = lambda: freed.append(1)
-    assert torch.equal(draw(tiny_steerer()).images, alone) and freed == [1]
+def test_offloading_is_left_to_the_users_pipeline(
+    tiny_sd: Any, tiny_steerer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[Any] = []
+    monkeypatch.setattr(type(tiny_sd), "maybe_free_model_hooks", lambda self: freed.append(self))
+    draw(tiny_steerer(), num_inference_steps=1)
+    assert len(freed) == 1 and freed[0] is tiny_sd
 
 
 def test_a_step_that_was_replaced_on_the_scheduler_is_used(tiny_sd: Any, tiny_steerer: Any) -> None:
@@ -331,10 +335,17 @@ def test_a_step_that_was_replaced_on_the_scheduler_is_used(tiny_sd: Any, tiny_st
 
 
 def test_a_method_bound_to_the_pipeline_runs_on_the_call(tiny_sd: Any, tiny_steerer: Any) -> None:
-    tiny_sd.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny_sd.scheduler.config)
+    """It may read the state of the call, and its scheduler."""
+    owners: list[Any] = []
+
+    def prepare(self: Any, *args: Any, **kwargs: Any) -> Any:
+        owners.append(self)
+        return type(self).prepare_latents(self, *args, **kwargs)
+
     alone = draw(tiny_steerer()).images
-    tiny_sd.prepare_latents = tiny_sd.prepare_latents  # it reads the noise level from the scheduler
+    tiny_sd.prepare_latents = types.MethodType(prepare, tiny_sd)
     assert torch.equal(draw(tiny_steerer()).images, alone)
+    assert len(owners) == 1 and owners[0] is not tiny_sd
 
 
 def test_weights_of_inference_mode_are_refused_before_the_run(tiny_sd: Any, steer: Any, random_classifier: Any) -> None:

@@ -342,7 +342,7 @@ def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
     for name, value in vars(pipe).items():
         if getattr(value, "__self__", None) is pipe:  # a method that was replaced on this very object
             own[name] = types.MethodType(value.__func__, view)
-    own.update(parts, maybe_free_model_hooks=pipe.maybe_free_model_hooks, _interrupt=False)
+    own.update(parts, maybe_free_model_hooks=pipe.maybe_free_model_hooks)
     return view
 
 
