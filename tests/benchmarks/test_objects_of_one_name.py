@@ -62,6 +62,19 @@ def test_each_once_is_twice_for_two_objects_of_one_name() -> None:
     assert scorer.score(asked, dogs(LEFT, RIGHT, ABOVE))["once"] is False
 
 
+@pytest.mark.parametrize("known", [{"dog": "dog", "cat": "cat"}, {"dog": "dog"}])
+def test_more_relations_of_two_objects_of_one_name(known: dict[str, str]) -> None:
+    scorer = Scorer(_Detector(), known)  # type: ignore[arg-type]
+    asked = prompt("a dog to the left of another dog above a cat")
+    found = [*dogs(LEFT, RIGHT), Detection("cat", 0.9, (80, 90, 100, 110))]
+    seen = scorer.seen(asked, found)
+    if "cat" in known:
+        assert scorer.score(asked, found)["once"] is True
+        assert seen == {"objects": {"cat": True, "dog": True}, "relations": [True, True]}
+    else:
+        assert seen == {"objects": {"cat": None, "dog": True}, "relations": [True, None]}
+
+
 def test_names_of_one_class_are_refused() -> None:
     coco = {"person": "person", "couch": "couch"}
     people = [Detection("person", 0.9, LEFT), Detection("person", 0.8, RIGHT)]

@@ -144,6 +144,7 @@ GARBAGE: list[tuple[str, dict[str, Any]]] = [
     ("prompt", {"prompt": [PROMPT, 5]}),
     ("prompt", {"prompt": []}),
     ("prompt", {"prompt": {"a": 1}}),
+    ("not valid text", {"prompt": PROMPT + "\ud800"}),
     *[
         ("cannot read the relation", {"relations": one})
         for one in (5, "dog", {"a": 1}, [5], [[5]], [None], {1, 2}, b"a")
@@ -156,7 +157,9 @@ GARBAGE: list[tuple[str, dict[str, Any]]] = [
     ("'cow'", {"columns": {"cow": [2]}}),
     ("77 columns", {"columns": {"dog": [77]}}),
     ("from 0 to 76", {"columns": {"dog": [-1]}}),
-    ("from 0 to 76", {"columns": {"dog": []}}),
+    ("list of whole numbers", {"columns": {"dog": []}}),
+    ("list of whole numbers", {"columns": {"dog": torch.tensor(2)}}),
+    ("whole numbers", {"columns": {"dog": torch.arange(77) == 2}}),
     ("whole numbers", {"columns": {"dog": [True]}}),
     ("whole numbers", {"columns": {"dog": [2.0]}}),
     ("whole numbers", {"columns": {"dog": ["2"]}}),
@@ -190,7 +193,7 @@ def test_garbage_is_refused_by_name(
 
 def test_columns_are_used_with_text_too(read: Any) -> None:
     (plain,) = read(PROMPT)
-    for given in ({"dog": [3, 4]}, [{"dog": (3, 4)}], [{"dog": torch.tensor([3, 4])}]):
+    for given in ({"dog": [3, 4]}, [{"dog": (3, 4)}], [{"dog": torch.tensor([3, 4])}], {"dog": [3, 4, 3]}):
         (changed,) = read(PROMPT, columns=given)
         assert changed.columns == ((3, 4), plain.columns[1])
 
@@ -204,6 +207,8 @@ def test_two_objects_of_one_name_are_two_places_in_the_text(tiny_steerer: Any, r
     embeds = torch.zeros(1, 77, 16)
     with pytest.raises(PromptError, match="two different names"):
         read(None, ["dog | left of | dog"], [{"dog": [2]}], prompt_embeds=embeds)
+    with pytest.raises(PromptError, match="'cow'"):
+        read(None, ["dog | left of | cat"], [{"dog": [2], "cat": [5], "cow": [8]}], prompt_embeds=embeds)
     (apart,) = read(None, ["dog | left of | other dog"], [{"dog": [2], "other dog": [8]}], prompt_embeds=embeds)
     assert apart.columns == ((2,), (8,))
 

@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +99,8 @@ def test_what_a_callback_is_given_draws_plainly(tiny_sd: Any, tiny_steerer: Any)
         inside.append(draw(pipe, OTHER, 1).images)
         inside.append(draw(sibling(pipe), OTHER, 1).images)
         assert torch.equal(pipe.unet(*fed).sample, prediction)
-        assert torch.equal(draw(tiny_steerer(pipe), OTHER, 1).images, steered)
+        again = tiny_steerer(pipe)
+        assert again.pipe is tiny_sd and torch.equal(draw(again, OTHER, 1).images, steered)
 
     assert torch.equal(draw(tiny_steerer(), PROMPT, callback_on_step_end=after_each_step(act)).images, alone)
     assert len(inside) == 8 and all(torch.equal(image, stock) for image in inside)
@@ -191,7 +193,7 @@ def test_recomputation_in_another_thread(
     assert all(issubclass(kind, torch.nn.Module) for kind in kinds) and bool(kinds) == ("own" in prepare)
 
 
-def test_captures_do_not_see_other_threads(tiny_sd: Any) -> None:
+def test_captures_do_not_see_other_threads_or_each_other(tiny_sd: Any) -> None:
     weights = columns_to_weights([[(2,), (4, 5)]], 77)
     fed = torch.randn(1, 16, 8, 8), torch.tensor(500), torch.randn(1, 77, 16)
     other = tuple(part + 1 for part in fed)
@@ -203,6 +205,9 @@ def test_captures_do_not_see_other_threads(tiny_sd: Any) -> None:
             expected = maps().stack(8)
         with capture.capture(weights, 8, 8) as maps:
             elsewhere(torch.no_grad()(tiny_sd.unet), *other)
+            with capture.capture(weights, 8, 8) as inner:
+                tiny_sd.unet(*other)
+                assert not torch.equal(inner().stack(8), expected)
             tiny_sd.unet(*fed)
             assert torch.equal(maps().stack(8), expected)
 
@@ -253,8 +258,17 @@ def test_a_call_can_be_stopped_from_its_callback_and_from_outside(tiny_sd: Any, 
 
         draw(tiny_steerer(), callback_on_step_end=after_each_step(act))
         assert len(steps) == 1
-        assert tiny_sd.interrupt
     assert draw(tiny_steerer()).steering.images[0].passes == 4  # the next call runs
+    forwards: list[int] = []
+
+    def stop_at_the_first(*_: Any) -> None:
+        forwards.append(1)
+        tiny_sd._interrupt = True
+
+    handle = tiny_sd.unet.register_forward_hook(stop_at_the_first)
+    draw(tiny_steerer(passes=0))
+    handle.remove()
+    assert len(forwards) == 1  # without a callback, too
 
 
 def test_guidance_can_be_switched_off_midway(tiny_sd: Any, tiny_steerer: Any) -> None:
@@ -267,12 +281,26 @@ def test_guidance_can_be_switched_off_midway(tiny_sd: Any, tiny_steerer: Any) ->
     assert rows == [2, 2, 2, 1]
 
 
-def test_the_pipeline_has_the_attributes_of_the_call_afterwards(tiny_sd: Any, tiny_steerer: Any) -> None:
+def test_only_public_attributes_are_left_on_the_pipeline(tiny_sd: Any, tiny_steerer: Any) -> None:
+    """Private ones are the state of a call, and another call of the pipeline may be reading its own."""
+
+    class Counting(diffusers.StableDiffusionPipeline):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().__call__(*args, **kwargs)
+
+    tiny_sd = Counting(**tiny_sd.components, requires_safety_checker=False)
     draw(tiny_sd, num_inference_steps=2, guidance_scale=2.0)
-    before = state_of(tiny_sd)
-    draw(tiny_steerer(), guidance_scale=5.0, callback_on_step_end=after_each_step(lambda p: setattr(p, "mine", 1)))
-    assert (tiny_sd.num_timesteps, tiny_sd.guidance_scale, tiny_sd.mine) == (4, 5.0, 1)
-    assert not {"_viewed", "_parts"} & set(vars(tiny_sd))
+    before, attributes = state_of(tiny_sd), dict(vars(tiny_sd))
+    seen: list[Any] = []
+
+    def act(pipe: Any) -> None:
+        seen.append((pipe.num_timesteps, pipe.guidance_scale, tiny_sd.mine if seen else None))
+        pipe.mine = len(seen)
+
+    draw(tiny_steerer(tiny_sd), guidance_scale=5.0, callback_on_step_end=after_each_step(act))
+    assert seen == [(4, 5.0, None), (4, 5.0, 1), (4, 5.0, 2), (4, 5.0, 3)]
+    assert vars(tiny_sd) == attributes | {"mine": 4, "calls": 2}
     assert state_of(tiny_sd) == before  # its scheduler, too
 
 
@@ -285,10 +313,13 @@ def test_parts_replaced_during_the_call_are_noticed(tiny_sd: Any, tiny_steerer: 
         draw(tiny_steerer(), callback_on_step_end=callback)
 
 
-def test_offloading_is_left_to_the_users_pipeline(tiny_sd: Any, tiny_steerer: Any) -> None:
-    alone, freed = draw(tiny_steerer()).images, []
-    tiny_sd.maybe_free_model_hooks = lambda: freed.append(1)
-    assert torch.equal(draw(tiny_steerer()).images, alone) and freed == [1]
+def test_offloading_is_left_to_the_users_pipeline(
+    tiny_sd: Any, tiny_steerer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[Any] = []
+    monkeypatch.setattr(type(tiny_sd), "maybe_free_model_hooks", lambda self: freed.append(self))
+    draw(tiny_steerer(), num_inference_steps=1)
+    assert len(freed) == 1 and freed[0] is tiny_sd
 
 
 def test_a_step_that_was_replaced_on_the_scheduler_is_used(tiny_sd: Any, tiny_steerer: Any) -> None:
@@ -304,10 +335,17 @@ def test_a_step_that_was_replaced_on_the_scheduler_is_used(tiny_sd: Any, tiny_st
 
 
 def test_a_method_bound_to_the_pipeline_runs_on_the_call(tiny_sd: Any, tiny_steerer: Any) -> None:
-    tiny_sd.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny_sd.scheduler.config)
+    """It may read the state of the call, and its scheduler."""
+    owners: list[Any] = []
+
+    def prepare(self: Any, *args: Any, **kwargs: Any) -> Any:
+        owners.append(self)
+        return type(self).prepare_latents(self, *args, **kwargs)
+
     alone = draw(tiny_steerer()).images
-    tiny_sd.prepare_latents = tiny_sd.prepare_latents  # it reads the noise level from the scheduler
+    tiny_sd.prepare_latents = types.MethodType(prepare, tiny_sd)
     assert torch.equal(draw(tiny_steerer()).images, alone)
+    assert len(owners) == 1 and owners[0] is not tiny_sd
 
 
 def test_weights_of_inference_mode_are_refused_before_the_run(tiny_sd: Any, steer: Any, random_classifier: Any) -> None:
@@ -329,11 +367,13 @@ def test_a_classifier_of_inference_mode_is_refused_before_the_run(tiny_sd: Any, 
     assert drawn == []
 
 
-def test_latents_of_inference_mode_are_steered(tiny_flux: Any, steer: Any) -> None:
+@pytest.mark.parametrize("search", [None, (1, 1, 0)])
+def test_latents_of_inference_mode_are_steered(tiny_flux: Any, steer: Any, search: Any) -> None:
     with torch.inference_mode():
         latents = torch.randn(1, 16, 64)
-    out = draw(steer(tiny_flux), latents=latents, max_sequence_length=48)
-    assert torch.equal(out.images, draw(steer(tiny_flux), latents=latents.clone(), max_sequence_length=48).images)
+    steered, settings = steer(tiny_flux, search=search), {"max_sequence_length": 48, "num_inference_steps": 2}
+    out = draw(steered, latents=latents, **settings)
+    assert torch.equal(out.images, draw(steered, latents=latents.clone(), **settings).images)
 
 
 def test_compiled_blocks_stay_compiled_for_others(tiny_sd: Any, tiny_steerer: Any) -> None:
@@ -373,13 +413,14 @@ def test_memory_is_freed_without_the_garbage_collector(tiny_sd: Any, steer: Any)
 
 
 def test_classes_without_subclasses_are_refused(tiny_sd: Any, tiny_steerer: Any) -> None:
-    class Closed(diffusers.StableDiffusionPipeline):
+    class Closed(diffusers.UNet2DConditionModel):
         def __init_subclass__(cls) -> None:
             raise TypeError("closed")
 
-    pipe = Closed(**tiny_sd.components, requires_safety_checker=False)
+    steered = tiny_steerer()
+    tiny_sd.unet = Closed.from_config(tiny_sd.unet.config)
     with pytest.raises(UnsupportedError, match="no class can derive from Closed"):
-        draw(tiny_steerer(pipe))
+        draw(steered)
 
 
 def test_a_view_is_like_the_object() -> None:

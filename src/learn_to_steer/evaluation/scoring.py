@@ -88,12 +88,14 @@ class Scorer:
         """
         score = rule(prompt, detections, self.vocabulary, size)
         on_axis: list[bool | None] = []
+        same = [one for one in prompt.relations if is_one_thing(one.subject, one.object)]
+        twice = {name for one in same for name in (one.subject, one.object)}
         once = True if prompt.relations else None
+        for name in sorted(prompt.objects) if prompt.relations else ():
+            number = len(matching_detections(name, detections, self.vocabulary))
+            once = once and number == (2 if name in twice else 1)
         boxes = boxes_of_relations(prompt, detections, self.vocabulary)
         for relation, (subject, reference) in zip(prompt.relations, boxes, strict=True):
-            number = 2 if is_one_thing(relation.subject, relation.object) else 1
-            for name in (relation.subject, relation.object):
-                once = once and len(matching_detections(name, detections, self.vocabulary)) == number
             if subject is None or reference is None:
                 on_axis.append(None)
             else:
@@ -121,18 +123,24 @@ class Scorer:
             the order of the prompt. None where the detector does not know an object.
         """
         objects: dict[str, bool | None] = {}
-        relations: list[bool | None] = []
         for name in sorted(prompt.objects):
             try:
                 objects[name] = bool(matching_detections(name, detections, self.vocabulary))
             except UnknownNameError:
                 objects[name] = None
-        for relation in prompt.relations:
-            try:
-                relations.append(self.score(replace(prompt, relations=(relation,)), detections)["held"][0])
-            except UnknownNameError:
-                relations.append(None)
+        # Together if possible: of two objects of one name, each relation is then about the right one.
+        relations = self._held(prompt, detections)
+        if None in relations:
+            alone = [replace(prompt, relations=(relation,)) for relation in prompt.relations]
+            relations = [self._held(one, detections)[0] for one in alone]
         return {"objects": objects, "relations": relations}
+
+    def _held(self, prompt: BenchmarkPrompt, detections: Sequence[Detection]) -> list[bool | None]:
+        """For each relation of a prompt whether it holds; None if the detector does not know an object of them all."""
+        try:
+            return list(self.score(prompt, detections)["held"])
+        except UnknownNameError:
+            return [None] * len(prompt.relations)
 
     def require_objects(self, prompts: Iterable[BenchmarkPrompt], rule: Rule = score_relations) -> None:
         """Check that the vocabulary covers the objects of all prompts.

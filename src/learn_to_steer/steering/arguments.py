@@ -154,25 +154,29 @@ def _column_numbers(name: Any, given: Any, window: int) -> tuple[int, ...]:
     """The text columns of one object."""
     if not isinstance(name, str):
         raise PromptError(f"columns has the key {name!r}; it must be the name of an object")
-    if isinstance(given, (str, bytes, int, float)) or not hasattr(given, "__iter__"):
+    try:
+        entries = [] if isinstance(given, (str, bytes)) else list(given)
+    except TypeError:  # no iterable, or a tensor of no dimensions
+        entries = []
+    if not entries:
         raise PromptError(f"the columns of {name!r} are {reprlib.repr(given)}; give a list of whole numbers, as in [5]")
     numbers = []
-    for one in given:
+    for one in entries:
         number = _index(one)
         if number is None:
             raise PromptError(f"the columns of {name!r} hold {reprlib.repr(one)}; they must be whole numbers")
         numbers.append(number)
     outside = [number for number in numbers if not 0 <= number < window]
-    if outside or not numbers:
+    if outside:
         raise PromptError(
             f"the columns of {name!r} are {numbers}, but must be from 0 to {window - 1}: the text has {window} columns"
         )
-    return tuple(numbers)
+    return tuple(dict.fromkeys(numbers))  # their maps are averaged, each once
 
 
 def _index(given: Any) -> int | None:
     """A whole number of any type as an int; None for everything else, True and False included."""
     try:
-        return None if isinstance(given, bool) else operator.index(given)
+        return None if "bool" in str(getattr(given, "dtype", type(given))) else operator.index(given)
     except TypeError:
         return None

@@ -1,9 +1,10 @@
 """What a pipeline must be for steering, and what keeps a steered call apart from all other calls.
 
-``check_pipeline`` refuses what cannot be steered before a step is made, and names the remedy. A steered call runs on
-views (``object_view``, ``pipeline_view``), which belong to the call: other calls with the same denoiser, from any
-thread, never meet it. What has to be changed on the denoiser itself is changed by ``prepared``, for one steered call at
-a time.
+First the checks: ``check_pipeline`` refuses what cannot be steered, before a step is made, and names the remedy.
+
+Then ``prepared``, which changes the denoiser itself, for one steered call at a time and such that calls without
+gradients do not notice. Last the views: a call runs on a shallow copy of the pipeline (``pipeline_view``), with a
+scheduler of its own (``own_scheduler``) and a denoiser that only this copy has (``object_view``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import contextvars
 import copy
 import functools
-import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -275,6 +275,8 @@ def object_view(target: Any, **own: Any) -> Any:
 
 @functools.lru_cache
 def _object_view_class(kind: type) -> type:
+    """A class that derives from ``kind`` and goes by its name. Called, it makes an ordinary ``kind``."""
+
     def get(self: Any, name: str) -> Any:
         fields = object.__getattribute__(self, "__dict__")
         return fields["own"][name] if name in fields["own"] else getattr(fields["target"], name)
@@ -285,21 +287,20 @@ def _object_view_class(kind: type) -> type:
     def delete(self: Any, name: str) -> None:
         delattr(object.__getattribute__(self, "__dict__")["target"], name)
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.__call__(*args, **kwargs)  # the attribute, not this function
-
-    return _subclass(kind, __getattribute__=get, __setattr__=put, __delattr__=delete, __call__=call)
-
-
-def _subclass(kind: type, **attributes: Any) -> type:
-    """A class that derives from ``kind`` and goes by its name. Called, it makes an ordinary ``kind``."""
-    attributes |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    attributes["__new__"] = lambda _, *args, **kwargs: kind(*args, **kwargs)
+    attributes = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__new__": lambda _, *args, **kwargs: kind(*args, **kwargs),
+        "__getattribute__": get,
+        "__setattr__": put,
+        "__delattr__": delete,
+        "__call__": lambda self, *args, **kwargs: self.__call__(*args, **kwargs),  # the attribute, not this function
+    }
     try:
         return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(attributes))
     except TypeError as error:
         raise UnsupportedError(
-            f"no class can derive from {kind.__name__}, as a steered call needs ({error}); use a pipeline of diffusers"
+            f"no class can derive from {kind.__name__}, as a steered call needs ({error}); use a class of diffusers"
         ) from error
 
 
@@ -326,75 +327,46 @@ def own_scheduler(scheduler: Any, wrap_step: Callable[[Any], Any]) -> Any:
 
 
 def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
-    """Return a pipeline like ``pipe`` with other parts, and with attributes of its own.
+    """Return a shallow copy of a pipeline with other parts, on which one steered call runs.
 
-    Setting ``_interrupt`` on either of them stops the call. Offloading is left to ``pipe``. A part that is replaced
-    during the call is an error.
+    The state of the call (``_guidance_scale``, ``_num_timesteps``, ...) stays on the copy, also after the call: another
+    call of ``pipe``, such as the one from whose callback this call is made, reads its own from ``pipe``.
 
     Args:
-        pipe: The user's pipeline.
+        pipe: The user's pipeline. Offloading is left to it.
         parts: Components by name.
-
-    Raises:
-        UnsupportedError: No class can derive from that of ``pipe``.
     """
-    view: Any = object.__new__(_pipeline_view_class(type(pipe)))  # type: ignore[arg-type]
-    methods = {name: value for name, value in vars(pipe).items() if getattr(value, "__self__", None) is pipe}
-    vars(view).update(vars(pipe) | {name: types.MethodType(m.__func__, view) for name, m in methods.items()} | parts)
-    vars(view).update(_viewed=pipe, _parts=frozenset(parts), _interrupt=False)
+    view = copy.copy(pipe)
+    # Not by setattr, with which diffusers would enter the parts into the config that both share.
+    own = vars(view)
+    for name, value in vars(pipe).items():
+        if getattr(value, "__self__", None) is pipe:  # a method that was replaced on this very object
+            own[name] = types.MethodType(value.__func__, view)
+    own.update(parts, maybe_free_model_hooks=pipe.maybe_free_model_hooks)
     return view
 
 
-@functools.lru_cache
-def _pipeline_view_class(kind: Any) -> type:
-    def put(self: Any, name: str, value: Any) -> None:
-        if name in self._parts:
-            raise replaced(name)
-        kind.__setattr__(self, name, value)
-
-    def is_interrupted(self: Any) -> bool:
-        return bool(vars(self)["_interrupt"] or getattr(self._viewed, "_interrupt", False))
-
-    def interrupt(self: Any, value: bool) -> None:
-        vars(self)["_interrupt"] = value
-
-    return _subclass(
-        kind,
-        __setattr__=put,
-        _interrupt=property(is_interrupted, interrupt),
-        components=property(lambda self: self._viewed.components),
-        maybe_free_model_hooks=lambda self: self._viewed.maybe_free_model_hooks(),
-    )
-
-
-def replaced(part: str) -> SteerError:
-    """Return the error for a part of the pipeline that was replaced during the call."""
-    return SteerError(f"the pipeline's {part} was replaced during a steered call; set it before the call")
-
-
-def copy_attributes(pipe: Any, after: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Leave on a pipeline the attributes that a call sets (``num_timesteps``, ``guidance_scale``, ...).
-
-    Another call of ``pipe`` that is under way reads its own there; then nothing is changed.
+def users_callback(
+    callback: Callable[..., Any], pipe: Any, view: Any, denoiser: str, after: Callable[[], None]
+) -> Callable[..., Any]:
+    """Return a ``callback_on_step_end`` that is given the view, but with the denoiser and ``__call__`` of ``pipe``.
 
     Args:
+        callback: The user's.
         pipe: The user's pipeline.
-        after: The attributes of its view after the call.
-        before: The same before the call.
+        view: Its view, on which the call runs.
+        denoiser: Name of the denoiser.
+        after: Called after the callback.
     """
-    if not _is_running(pipe):
-        vars(pipe).update({name: value for name, value in after.items() if value is not before.get(name, before)})
+    own = {denoiser: getattr(pipe, denoiser), "__call__": pipe, "steered_pipeline": pipe}
+    parts = [(owner, name, getattr(owner, name)) for owner in (pipe, view) for name in (denoiser, "scheduler")]
 
+    def call(_: Any, *args: Any, **kwargs: Any) -> Any:
+        result = callback(object_view(view, **own, components=pipe.components), *args, **kwargs)
+        for owner, name, part in parts:
+            if getattr(owner, name) is not part:
+                raise SteerError(f"the pipeline's {name} was replaced during a steered call; set it before the call")
+        after()
+        return result
 
-def _is_running(pipe: Any) -> bool:
-    """Whether a call of ``pipe`` or of a view of it is under way in any thread."""
-    frames = list(sys._current_frames().values())
-    while frames:
-        frame = frames.pop()
-        if frame.f_back is not None:
-            frames.append(frame.f_back)
-        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
-        if owner is pipe or getattr(owner, "__dict__", {}).get("_viewed") is pipe:
-            return True
-        del frame  # one of them is this function's own, which would keep itself and its callers alive
-    return False
+    return call

@@ -108,6 +108,7 @@ def read_targets(
     else:
         prompts = [prompt] if isinstance(prompt, str) else text_list("prompt", prompt)
         texts = _texts(family, prompts, kwargs)
+        _require_characters([*prompts, *texts])
         warn_of_untaught_words(pipe, prompts)
     given_columns = _columns(pipe, family, columns, len(prompts), kwargs)
     # Textual inversion replaces one word by several tokens; text columns count in the text that is encoded.
@@ -254,6 +255,15 @@ def _texts(family: Family, prompts: list[str], arguments: Mapping[str, Any]) -> 
     return texts
 
 
+def _require_characters(texts: Sequence[str]) -> None:
+    """Raise PromptError for half of a surrogate pair, which is no character: no tokenizer takes it."""
+    for one in texts:
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(f"the prompt {one!a} is not valid text ({error.reason}); write it anew") from None
+
+
 def _expansion(pipe: Any, family: Family) -> Callable[[str], str]:
     """The pipeline's own expansion of textual inversion's words in a prompt."""
     convert, tokenizer = getattr(pipe, "maybe_convert_prompt", None), family.tokenizer(pipe)
@@ -294,11 +304,9 @@ def _columns(pipe: Any, family: Family, given: Any, prompts: int, arguments: Map
 def _require_objects(columns: Columns, relations: Sequence[Relation], its_text: str | None, explicit: bool) -> None:
     """Raise PromptError for columns of something that is no object of the prompt's relations, or for missing ones."""
     objects = [name for one in relations for name in (one.subject, one.object)]
-    if its_text is None:
-        for name in objects:
-            if name not in columns:
-                raise PromptError(f"columns has no entry for {name!r}; it has: {', '.join(columns)}")
-        return
+    for name in objects if its_text is None else ():
+        if name not in columns:
+            raise PromptError(f"columns has no entry for {name!r}; it has: {', '.join(columns)}")
     for name in columns:
         if name not in objects:
             listed = ", ".join(map(repr, dict.fromkeys(objects))) or "none"

@@ -25,15 +25,14 @@ from learn_to_steer.steering.arguments import Columns, RelationLike, check_timeo
 from learn_to_steer.steering.compatibility import (
     TIMEOUT,
     check_pipeline,
-    copy_attributes,
     object_view,
     own_scheduler,
     pipeline_view,
     prepared,
     refuse_inference_tensors,
-    replaced,
     run_eagerly,
     uncompiled,
+    users_callback,
 )
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, read_targets, with_sampling_defaults
@@ -55,8 +54,8 @@ class SteeredPipeline:
     """
 
     def __init__(self, pipe: Any, family: Family, loss: Loss, config: SteeringConfig) -> None:
-        # In a callback, the pipeline is the view of another call.
-        self.pipe = getattr(pipe, "_viewed", pipe)
+        # The pipeline that a callback is given is another call's.
+        self.pipe = getattr(pipe, "steered_pipeline", pipe)
         self.family, self.loss, self.config = family, loss, config
 
     def __call__(
@@ -178,15 +177,15 @@ def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapp
     if getattr(pipe, "_interrupt", False):  # by an earlier call; this one starts like any other
         pipe._interrupt = False
     hooks = _Hooks(pipe, loop, state)
-    view = hooks.view
-    before = dict(vars(view))
     if (callback := arguments.get("callback_on_step_end")) is not None:
-        arguments = {**arguments, "callback_on_step_end": hooks.outside(callback)}
+        wrapped = users_callback(callback, pipe, hooks.view, loop.family.denoiser, hooks.exchange_attributes)
+        arguments = {**arguments, "callback_on_step_end": wrapped}
+        if hasattr(callback, "tensor_inputs"):  # diffusers' own kind of callbacks, which pipelines know by their class
+            arguments["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
     try:
-        return type(pipe).__call__(view, **arguments)
+        return type(pipe).__call__(hooks.view, **arguments)
     finally:
         hooks.end()
-        copy_attributes(pipe, vars(view), before)
 
 
 class _Hooks:
@@ -200,30 +199,27 @@ class _Hooks:
         self.pipe, self.loop, self.state = pipe, loop, state
         self.family, self.config = loop.family, loop.config
         self.scheduler = own_scheduler(pipe.scheduler, self.steered_step)
-        self.replaceable = {name: getattr(pipe, name) for name in (self.family.denoiser, "scheduler")}
         denoiser = object_view(loop.denoiser, __call__=self.call_denoiser)
         self.view = pipeline_view(pipe, {self.family.denoiser: denoiser, "scheduler": self.scheduler})
+        self.known = dict(vars(self.view))
 
     def end(self) -> None:
         """Let go of the views, so that memory is freed without waiting for the garbage collector."""
-        del self.view, self.scheduler
+        self.exchange_attributes()
+        del self.view, self.scheduler, self.known
 
-    def outside(self, callback: Any) -> Any:
-        """A callback of the user, which sees the view, but runs the model and the pipeline like anybody else."""
-        seen = object_view(self.view, **{self.family.denoiser: self.loop.denoiser, "__call__": self.pipe})
-
-        def call(_: Any, *args: Any, **kwargs: Any) -> Any:
-            return callback(seen, *args, **kwargs)
-
-        # Pipelines look for the names of tensors on diffusers' own kind of callbacks.
-        return object_view(callback, __call__=call) if hasattr(callback, "tensor_inputs") else call
+    def exchange_attributes(self) -> None:
+        """Set public attributes of the view on the user's pipeline, and stop this call if that one is told to stop."""
+        before, self.known = self.known, dict(vars(self.view))
+        for name, value in self.known.items():
+            if not name.startswith("_") and value is not before.get(name, before):
+                setattr(self.pipe, name, value)
+        if getattr(self.pipe, "_interrupt", False):
+            self.view._interrupt = True
 
     def call_denoiser(self, *args: Any, **kwargs: Any) -> Any:
         """Steer when a new denoising step begins, and feed the denoiser the moved latents."""
         state, denoiser = self.state, self.loop.denoiser
-        for name, part in self.replaceable.items():
-            if getattr(self.pipe, name) is not part:
-                raise replaced(name)
         call = self.family.read(denoiser, args, kwargs)
         with run_eagerly():
             if state.step_is_new:
@@ -248,6 +244,7 @@ class _Hooks:
             state.moved_latents = state.prediction_offset = None
             result = step(model_output, timestep, sample, *args, **kwargs)
             state.step_is_new = True
+            self.exchange_attributes()
             return result
 
         return stepped
