@@ -282,6 +282,9 @@ def _published(data: str, text: str) -> list[str]:
 def test_checkpoints_of_the_authors(tmp_path: Path) -> None:
     official = EDITION1.parent / "golden" / "sd_classifier.pth"
     small = Layout("sd", (MapLayer("a.attn2", 4, 0), MapLayer("b.attn2", 2, 1)))
+    (tmp_path / "letter.pth").write_text("dear")
+    with told("name a .pth file that the authors published"):
+        import_official(tmp_path / "letter.pth", small, tmp_path / "out")
     large = Layout("sd", (MapLayer("a.attn2", 1000, 0), MapLayer("b.attn2", 1000, 1)))
     with told("but this model gives 2000; give the model that it was trained on with --model"):
         import_official(official, large, tmp_path / "out")

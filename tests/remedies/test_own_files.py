@@ -19,6 +19,7 @@ from learn_to_steer.classifier import ClassifierConfig, RelationClassifier
 from learn_to_steer.collection import CollectConfig, Manifest, MapDataset, collect
 from learn_to_steer.collection.shards import check_shard, load_shard, paths, totals, verify, write_shard
 from learn_to_steer.maps import Layout, MapLayer
+from learn_to_steer.model_configs import check_model
 from learn_to_steer.training import TrainConfig, checkpoint, train
 from learn_to_steer.training.trainer import TrainingRun
 
@@ -66,6 +67,25 @@ def test_files_that_are_no_regular_ones(tmp_path: Path) -> None:
     storage.check_folder(tmp_path / "folder" / "out")
 
 
+def test_files_that_are_too_large(tmp_path: Path) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"12345")
+    small.write_bytes(b"123")
+    with told("name another file"):
+        storage.read_bytes(large, largest=4)
+    assert storage.read_bytes(small, largest=4) == b"123"
+
+
+def test_models_of_which_a_config_is_damaged(tiny_sd: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_sd.save_pretrained(folder)
+    (folder / "model_index.json").write_text("{")
+    with told("download or save the model again"):
+        check_model(folder, "model")
+    tiny_sd.save_pretrained(folder)
+    check_model(folder, "model")
+
+
 def test_damaged_tensors(tmp_path: Path) -> None:
     path = tmp_path / "some.safetensors"
     for damage in (lambda: flip(path, -2), lambda: path.write_bytes(path.read_bytes()[:-3])):
@@ -104,6 +124,11 @@ def test_classifiers(saved: tuple[RelationClassifier, Path], monkeypatch: pytest
         classifier.load(folder)
     with torch.no_grad():
         weight.copy_(before)
+    classifier.save(model, folder)
+    tensors, header = storage.load_tensors(folder / "relation_classifier.safetensors")
+    storage.save_tensors(folder / "relation_classifier.safetensors", tensors, header | {"config": "{"})
+    with told("make or download the classifier again"):
+        classifier.load(folder)
     classifier.save(model, folder)
     classifier.load(folder)
     with told("give the folder of a classifier, as written by 'train'"):
@@ -281,6 +306,9 @@ def test_trainings(tmp_path: Path) -> None:
         train(EDITION1, out, SMALL, progress=False)
         assert (out / "relation_classifier.safetensors").read_bytes() == trained
     assert state["history"]
+    data = shutil.copytree(EDITION1, tmp_path / "maps")
+    with told("write the classifier to another folder"):
+        train(data, data, SMALL, progress=False)
     with told("use another folder"):
         train(EDITION1, out, replace(SMALL, rate=0.5), progress=False)
     train(EDITION1, tmp_path / "another", replace(SMALL, rate=0.5), progress=False)

@@ -20,7 +20,7 @@ from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation, parse, token_indices
 from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
-from learn_to_steer.steering.compatibility import pipeline_view
+from learn_to_steer.steering.compatibility import object_view
 from learn_to_steer.steering.inputs import select_relations, warn_of_untaught_words
 
 PROMPT = "a dog to the left of a cat"
@@ -331,9 +331,9 @@ def test_classes_that_cannot_be_derived_from() -> None:
         part = 1
 
     sealed = type("Sealed", (Pipeline,), {"__init_subclass__": classmethod(_refuse)})
-    with told("use a pipeline of diffusers"):
-        pipeline_view(sealed(), {"part": 2})
-    assert pipeline_view(Pipeline(), {"part": 2}).part == 2
+    with told("use a class of diffusers"):
+        object_view(sealed(), part=2)
+    assert object_view(Pipeline(), part=2).part == 2
 
 
 def _refuse(cls: type) -> None:

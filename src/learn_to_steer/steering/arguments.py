@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from learn_to_steer.errors import PromptError
@@ -132,22 +131,6 @@ def whole_number(name: str, given: Any) -> int:
     if number is None or number < 1:
         raise PromptError(f"{name} is {reprlib.repr(given)}; it must be a whole number from 1")
     return number
-
-
-def check_timeout(given: Any) -> None:
-    """Check the argument ``timeout`` of a steered call.
-
-    Args:
-        given: Its value.
-
-    Raises:
-        PromptError: It is neither None nor a number from 0.
-    """
-    is_number = isinstance(given, Real) and not isinstance(given, bool)
-    if given is not None and not (is_number and given >= 0):
-        raise PromptError(
-            f"timeout is {reprlib.repr(given)}; give a number of seconds from 0, or None to wait for ever"
-        )
 
 
 def _column_numbers(name: Any, given: Any, window: int) -> tuple[int, ...]:

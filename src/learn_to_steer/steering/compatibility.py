@@ -16,13 +16,14 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from numbers import Real
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from learn_to_steer.errors import SteerError, UnsupportedError
+from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.steering.config import SteeringConfig
 
@@ -186,11 +187,14 @@ def prepared(denoiser: nn.Module, checkpointing: bool = False, timeout: float | 
         timeout: Seconds to wait for another thread. None: as long as it takes.
 
     Raises:
+        PromptError: ``timeout`` is neither None nor a number from 0.
         SteerError: Another thread did not finish in time.
     """
+    if timeout is not None and (not isinstance(timeout, Real) or isinstance(timeout, bool) or not timeout >= 0):
+        raise PromptError(f"timeout is {timeout!r:.80}; give a number of seconds from 0, or None to wait for ever")
     with _LOCKS_GUARD:
         lock = _LOCKS.setdefault(denoiser, threading.RLock())
-    if not lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
+    if not lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
         raise SteerError(
             f"this {type(denoiser).__name__} is steered in another thread, which did not finish within {timeout:g} s. "
             "Only one steered call at a time can use a denoiser: wait longer (timeout=SECONDS, or None for ever), or "

@@ -21,7 +21,7 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
-from learn_to_steer.steering.arguments import Columns, RelationLike, check_timeout
+from learn_to_steer.steering.arguments import Columns, RelationLike
 from learn_to_steer.steering.compatibility import (
     TIMEOUT,
     check_pipeline,
@@ -93,7 +93,6 @@ class SteeredPipeline:
             CaptureError: A layer's attention could not be read.
             SteerError: Another thread did not finish within ``timeout``.
         """
-        check_timeout(timeout)
         kwargs = with_sampling_defaults(self.pipe, kwargs)
         prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
         _require_relations(prompt_targets, strict)
