@@ -24,7 +24,7 @@ demo: $(STAMP) ## generate images with the small emoji model, unsteered and stee
 
 test: check ## run the checks and all tests that are not slow
 	@echo "Tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not nlp"
 
 test-all: check ## run the checks and all tests, with ten times as many examples in the fuzz tests
 	@echo "All tests ..."
