@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from loop import DEVICE, FAST_BF16, MODELS, fast_copy, package
+from loop import DEVICE, FAST_BF16, MODELS, clip_encoder, fast_copy, package
 from pool import CLASSES
 
 FOLDER = MODELS / "flux-emoji"
@@ -74,21 +74,7 @@ class Base(nn.Module):
 
     def __init__(self, clip: CLIPTokenizer, t5: T5TokenizerFast) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(clip),
-                hidden_size=128,
-                intermediate_size=256,
-                projection_dim=128,
-                num_hidden_layers=1,
-                num_attention_heads=4,
-                max_position_embeddings=77,
-                bos_token_id=clip.bos_token_id,
-                eos_token_id=clip.eos_token_id,
-                pad_token_id=clip.pad_token_id,
-                attn_implementation="eager",
-            )
-        )
+        self.text_encoder = clip_encoder(clip, layers=1, intermediate=256)
         self.text_encoder_2 = t5_encoder(t5)
         self.transformer = transformer(guidance=True)
         self.what = nn.Linear(160, 4 * CLASSES)

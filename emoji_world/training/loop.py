@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "src" / "learn_to_steer_emoji" / "data"
@@ -314,6 +314,25 @@ def newest(name: str) -> dict[str, torch.Tensor]:
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as they are packaged: fp16, contiguous, on the CPU."""
     return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state.items()}
+
+
+def clip_encoder(tokenizer: CLIPTokenizer, layers: int, intermediate: int) -> CLIPTextModel:
+    """An untrained CLIP text encoder for ``tokenizer``, with ``layers`` layers and that intermediate width."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=intermediate,
+            projection_dim=128,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            attn_implementation="eager",  # the backward of fused attention is slow on a CPU
+        )
+    )
 
 
 def package(part: Any, folder: Path) -> None:

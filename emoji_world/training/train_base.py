@@ -22,11 +22,25 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from learn_to_steer_emoji.captions import RICH
 from learn_to_steer_emoji.world import FINE
-from loop import CHECKPOINTS, DEVICE, FAST_BF16, MODELS, RANK, WORLD, autocast, fast_copy, half, newest, package, train
+from loop import (
+    CHECKPOINTS,
+    DEVICE,
+    FAST_BF16,
+    MODELS,
+    RANK,
+    WORLD,
+    autocast,
+    clip_encoder,
+    fast_copy,
+    half,
+    newest,
+    package,
+    train,
+)
 from pool import CLASSES, PROMPTS, Pool, class_weights, save_sheet
 
 FOLDER = MODELS / "sd-emoji"
@@ -42,21 +56,7 @@ class Base(nn.Module):
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=128,
-                intermediate_size=512,
-                projection_dim=128,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                attn_implementation="eager",  # the backward of fused attention is slow on a CPU
-            )
-        )
+        self.text_encoder = clip_encoder(tokenizer, layers=3, intermediate=512)
         self.unet = UNet2DConditionModel(
             sample_size=16,
             in_channels=16,
