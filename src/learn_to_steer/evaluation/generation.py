@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +15,8 @@ from learn_to_steer.errors import PromptError
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering import ImageReport
-from learn_to_steer.steering.inputs import select_relations
+from learn_to_steer.steering.inputs import select_relations, warn_of_left_out
 from learn_to_steer.steering.report import LeftOut
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,7 @@ def steerable(
     kept, left_out = select_relations(steered.pipe, steered.family, steered.loss, prompt, relations, model.sampling)
     if left_out and not found:
         raise PromptError(left_out[0].reason)
-    for one in left_out:
-        log.warning("%r is left out of the steering: %s", " ".join(one.relation.as_list()), one.reason)
+    warn_of_left_out(left_out)
     return kept, left_out
 
 

@@ -19,7 +19,7 @@ from learn_to_steer.prompts.relation import (
     shift_spans,
 )
 from learn_to_steer.prompts.spacy_tagger import load_nlp
-from learn_to_steer.prompts.token_alignment import added_tokens, token_indices
+from learn_to_steer.prompts.token_alignment import added_tokens, require_characters, token_indices
 
 __all__ = [
     "PREDICATES",
@@ -35,6 +35,7 @@ __all__ = [
     "phrase",
     "predicate_from_text",
     "relation_prompt",
+    "require_characters",
     "shift_spans",
     "token_indices",
 ]

@@ -22,6 +22,7 @@ from learn_to_steer.prompts.relation import Relation
 from learn_to_steer.prompts.spacy_tagger import words_no_nouns
 from learn_to_steer.prompts.subjects import Attachments, find_inverted_subject, find_subject, is_part
 from learn_to_steer.prompts.tagging import Tag, TaggedPrompt
+from learn_to_steer.prompts.token_alignment import require_characters
 
 LONG_PROMPT = 60
 """Number of words beyond which the relations of a prompt should be checked by a reader."""
@@ -126,12 +127,7 @@ def analyse(prompt: str, *, nlp: Any = None, tokens: Collection[str] = ()) -> An
     """
     if not prompt.strip():
         raise PromptError("the prompt is empty; describe the image, e.g. 'a dog to the left of a cat'")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            "the prompt is not valid Unicode text (it holds half of a surrogate pair); write it anew"
-        ) from error
+    require_characters(prompt)
     tagged = TaggedPrompt(prompt, tokens)
     if nlp is not None:
         tagged.not_nouns = words_no_nouns(tagged, nlp)

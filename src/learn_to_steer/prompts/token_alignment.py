@@ -35,8 +35,7 @@ def token_indices(
             half of a surrogate pair.
         UnsupportedError: The tokenizer gives no offsets and cannot be aligned with the text.
     """
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise PromptError(f"{prompt!r} is not valid Unicode text (it holds half of a surrogate pair); write it anew")
+    require_characters(prompt)
     limit = tokenizer.model_max_length if max_length is None else max_length
     pieces, tail = _fast(tokenizer, prompt) if getattr(tokenizer, "is_fast", False) else _slow(tokenizer, prompt)
     # Truncation keeps the special tokens at the end, so fewer tokens of the text remain.
@@ -56,6 +55,23 @@ def token_indices(
             )
         columns.append(found)
     return columns
+
+
+def require_characters(prompt: str) -> None:
+    """Refuse half of a surrogate pair, which is no character: no tokenizer takes it.
+
+    Args:
+        prompt: The prompt.
+
+    Raises:
+        PromptError: The prompt holds one.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise PromptError(
+            f"the prompt {prompt!a} is not valid text (it holds half of a surrogate pair); write it anew"
+        ) from None
 
 
 def added_tokens(tokenizer: Any) -> frozenset[str]:

@@ -35,6 +35,7 @@ from learn_to_steer.steering.report import LeftOut
 
 MOST_WORDS = 8  # named in one warning
 log = logging.getLogger(__name__)
+Mention = tuple[str, tuple[int, int] | None]  # name and span of an object
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def read_targets(
     else:
         prompts = [prompt] if isinstance(prompt, str) else text_list("prompt", prompt)
         texts = _texts(family, prompts, kwargs)
-        _require_characters([*prompts, *texts])
+        for one_text in (*prompts, *texts):
+            text.require_characters(one_text)
         warn_of_untaught_words(pipe, prompts)
     given_columns = _columns(pipe, family, columns, len(prompts), kwargs)
     # Textual inversion replaces one word by several tokens; text columns count in the text that is encoded.
@@ -120,19 +122,18 @@ def read_targets(
     ):
         its_text = expand(texts[number]) if texts is not None else None
         _require_objects(its_columns, its_relations, its_text, explicit=relations is not None)
-        kept, left_out = select_relations(pipe, family, loss, its_text, its_relations, kwargs, its_columns)
-        for one in left_out:
-            if relations is not None:
-                raise PromptError(one.reason)
-            if strict:
-                raise PromptError(f"{_quoted(one.relation)} cannot be steered: {one.reason}; or drop strict")
-            log.warning("%s is left out of the steering: %s", _quoted(one.relation), one.reason)
+        kept, left_out, found = _divide(pipe, family, loss, its_text, its_relations, kwargs, its_columns)
+        if left_out and relations is not None:
+            raise PromptError(left_out[0].reason)
+        if left_out and strict:
+            first = left_out[0]
+            raise PromptError(f"{_quoted(first.relation)} cannot be steered: {first.reason}; or drop strict")
+        warn_of_left_out(left_out)
         objects, object_pairs = _pairs(kept)
         words: tuple[int, ...] = ()
         if kept and its_text is not None and loss.spec.columns == "every":
             words = _columns_of_words(pipe, family, its_text, kwargs)
-        found = tuple(_object_columns(pipe, family, its_text, one, kwargs, its_columns) for one in objects)
-        targets.append(Target(given_prompt, kept, object_pairs, found, words, left_out))
+        targets.append(Target(given_prompt, kept, object_pairs, tuple(found[one] for one in objects), words, left_out))
     return targets
 
 
@@ -159,17 +160,32 @@ def select_relations(
     Returns:
         Both groups; the second with the reasons.
     """
+    kept, left_out, _ = _divide(pipe, family, loss, encoded_text, relations, arguments, columns or {})
+    return kept, left_out
+
+
+def _divide(
+    pipe: Any,
+    family: Family,
+    loss: Loss | None,
+    encoded_text: str | None,
+    relations: Sequence[Relation],
+    arguments: Mapping[str, Any],
+    columns: Columns,
+) -> tuple[tuple[Relation, ...], tuple[LeftOut, ...], dict[Mention, tuple[int, ...]]]:
+    """The groups of ``select_relations``, and the text columns of every object of the first."""
     kept: list[Relation] = []
     left_out: list[LeftOut] = []
+    found: dict[Mention, tuple[int, ...]] = {}
     for one in relations:
         try:
             if loss is not None and one.predicate not in loss.predicates():
                 known = ", ".join(loss.predicates())
                 raise PromptError(f"{one.predicate!r} cannot be steered with this loss; it can: {known}")
-            both = [
-                _object_columns(pipe, family, encoded_text, mention, arguments, columns or {})
-                for mention in _mentions(one)
-            ]
+            for mention in _mentions(one):
+                if mention not in found:
+                    found[mention] = _object_columns(pipe, family, encoded_text, mention, arguments, columns)
+            both = [found[mention] for mention in _mentions(one)]
             if set(both[0]) == set(both[1]):
                 raise PromptError(
                     f"both objects of {_quoted(one)} are in the text columns {list(both[0])}; name two objects, "
@@ -179,7 +195,17 @@ def select_relations(
             left_out.append(LeftOut(one, str(error)))
         else:
             kept.append(one)
-    return tuple(kept), tuple(left_out)
+    return tuple(kept), tuple(left_out), found
+
+
+def warn_of_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Log each relation that is left out of the steering, and why.
+
+    Args:
+        left_out: The second group of ``select_relations``.
+    """
+    for one in left_out:
+        log.warning("%s is left out of the steering: %s", _quoted(one.relation), one.reason)
 
 
 def warn_of_untaught_words(pipe: Any, prompts: Sequence[str]) -> None:
@@ -255,15 +281,6 @@ def _texts(family: Family, prompts: list[str], arguments: Mapping[str, Any]) -> 
     return texts
 
 
-def _require_characters(texts: Sequence[str]) -> None:
-    """Raise PromptError for half of a surrogate pair, which is no character: no tokenizer takes it."""
-    for one in texts:
-        try:
-            one.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"the prompt {one!a} is not valid text ({error.reason}); write it anew") from None
-
-
 def _expansion(pipe: Any, family: Family) -> Callable[[str], str]:
     """The pipeline's own expansion of textual inversion's words in a prompt."""
     convert, tokenizer = getattr(pipe, "maybe_convert_prompt", None), family.tokenizer(pipe)
@@ -328,9 +345,6 @@ def _relations(
         tuple(text.locate(expand(p), text.shift_spans(one, p, expand)) for one in group)
         for p, group in zip(texts, nested, strict=True)
     ]
-
-
-Mention = tuple[str, tuple[int, int] | None]
 
 
 def _mentions(one: Relation) -> tuple[Mention, Mention]:
