@@ -6,6 +6,9 @@ No attention processor and no model code is replaced, so gradients stay exact. G
 recomputation runs the hooks again. It computes the maps again, since autograd needs the same saved tensors as before,
 but the first maps are kept.
 
+A loss that reads maps needs nothing that comes after them. ``run_until_captured`` ends the forward as soon as the last
+map that is wanted is there, in whatever order the layers run; the gradient is the same to the bit.
+
 A capture belongs to the context (``contextvars``) in which it was begun. Calls of the same modules from elsewhere, such
 as another thread, pass untouched. Where another thread recomputes, as autograd does on a GPU, ``steering.compatibility.
 prepared`` takes the context there.
@@ -13,8 +16,8 @@ prepared`` takes the context there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,7 +37,48 @@ FP32_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDP
 # Up to this many query-key pairs, plain softmax attention on the CPU is faster than the fused kernel with its backward
 # (1.6 times at 16 x 16). Far above it the fused kernel is faster and needs much less memory.
 EAGER_LIMIT = 512 * 512
-_CAPTURE: ContextVar[object | None] = ContextVar("learn_to_steer_capture", default=None)  # the one under way
+_CAPTURE: ContextVar[_Current | None] = ContextVar("learn_to_steer_capture", default=None)  # the one under way
+
+
+class Complete(BaseException):
+    """All maps of a capture are there, so its forward may end. Nothing but ``run_until_captured`` should see it.
+
+    It is no Exception, so that code of models and hooks does not take it for an error.
+    """
+
+
+@dataclass
+class _Current:
+    """A capture under way.
+
+    Attributes:
+        recorders: Of the layers that are read.
+        stops: Whether the forward ends once all of them have maps. False again when it did, since a recomputation, in
+            which they have maps from the beginning, must not end.
+    """
+
+    recorders: Sequence[SelfAttentionRecorder | CrossAttentionRecorder]
+    stops: bool = False
+
+    def end_if_complete(self) -> None:
+        """Raise ``Complete`` if the forward ends here."""
+        if self.stops and all(recorder.maps is not None for recorder in self.recorders):
+            self.stops = False
+            raise Complete
+
+
+def run_until_captured(denoiser: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Call a denoiser inside ``AttentionCapture.capture``, and end the call once the last map is there.
+
+    Args:
+        denoiser: The UNet or transformer.
+        arguments: Keyword arguments of the call.
+    """
+    current = _CAPTURE.get()
+    if current is not None:
+        current.stops = True
+    with suppress(Complete):
+        denoiser(**arguments)
 
 
 class AttentionCapture:
@@ -84,7 +128,7 @@ class AttentionCapture:
             ``F.scaled_dot_product_attention``.
         """
         handles = []
-        token, outer = object(), _CAPTURE.get()
+        outer = _CAPTURE.get()
         depth = torch._C._len_torch_function_stack()
         points, others = self._selected(height, width)
         sizes = [point.layer.size(height, width) for point in points]
@@ -108,15 +152,16 @@ class AttentionCapture:
                 )
             return AttentionMaps(tuple(cross_maps), self_attention=tuple(own_maps))
 
+        current = _Current([*cross, *own])
         try:
             for point, recorder in zip(points, cross, strict=True):
-                handles += _install(point.module, recorder, token)
+                handles += _install(point.module, recorder, current)
             for point, own_recorder in zip(points, own, strict=False):
                 if point.self_attention is not None:
-                    handles += _install(point.self_attention, own_recorder, token)
+                    handles += _install(point.self_attention, own_recorder, current)
             for module in others:
-                handles += _install(module, EagerAttention(), token)
-            _CAPTURE.set(token)
+                handles += _install(module, EagerAttention(), current)
+            _CAPTURE.set(current)
             yield collect
         finally:
             _CAPTURE.set(outer)
@@ -137,16 +182,17 @@ class AttentionCapture:
         return read, [module for module in (*self._others, *unread) if id(module) not in hooked]
 
 
-def _install(module: nn.Module, mode: TorchFunctionMode, token: object) -> list[Any]:
-    """Hooks that enter ``mode`` for the length of the module's forward, if the capture under way is ``token``."""
+def _install(module: nn.Module, mode: TorchFunctionMode, capture: _Current) -> list[Any]:
+    """Hooks that enter ``mode`` for the length of the module's forward, if ``capture`` is the one under way."""
 
     def enter(*_: Any) -> None:
-        if _CAPTURE.get() is token:
+        if _CAPTURE.get() is capture:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
-        if _CAPTURE.get() is token:
+        if _CAPTURE.get() is capture:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            capture.end_if_complete()
 
     # always_call: the mode is left after an exception too, such as the one by which checkpointing stops a
     # recomputation early.

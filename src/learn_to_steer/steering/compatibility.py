@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from learn_to_steer.attention import Complete
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.steering.config import SteeringConfig
@@ -248,13 +249,20 @@ def _in_one_context(checkpoint: Any) -> Any:
     @functools.wraps(checkpoint)
     def wrapped(function: Any, *args: Any, **kwargs: Any) -> Any:
         context = contextvars.copy_context()
+        ended = []
 
         def run(*given: Any, **named: Any) -> Any:
-            return context.copy().run(function, *given, **named)
+            try:
+                return context.copy().run(function, *given, **named)
+            except Complete as end:  # passed on once checkpointing has noted what to recompute
+                ended.append(end)
 
         # Functions of users may expect the module that diffusers gives them.
         view = object_view(function, __call__=run) if isinstance(function, nn.Module) else run
-        return checkpoint(view, *args, **kwargs)
+        result = checkpoint(view, *args, **kwargs)
+        if ended:
+            raise ended[0]
+        return result
 
     return wrapped
 

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.attention import AttentionCapture, run_until_captured
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, LossOutput, StepInfo
 from learn_to_steer.maps import columns_to_weights
@@ -248,7 +248,9 @@ class SteeringLoop:
             leaf = latents.detach().requires_grad_()
             model_input = leaf.to(step.call.latents.dtype)
             with self.capture.capture(captured, *self.family.latent_size(call)) as captured_maps:
-                self.denoiser(**self.family.write(replace(call, latents=model_input)) | {"return_dict": False})
+                run_until_captured(
+                    self.denoiser, self.family.write(replace(call, latents=model_input)) | {"return_dict": False}
+                )
                 maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
                 if every_column:
                     words = word_columns(targets, tokens).to(latents.device)
