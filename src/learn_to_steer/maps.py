@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learn_to_steer.errors import DataError, MismatchError, PromptError
+from learn_to_steer.errors import DataError, MismatchError, PromptError, UnsupportedError
 from learn_to_steer.plain_text import shown
 from learn_to_steer.validation import check_fields
 
@@ -151,8 +151,32 @@ class Layout:
         except (KeyError, TypeError) as error:  # not a mapping, or its keys are others
             raise DataError(f"the layout cannot be {shown(value)}: {error}") from error
 
+    def some(self, layers: Sequence[MapLayer]) -> tuple[Layout, list[int]]:
+        """Return the layout of some of the layers, and its channels as indices of the channels of this one.
+
+        Args:
+            layers: Layers of this layout, in any order.
+
+        Raises:
+            UnsupportedError: The channels are means over all layers.
+        """
+        if self.reduce == "mean" and set(layers) != set(self.layers):
+            raise UnsupportedError(
+                "these maps are means over all layers, of which none can be left out; collect again with --reduce none"
+            )
+        if self.reduce == "mean":
+            return self, [0]
+        kept, channels, start = [], list[int](), 0
+        for layer in self.layers:
+            width = 1 if self.reduce == "layer-mean" else layer.heads
+            if layer in layers:
+                kept.append(layer)
+                channels += range(start, start + width)
+            start += width
+        return replace(self, layers=tuple(kept)), channels
+
     def require(self, other: Layout) -> None:
-        """Require that a model has the layers of this layout.
+        """Require that a model has the layers of this layout, perhaps among others.
 
         Side, softmax, renormalisation and reduction need not agree: they are applied to the maps after the capture.
 
@@ -164,7 +188,8 @@ class Layout:
         """
         if self.family != other.family:
             raise MismatchError(f"the classifier was made for the family {self.family}, this model is {other.family}")
-        if self.layers == other.layers:
+        wanted = set(self.layers)
+        if self.layers == tuple(layer for layer in other.layers if layer in wanted):
             return
         raise MismatchError(
             f"the classifier reads {self.channels} attention maps (layout {self.fingerprint}), this model gives "

@@ -38,15 +38,20 @@ class MapDataset:
     """All maps of the split, or None when they are read from the shards."""
     _at_once: int
     """Number of rows whose maps may be held in memory."""
+    _channels: list[int] | None = None
+    """The channels of a shard that are read; None for all."""
 
     @classmethod
-    def open(cls, folder: str | Path, split: str, in_memory: int = IN_MEMORY) -> MapDataset:
+    def open(
+        cls, folder: str | Path, split: str, in_memory: int = IN_MEMORY, channels: list[int] | None = None
+    ) -> MapDataset:
         """Open one split of a collection. Hashes and values of all its shards are checked.
 
         Args:
             folder: The folder of the collection.
             split: "train", "val" or "test".
             in_memory: The most bytes of maps to hold in memory.
+            channels: Indices of the channels to read; None for all.
 
         Raises:
             DataError: The folder is no finished collection, has no row of that split, or a shard is damaged.
@@ -62,13 +67,16 @@ class MapDataset:
             )
         names = [shard for shard in manifest.shards if split_of(shard) == split]
         layout = Layout.from_dict(manifest.layout)
-        at_once = in_memory // (2 * layout.channels * layout.side**2 * 2)
+        width = layout.channels if channels is None else len(channels)
+        at_once = in_memory // (2 * width * layout.side**2 * 2)
         hold = count <= at_once
         parts = []
         for name in names:
             tensors = load_shard(folder, name, manifest)
             if not hold:
                 del tensors["maps"]
+            elif channels is not None:
+                tensors["maps"] = tensors["maps"][:, :, channels]
             parts.append(tensors)
         if sum(len(part["label"]) for part in parts) != count:
             raise DataError(
@@ -79,7 +87,7 @@ class MapDataset:
         starts = tuple(accumulate((len(part["label"]) for part in parts[:-1]), initial=0))
         numbers = (joined["label"], joined["prompted"], joined["level"], joined["group"])
         shards = tuple(paths(folder, name)[0] for name in names)
-        return cls(*numbers, shards, starts, joined.get("maps"), at_once)
+        return cls(*numbers, shards, starts, joined.get("maps"), at_once, channels)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -105,10 +113,13 @@ class MapDataset:
                 with safe_open(self._shards[shard], framework="pt") as file:
                     stored = file.get_slice("maps")
                     if not len(maps):
-                        maps = torch.empty(len(numbers), *stored.get_shape()[1:], dtype=torch.float16)
+                        _, pair, all_channels, *size = stored.get_shape()
+                        width = all_channels if self._channels is None else len(self._channels)
+                        maps = torch.empty(len(numbers), pair, width, *size, dtype=torch.float16)
                     for position in positions:
                         row = int(numbers[position]) - self._starts[shard]
-                        maps[position] = stored[row : row + 1][0]
+                        values = stored[row : row + 1][0]
+                        maps[position] = values if self._channels is None else values[:, self._channels]
             except (OSError, SafetensorError) as error:
                 raise DataError(
                     f"{self._shards[shard]} can no longer be read ({error}); run collect again with the same settings"

@@ -67,6 +67,19 @@ def usual_source(model: str) -> str:
     raise DataError(f"name a --source of labelled images for {model} (see: list sources)")
 
 
+def family(name: str) -> Family:
+    """Return a family by its name.
+
+    Args:
+        name: As ``list families`` shows it.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    found: Family = registry.load("families", name).FAMILY
+    return found
+
+
 def find(pipe: Any) -> Family:
     """Return the family that a diffusers pipeline belongs to.
 

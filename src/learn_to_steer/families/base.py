@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from learn_to_steer.maps import HookPoint, Layout
+from learn_to_steer.maps import HookPoint, Layout, MapLayer
 
 Images = Float[Tensor, "batch 3 height width"]
 
@@ -141,6 +141,13 @@ class Family(Protocol):
 
     def attention_layers(self, denoiser: nn.Module) -> tuple[HookPoint, ...]:
         """Return the attention modules whose maps are captured, in the order of the map channels."""
+
+    def running_order(self, layers: Sequence[MapLayer]) -> tuple[MapLayer, ...]:
+        """Return layers of ``layout`` in the order in which the denoiser runs them.
+
+        Args:
+            layers: The layers, in any order.
+        """
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         """Return all attention modules, whether their maps are captured or not."""

@@ -110,6 +110,12 @@ class Flux:
                 points.append(HookPoint(layer, block.attn, "first"))
         return tuple(points)
 
+    def running_order(self, layers: Sequence[MapLayer]) -> tuple[MapLayer, ...]:
+        def place(layer: MapLayer) -> tuple[bool, int]:
+            return layer.name.startswith("single"), int(layer.name.split(".")[1])
+
+        return tuple(sorted(layers, key=place))
+
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         return tuple(point.module for point in self.attention_layers(denoiser))
 

@@ -120,6 +120,14 @@ class StableDiffusion:
             points.append((-level, _BLOCK_ORDER[blocks], point))
         return tuple(point for _, _, point in sorted(points, key=lambda entry: entry[:2]))
 
+    def running_order(self, layers: Sequence[MapLayer]) -> tuple[MapLayer, ...]:
+        def place(layer: MapLayer) -> tuple[int, list[int]]:
+            return _BLOCK_ORDER[layer.name.split(".", 1)[0]], [
+                int(number) for number in re.findall(r"\.(\d+)", layer.name)
+            ]
+
+        return tuple(sorted(layers, key=place))
+
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn1", ".attn2")))
 

@@ -17,7 +17,13 @@ from torch.nn import functional
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.losses.base import LossOutput, ObjectPair, StepInfo
-from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, Reduce
+from learn_to_steer.maps import AttentionMaps, Choice, Layout, MapSpec, Reduce
+
+
+def _layers_of(layout: Layout) -> Choice:
+    """Chooses the layers that a layout has; a model may have more, which then need not run."""
+    names = {layer.name for layer in layout.layers}
+    return lambda layers, height, width: [layer for layer in layers if layer.name in names]
 
 
 class Learned:
@@ -35,7 +41,7 @@ class Learned:
     def __init__(self, classifier: RelationClassifier) -> None:
         self.classifier = classifier.eval()
         layout = classifier.layout
-        self.spec = MapSpec(layout.softmax if layout else "text")
+        self.spec = MapSpec(layout.softmax, choose=_layers_of(layout)) if layout else MapSpec("text")
         self._renormalise = layout.renormalise if layout else True
         self._reduce: Reduce = layout.reduce if layout else "none"
 

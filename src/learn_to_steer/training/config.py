@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from learn_to_steer import families
 from learn_to_steer.classifier import ClassifierConfig
 from learn_to_steer.classifier.network import Heads, Hidden, Inject, Layers
 from learn_to_steer.collection import Manifest
 from learn_to_steer.configs import TrainSettings
+from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
 
 
@@ -51,19 +53,36 @@ class TrainConfig(TrainSettings):
     extractor: Literal["attention", "mean"] = "attention"
     """How the channels of an object are pooled: by a learned query, or by their mean."""
 
+    def read_layers(self, manifest: Manifest) -> tuple[Layout, list[int]]:
+        """Return the layout of the layers to read, and their channels as indices of those of a collection.
+
+        Args:
+            manifest: The manifest of the collection.
+
+        Raises:
+            DataError: The collection has fewer layers than ``depth``.
+        """
+        layout = Layout.from_dict(manifest.layout)
+        layers = layout.layers
+        if self.depth is not None:
+            if self.depth > len(layers):
+                raise DataError(f"the maps are of {len(layers)} layers, but depth is {self.depth}; make it smaller")
+            layers = families.family(layout.family).running_order(layers)[: self.depth]
+        return layout.some(layers)
+
     def classifier(self, manifest: Manifest) -> ClassifierConfig:
         """Return the config of a classifier for the maps of a collection.
 
         Args:
             manifest: The manifest of the collection.
         """
-        channels = Layout.from_dict(manifest.layout).channels
+        layout, channels = self.read_layers(manifest)
         return ClassifierConfig(
             classes=tuple(manifest.classes),
-            channels=channels,
+            channels=len(channels),
             times=len(manifest.levels),
             levels=tuple(manifest.levels),
-            side=manifest.layout["side"],
+            side=layout.side,
             width=self.width,
             layers=self.layers,
             heads=self.heads,
@@ -75,6 +94,6 @@ class TrainConfig(TrainSettings):
             dropout=self.dropout,
             inject=self.inject,
             extractor=self.extractor,
-            layout=manifest.layout,
+            layout=layout.as_dict(),
             trained_on={"model": str(manifest.settings.get("model", "")), "weights": manifest.weights},
         )

@@ -64,7 +64,8 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
         raise DataError(f"{out} is the folder of the collection; write the classifier to another folder")
     storage.remove_leftovers(out)
     manifest = Manifest.read(Path(data))
-    rows, held_out = MapDataset.open(data, "train"), MapDataset.open(data, "val")
+    _, channels = config.read_layers(manifest)
+    rows, held_out = (MapDataset.open(data, split, channels=channels) for split in ("train", "val"))
     run = TrainingRun(config, manifest, rows, held_out, out)
     total = config.epochs * run.batches
     with progress_bar("training", total, "batches") if progress else nullcontext(lambda _: None) as count:
@@ -74,7 +75,7 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
     run.model.load_state_dict(run.best)
     metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out)}
     if manifest.counts["rows"].get("test"):
-        metrics["test"] = evaluate_split(run.model, MapDataset.open(data, "test"))
+        metrics["test"] = evaluate_split(run.model, MapDataset.open(data, "test", channels=channels))
     path = classifier.save(run.model.cpu(), out, metrics, data=_training_data(manifest))
     storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
     return path
@@ -106,7 +107,8 @@ class TrainingRun:
         self, config: TrainConfig, manifest: Manifest, rows: MapDataset, held_out: MapDataset, out: Path
     ) -> None:
         self.config, self.rows, self.held_out, self.out = config, rows, held_out, out
-        self._identity = {k: v for k, v in asdict(config).items() if k != "epochs"}
+        # Without a depth as in 0.1.0, which had none, so that its runs can be resumed.
+        self._identity = {k: v for k, v in asdict(config).items() if k != "epochs" and (k, v) != ("depth", None)}
         self._identity["data"] = f"{manifest.fingerprint} {manifest.weights} {manifest.settings} {manifest.counts}"
         # Validation uses the same kind of prompts as training; the finished model is evaluated on all rows.
         self._train_index, self._val_index = (_usable_rows(split, config.prompts) for split in (rows, held_out))
