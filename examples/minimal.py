@@ -32,7 +32,8 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
     wanted = torch.tensor([classifier.config.classes.index(relation.predicate)])
     columns = token_indices(pipe.tokenizer, prompt, [relation.subject_span, relation.object_span])
     weights = columns_to_weights([columns], pipe.tokenizer.model_max_length)
-    capture = AttentionCapture(family.attention_layers(unet), family.attention(unet))
+    layers = [point for point in family.attention_layers(unet) if point.layer in classifier.layout.layers]
+    capture = AttentionCapture(layers, family.attention(unet))
 
     # Ordinary sampling begins: pure noise, the prompt's embedding, and the empty prompt's for guidance.
     scheduler.set_timesteps(steps)
@@ -41,30 +42,32 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
     with torch.no_grad():
         text, empty = pipe.encode_prompt(prompt, "cpu", 1, True)
 
-    made = 0
+    def loss_of(maps, t, step):  # the relation classifier's cross-entropy at the relation that is wanted
+        noise_level = float((1 - scheduler.alphas_cumprod[t]).sqrt())
+        row = torch.tensor([classifier.config.row(noise_level, step, steps)])
+        return functional.cross_entropy(classifier(maps.stack(classifier.config.side), row), wanted)
+
+    made, probability = 0, 0.0
     for step, t in enumerate(scheduler.timesteps):
-        if 1 - float(t) / scheduler.config.num_train_timesteps <= WINDOW:
-            noise_level = float((1 - scheduler.alphas_cumprod[t]).sqrt())
-            row = torch.tensor([classifier.config.row(noise_level, step, steps)])
-            for _ in range(ITERATIONS):
-                # Look where the model would put the objects: their cross-attention maps, from all layers and heads.
-                x = latents.detach().requires_grad_()
-                with capture.capture(weights, size, size) as captured:
-                    unet(x, t, encoder_hidden_states=text)
-                    maps = captured().stack(classifier.config.side)  # (1, 2 objects, layers x heads, 16, 16)
-                    # The loss: the relation classifier's cross-entropy at the relation that is wanted.
-                    loss = functional.cross_entropy(classifier(maps, row), wanted)
-                    if (-loss).exp().item() >= THRESHOLD:
-                        break
-                    (gradient,) = torch.autograd.grad(loss, x)
-                # The update: move the latents, and nothing else, against the gradient.
-                latents = latents - STEP_SIZE * (gradient / gradient.square().mean().sqrt())
-                made += 1
-        # The ordinary denoising step, from the moved latents, with classifier-free guidance.
-        with torch.no_grad():
+        steered = 1 - float(t) / scheduler.config.num_train_timesteps <= WINDOW
+        for _ in range(ITERATIONS if steered and probability < THRESHOLD else 0):
+            # Look where the model would put the objects: their cross-attention maps, from several layers and heads.
+            x = latents.detach().requires_grad_()
+            with capture.capture(weights, size, size) as captured:
+                unet(x, t, encoder_hidden_states=text)
+                loss = loss_of(captured(), t, step)
+                if (-loss).exp().item() >= THRESHOLD:
+                    break
+                (gradient,) = torch.autograd.grad(loss, x)
+            # The update: move the latents, and nothing else, against the gradient.
+            latents = latents - STEP_SIZE * (gradient / gradient.square().mean().sqrt())
+            made += 1
+        # The ordinary denoising step, whose maps of the prompt tell for free whether the next step needs iterations.
+        with torch.no_grad(), capture.capture(weights, size, size, torch.tensor([1])) as captured:
             both = unet(torch.cat([latents] * 2), t, encoder_hidden_states=torch.cat([empty, text])).sample
-            without, with_text = both.chunk(2)
-            latents = scheduler.step(without + guidance * (with_text - without), t, latents).prev_sample
+            probability = (-loss_of(captured(), t, step)).exp().item()
+        without, with_text = both.chunk(2)
+        latents = scheduler.step(without + guidance * (with_text - without), t, latents).prev_sample
     return latents, made
 
 

@@ -29,8 +29,9 @@ from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.prompts import token_indices
 from learn_to_steer.steering import ImageReport, profile
 from learn_to_steer.steering.inputs import Target
-from learn_to_steer.steering.loop import CallState, SteeringLoop
+from learn_to_steer.steering.loop import SteeringLoop
 from learn_to_steer.steering.pipeline import run_steered
+from learn_to_steer.steering.state import CallState
 from learn_to_steer_emoji.sprites import canonical_names
 
 

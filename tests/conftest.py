@@ -150,15 +150,16 @@ def tiny_flux() -> Iterator[Any]:
 
 @pytest.fixture
 def random_classifier() -> Callable[..., Any]:
-    """``random_classifier(pipe, **sizes)``: an untrained classifier that fits the maps of a pipeline."""
+    """``random_classifier(pipe, depth=None, **sizes)``: an untrained classifier of the first ``depth`` layers."""
     import torch
 
     from learn_to_steer.classifier import ClassifierConfig, RelationClassifier
     from learn_to_steer.families import find
 
-    def build(pipe: Any, **sizes: Any) -> Any:
+    def build(pipe: Any, depth: int | None = None, **sizes: Any) -> Any:
         family = find(pipe)
         layout = family.layout(getattr(pipe, family.denoiser))
+        layout, _ = layout.some(family.running_order(layout.layers)[:depth])
         small = {"width": 32, "layers": 1, "hidden": 32, "head_layers": 1, "head_hidden": 32}
         levels = (0.99, 0.95, 0.9, 0.8)
         with torch.random.fork_rng():

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -114,7 +114,11 @@ class AttentionCapture:
 
     @contextmanager
     def capture(
-        self, weights: Float[Tensor, "batch objects tokens"], height: int, width: int
+        self,
+        weights: Float[Tensor, "batch objects tokens"],
+        height: int,
+        width: int,
+        rows: Int[Tensor, " batch"] | None = None,
     ) -> Iterator[Callable[[], AttentionMaps]]:
         """Hook the layers inside the context, which has to stay open until the backward is done.
 
@@ -122,6 +126,7 @@ class AttentionCapture:
             weights: The weights that average the text columns of each object.
             height: Height of the latents: image tokens on FLUX, latent pixels on Stable Diffusion.
             width: Width of the latents, likewise.
+            rows: The rows of the forward that are read. None: all of them.
 
         Yields:
             A function that returns the maps after the forward. It raises CaptureError if a layer did not call
@@ -133,9 +138,10 @@ class AttentionCapture:
         points, others = self._selected(height, width)
         sizes = [point.layer.size(height, width) for point in points]
         cross = [
-            CrossAttentionRecorder(p, s, weights, self.spec, self.method) for p, s in zip(points, sizes, strict=True)
+            CrossAttentionRecorder(p, s, weights, self.spec, self.method, rows)
+            for p, s in zip(points, sizes, strict=True)
         ]
-        own = [SelfAttentionRecorder(size) for size in sizes] if self.spec.self_attention else []
+        own = [SelfAttentionRecorder(size, rows) for size in sizes] if self.spec.self_attention else []
 
         def collect() -> AttentionMaps:
             cross_maps = [recorder.maps for recorder in cross if recorder.maps is not None]
@@ -223,6 +229,16 @@ class Attention:
         small = self.query.shape[-2] * self.key.shape[-2] <= EAGER_LIMIT
         return self.is_plain and self.query.device.type == "cpu" and small and torch.is_grad_enabled()
 
+    def select(self, rows: Int[Tensor, " rows"] | None) -> Attention:
+        """Return the attention of some samples of the batch; None keeps all."""
+        if rows is None:
+            return self
+        rows = rows.to(self.query.device)
+        mask = self.attn_mask
+        if mask is not None and mask.ndim > 2 and mask.shape[0] == self.query.shape[0]:
+            mask = mask[rows]
+        return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
+
     def probabilities(self) -> Float[Tensor, "batch heads queries keys"]:
         """Return the attention probabilities, fp32."""
         return _logits(self.query.float(), self.key.float(), self.attn_mask, self.scale).softmax(dim=-1)
@@ -259,18 +275,20 @@ class SelfAttentionRecorder(EagerAttention):
         maps: None until the layer has run.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        """Prepare to record maps of ``size`` (height, width)."""
+    def __init__(self, size: tuple[int, int], rows: Int[Tensor, " batch"] | None = None) -> None:
+        """Prepare to record maps of ``size`` (height, width), of some ``rows`` of the forward."""
         super().__init__()
-        self._size = size
+        self._size, self._rows = size, rows
         self.maps: Float[Tensor, "batch places height width"] | None = None
 
     def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
         """See ``EagerAttention.attend``; keeps the first maps."""
-        probabilities = attention.probabilities()
+        probabilities = attention.select(self._rows).probabilities()
         if self.maps is None:
             mean = probabilities.mean(dim=1)
             self.maps = mean.reshape(*mean.shape[:2], *self._size)
+        if self._rows is not None:
+            return stock()
         return probabilities.to(attention.value.dtype) @ attention.value if attention.is_plain else stock()
 
 
@@ -288,21 +306,23 @@ class CrossAttentionRecorder(EagerAttention):
         weights: Float[Tensor, "batch objects tokens"],
         spec: MapSpec,
         method: Method,
+        rows: Int[Tensor, " batch"] | None = None,
     ) -> None:
-        """Prepare to record maps of ``size`` (height, width) for the columns' averaging ``weights``."""
+        """Prepare to record maps of ``size`` (height, width), of ``rows``, for the columns' averaging ``weights``."""
         super().__init__()
         self._point, self._size = point, size
         self.maps: Float[Tensor, "batch objects heads height width"] | None = None
-        self._weights, self._spec, self._method = weights, spec, method
+        self._weights, self._spec, self._method, self._rows = weights, spec, method, rows
         self._tokens = weights.shape[-1]
 
     def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
         """See ``EagerAttention.attend``; keeps the first maps."""
         if not self._is_of_the_text(attention):
             return stock()
-        if not (attention.is_faster_eagerly and self._method in ("auto", "explicit")):
+        eagerly = attention.is_faster_eagerly and self._method in ("auto", "explicit")
+        if self._rows is not None or not eagerly:
             output = stock()
-            self._store(self._maps(attention))
+            self._store(self._maps(attention.select(self._rows)))
             return output
         probabilities = attention.probabilities()
         if self._point.text == "only":  # the maps are columns of these probabilities

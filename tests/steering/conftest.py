@@ -10,13 +10,16 @@ import pytest
 
 @pytest.fixture
 def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    """``steer(pipe, **settings)``: ``pipe``, steered; two passes in every step of the first half by default."""
+    """``steer(pipe, depth=None, **settings)``: ``pipe``, steered by a classifier of the first ``depth`` layers.
+
+    Two passes in every step of the first half by default.
+    """
     from learn_to_steer.losses.learned import Learned
     from learn_to_steer.steering import Steerer, profile
 
-    def build(pipe: Any, **settings: Any) -> Any:
+    def build(pipe: Any, depth: int | None = None, **settings: Any) -> Any:
         config = profile("default").changed(**({"passes": 2, "threshold": 2.0} | settings))
-        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
+        return Steerer(Learned(random_classifier(pipe, depth).requires_grad_(False)), config).on(pipe)
 
     return build
 

@@ -191,7 +191,7 @@ def test_the_published_schedule_is_the_default_one(tiny_sd: Any) -> None:
     assert Steerer(loss_function).config == profile("default", schedule=loss_function.schedule)
     assert Steerer(loss_function).config.step_size == 20 and not Steerer(loss_function).config.normalised
     equal = profile("equal", schedule=loss_function.schedule)
-    assert equal == SteeringConfig(profile="equal", threshold=NEVER)
+    assert equal == SteeringConfig(profile="equal", threshold=NEVER, check_while_sampling=False)
 
 
 def test_the_search_of_the_noise_spends_what_it_is_given(tiny_sd: Any) -> None:

@@ -174,7 +174,7 @@ def test_several_images_of_a_prompt(tiny_steerer: Any) -> None:
 def test_a_satisfied_sample_leaves_the_batch(tiny_steerer: Any) -> None:
     out = call(tiny_steerer(threshold=0.0), PROMPT)
     report = out.steering.images[0]
-    assert report.converged and report.passes == 0 and report.checks == STEPS // 2
+    assert report.converged and report.passes == 0 and report.checks == 1  # the later ones are made while sampling
 
 
 def test_an_interrupt_leaves_no_mode_behind(tiny_sd: Any, tiny_steerer: Any) -> None:

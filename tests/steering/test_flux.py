@@ -16,7 +16,8 @@ from learn_to_steer.families.flux import FAMILY
 from learn_to_steer.losses.base import ObjectPair, StepInfo
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import parse, token_indices
-from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop
+from learn_to_steer.steering.loop import SteeringLoop
+from learn_to_steer.steering.state import CallState, DenoisingStep
 
 PROMPT = "a dog to the left of a cat"
 STEPS = 4

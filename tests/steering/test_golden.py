@@ -20,8 +20,9 @@ from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.config import profile
 from learn_to_steer.steering.inputs import Target
-from learn_to_steer.steering.loop import CallState, DenoisingStep, ImageState, SteeringLoop
+from learn_to_steer.steering.loop import SteeringLoop
 from learn_to_steer.steering.report import ImageReport, StepReport
+from learn_to_steer.steering.state import CallState, DenoisingStep, ImageState
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 

@@ -18,8 +18,8 @@ from learn_to_steer.losses.base import LossOutput, ObjectPair, StepInfo
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import AttentionMaps
 from learn_to_steer.steering import ImageReport
-from learn_to_steer.steering.loop import CallState, DenoisingStep
 from learn_to_steer.steering.noise_search import MAX_DIVERGENCE, pull_to_prior, search
+from learn_to_steer.steering.state import CallState, DenoisingStep
 
 PROMPT = "a dog to the left of a cat"
 CHAIN = "a dog to the left of a cat above a pizza"
@@ -88,7 +88,7 @@ def test_broken_weights_are_reported(
 
 
 def test_failures_are_counted_over_the_call(tiny_sd: Any, tiny_steerer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    steered = tiny_steerer()
+    steered = tiny_steerer(check_while_sampling=False)
     steered.loss = Changed(steered.loss, lambda loss, asked: loss * float("nan") if asked in (0, 2) else loss)
     with caplog.at_level(logging.WARNING):
         report = draw(steered, num_inference_steps=4).steering.images[0]

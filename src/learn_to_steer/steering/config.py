@@ -87,6 +87,13 @@ class SteeringConfig:
     "all" is the product over the image's relations, "worst" the lowest of them, as published stop rules have it.
     """
 
+    check_while_sampling: bool = True
+    """Check images in the forward that the pipeline makes anyway after the last iteration of a denoising step.
+
+    It costs next to nothing. Images that are satisfied then get no iterations in the next step. Off: every denoising
+    step begins with an evaluation of its own. Published schedules and the profiles "equal" and "official" have it off.
+    """
+
     loss_targets: tuple[Target, ...] = ()
     """If given, a denoising step ends when its loss is at most its target; ``threshold`` is not used then.
 
@@ -204,9 +211,9 @@ def profile(name: str, step_size: float | None = None, schedule: Mapping[str, An
     """
     name = _name_in_files(name)
     if name == "default":
-        return SteeringConfig().changed(**(schedule or {}))
+        return SteeringConfig(check_while_sampling=not schedule).changed(**(schedule or {}))
     if name == "equal":
-        return SteeringConfig(profile="equal", threshold=NEVER)
+        return SteeringConfig(profile="equal", threshold=NEVER, check_while_sampling=False)
     if name == "official":
         return SteeringConfig(
             profile="official",
@@ -216,6 +223,7 @@ def profile(name: str, step_size: float | None = None, schedule: Mapping[str, An
             normalised=False,
             relation_reduction="round-robin",
             loss_targets=(1e-5, 3e-5, 5e-5, 7e-5),
+            check_while_sampling=False,
             by_step_index=True,
         )
     known = ", ".join((*PROFILES, *PROFILE_ALIASES))

@@ -1,8 +1,8 @@
 """The loop inside one denoising step: attention maps, loss, gradient, update, until every image is good enough.
 
 ``SteeringLoop.steer`` is the place to start. ``SteeringLoop`` holds what is fixed during a pipeline call, ``CallState``
-what changes during it. For one denoising step, ``DenoisingStep`` holds what is fixed and
-``ImageState`` what changes. ``examples/minimal.py`` states the method without batches and safeguards.
+what changes during it. For one denoising step, ``DenoisingStep`` holds what is fixed and ``ImageState`` what changes
+(``steering/state.py``). ``examples/minimal.py`` states the method without batches and safeguards.
 
 Latents are those that the denoiser is fed, so that a move is the same with every scheduler; some schedulers scale
 their own before (Euler: by 1 / sqrt(sigma^2 + 1)).
@@ -14,10 +14,10 @@ Source:
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,109 +27,15 @@ from torch import Tensor, nn
 from learn_to_steer.attention import AttentionCapture, run_until_captured
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, LossOutput, StepInfo
-from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.maps import AttentionMaps, columns_to_weights
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, word_columns
 from learn_to_steer.steering.report import ImageReport, StepReport
+from learn_to_steer.steering.state import CallState, DenoisingStep, Evaluation, ImageState
 
 FP16_LOSS_SCALE = 1024.0  # fp16 gradients of a loss near its target would underflow
 LOSS_SCALE_DIVISOR = 32.0  # applied when they overflow instead
 MAX_BACKOFFS = 3  # in one denoising step
-
-
-@dataclass
-class CallState:
-    """What changes during one pipeline call. Made for the call and dropped after it.
-
-    Attributes:
-        reports: One per image, completed as the call goes on.
-        iterations: Iterations made so far, per image.
-        loss_memory: Per image index, the ``memory`` that the loss last returned.
-        seconds: Time spent on steering.
-        step: Index of the current denoising step; -1 before the first.
-        step_is_new: Whether the next denoiser call begins a new denoising step.
-        failures: Per image index, the gradients that were not finite.
-        input_scale: The denoiser's input divided by the scheduler's latents, in the current step.
-        moved_rows: Indices of the images that were moved in the current step.
-        moved_latents: Their latents as the denoiser is fed them; None when no image was moved.
-        prediction_offset: What is added to the denoiser's prediction in the current step, if anything.
-    """
-
-    reports: list[ImageReport]
-    iterations: list[int]
-    loss_memory: dict[int, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    step: int = -1
-    step_is_new: bool = True
-    failures: Counter[int] = field(default_factory=Counter)
-    input_scale: float = 1.0
-    moved_rows: Int[Tensor, " moved"] = field(default_factory=lambda: torch.tensor([], dtype=torch.long))
-    moved_latents: Float[Tensor, "moved *latents"] | None = None
-    prediction_offset: Float[Tensor, "images *latents"] | None = None
-
-
-@dataclass(frozen=True)
-class DenoisingStep:
-    """What is fixed during one denoising step.
-
-    Attributes:
-        call: The denoiser call of this step, with the conditional rows of all images.
-        info: Noise level and index of the step.
-    """
-
-    call: Call
-    info: StepInfo
-
-    @property
-    def loss_scale(self) -> float:
-        """The factor of the loss while its gradient is computed: above 1 in fp16 only."""
-        return FP16_LOSS_SCALE if self.call.latents.dtype == torch.float16 else 1.0
-
-
-@dataclass
-class ImageState:
-    """One image during the iterations of one denoising step.
-
-    Attributes:
-        index: The image's index in the call.
-        latents: Its latents as the denoiser is fed them, but in fp32.
-        step_size: Latent units per unit of the direction; every backoff halves it.
-        loss_scale: Factor of the loss while its gradient is computed; lowered when that overflows.
-        refinements_left: Refinement iterations that may still be made before the regular ones.
-        refine_until: The probability that ends the refinement.
-        report: The user's report on this step.
-        last_good: The latest latents that had a finite gradient, and the direction taken from there.
-        regular: Number of regular iterations made.
-        failures: Number of backoffs in this step.
-    """
-
-    index: int
-    latents: Float[Tensor, "*latents"]
-    step_size: float
-    loss_scale: float
-    refinements_left: int
-    refine_until: float
-    report: StepReport
-    last_good: tuple[Float[Tensor, "*latents"], Float[Tensor, "*latents"]]
-    regular: int = 0
-    failures: int = 0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and gradient of some images at their current latents; entries are in the images' order.
-
-    Attributes:
-        output: What the loss returned.
-        refining: Per image, whether it is in refinement.
-        unsatisfied: Per image, whether it has to be moved.
-        gradient: Of each image's loss with respect to its latents; zero where the image is satisfied.
-    """
-
-    output: LossOutput
-    refining: list[bool]
-    unsatisfied: list[bool]
-    gradient: Float[Tensor, "images *latents"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +72,7 @@ class SteeringLoop:
             The latents after the last update. Images that needed no move keep their bits.
         """
         images = self._begin_step(step, latents, state)
-        remaining = images
+        remaining = [image for image in images if self._needs_moves(image, state)]
         refinements, _ = refinement_at(self.config, step.info)
         for iteration in range(refinements + self.config.iterations):
             if not remaining:
@@ -174,15 +80,19 @@ class SteeringLoop:
             evaluation = self.evaluate(step, remaining, iteration, state)
             self._count(remaining, evaluation, state)
             remaining = self._update(remaining, evaluation, state)
-        return self._end_step(images, latents, state)
+        after = latents.clone()
+        for image in images:
+            after[image.index] = image.latents
+        return after
 
     def _begin_step(self, step: DenoisingStep, latents: Tensor, state: CallState) -> list[ImageState]:
         """The images that are steered in this step, with a report for each."""
-        step_size, loss_scale = step_size_at(self.config, step.info), step.loss_scale
+        step_size, loss_scale = step_size_at(self.config, step.info), loss_scale_of(step.call)
         refinements, refine_until = refinement_at(self.config, step.info)
         images = []
         for i, target in enumerate(self.targets):
-            if not target.object_pairs or state.iterations[i] >= self.config.max_iterations:
+            left = state.iterations[i] < self.config.max_iterations
+            if not target.object_pairs or not (left or self.config.check_while_sampling):
                 continue
             report = StepReport(step.info.step, step.info.noise_level)
             state.reports[i].steps.append(report)
@@ -190,15 +100,26 @@ class SteeringLoop:
             images.append(ImageState(i, latents[i], step_size, loss_scale, refinements, refine_until, report, start))
         return images
 
-    def _end_step(self, images: Sequence[ImageState], latents: Tensor, state: CallState) -> Tensor:
-        """``latents`` with the steered images' own in their place."""
-        after = latents.clone()
-        for image in images:
-            after[image.index] = image.latents
-            # The last evaluation decides: the latents after the last update are not evaluated.
-            probability = self._probability(image.report.probability)
-            state.reports[image.index].converged = probability >= self.config.threshold
-        return after
+    @contextmanager
+    def checking(self, step: DenoisingStep, first_row: int, state: CallState) -> Iterator[None]:
+        """Read the loss off a forward that the pipeline makes anyway; images that satisfy it rest in the next step.
+
+        Args:
+            step: The denoising step, after ``steer``.
+            first_row: Of the conditional rows in the batch of that forward.
+            state: Of this pipeline call. The reports and ``satisfied`` are brought up to date.
+        """
+        indices = [i for i, target in enumerate(self.targets) if target.object_pairs]
+        rows = torch.tensor(indices) + first_row
+        with self._capturing(self._of_images(step, indices), indices, state, rows) as maps:
+            yield
+            began = time.monotonic()
+            output = self.loss(maps(), [self.targets[i].object_pairs for i in indices], step.info)
+            losses = self._reduce(output.loss, indices, 0)
+            for n, i in enumerate(indices):
+                self._note_probability(output, n, state.reports[i], state.reports[i].steps[-1])
+            state.satisfied = {i for n, i in enumerate(indices) if self._is_satisfied(output, losses, n, i, step.info)}
+            state.seconds += time.monotonic() - began
 
     def evaluate(
         self, step: DenoisingStep, images: Sequence[ImageState], iteration: int, state: CallState
@@ -238,38 +159,58 @@ class SteeringLoop:
         Yields:
             What the loss returned, and the leaf tensor with respect to which its gradient is to be taken.
         """
-        targets = [self.targets[i] for i in indices]
-        call = index_batch(step.call, torch.tensor(indices, device=latents.device), len(self.targets))
-        tokens = self.family.text_length(call)
-        weights = columns_to_weights([target.columns for target in targets], tokens)
-        every_column = self.loss.spec.columns == "every"
-        captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
+        call = self._of_images(step, indices)
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
-            model_input = leaf.to(step.call.latents.dtype)
-            with self.capture.capture(captured, *self.family.latent_size(call)) as captured_maps:
+            model_input = leaf.to(call.latents.dtype)
+            with self._capturing(call, indices, state) as maps:
                 run_until_captured(
                     self.denoiser, self.family.write(replace(call, latents=model_input)) | {"return_dict": False}
                 )
-                maps = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
-                if every_column:
-                    words = word_columns(targets, tokens).to(latents.device)
-                    maps = replace(maps, objects=weights.to(latents.device), words=words)
-                output = self.loss(maps, [target.object_pairs for target in targets], step.info)
+                output = self.loss(maps(), [self.targets[i].object_pairs for i in indices], step.info)
                 state.loss_memory.update(zip(indices, output.memory, strict=False))
                 yield output, leaf
+
+    def _of_images(self, step: DenoisingStep, indices: Sequence[int]) -> Call:
+        """The denoiser call of some images."""
+        return index_batch(step.call, torch.tensor(indices), len(self.targets))
+
+    @contextmanager
+    def _capturing(
+        self, call: Call, indices: Sequence[int], state: CallState, rows: Int[Tensor, " images"] | None = None
+    ) -> Iterator[Callable[[], AttentionMaps]]:
+        """Capture what the loss reads of the images at ``indices``; ``rows`` are theirs in a larger batch."""
+        targets = [self.targets[i] for i in indices]
+        tokens, device = self.family.text_length(call), call.latents.device
+        weights = columns_to_weights([target.columns for target in targets], tokens)
+        every_column = self.loss.spec.columns == "every"
+        captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
+        with self.capture.capture(captured, *self.family.latent_size(call), rows) as captured_maps:
+
+            def maps() -> AttentionMaps:
+                result = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
+                if not every_column:
+                    return result
+                words = word_columns(targets, tokens).to(device)
+                return replace(result, objects=weights.to(device), words=words)
+
+            yield maps
 
     def _count(self, images: Sequence[ImageState], evaluation: Evaluation, state: CallState) -> None:
         """Enter an evaluation into the reports and the counts."""
         for n, image in enumerate(images):
-            if evaluation.output.loss[n].isfinite().all():
-                relations = len(self.targets[image.index].object_pairs)
-                image.report.probability = evaluation.output.probability[n, :relations].tolist()
+            self._note_probability(evaluation.output, n, state.reports[image.index], image.report)
             image.report.passes += evaluation.unsatisfied[n]
             image.report.checks += not evaluation.unsatisfied[n]
             state.iterations[image.index] += evaluation.unsatisfied[n]
             image.refinements_left = image.refinements_left - 1 if evaluation.refining[n] else 0
             image.regular += not evaluation.refining[n]
+
+    def _note_probability(self, output: LossOutput, n: int, report: ImageReport, step: StepReport) -> None:
+        """Enter what the loss says of the ``n``-th evaluated image. The last evaluation decides on convergence."""
+        if output.loss[n].isfinite().all():
+            step.probability = output.probability[n, : len(report.relations)].tolist()
+        report.converged = self._probability(step.probability) >= self.config.threshold
 
     def _update(self, images: Sequence[ImageState], evaluation: Evaluation, state: CallState) -> list[ImageState]:
         """Move the unsatisfied images; returns those that another iteration is made for."""
@@ -316,6 +257,11 @@ class SteeringLoop:
             return gradient
         return gradient / gradient.square().mean().sqrt().clamp_min(1e-12)
 
+    def _needs_moves(self, image: ImageState, state: CallState) -> bool:
+        """Whether iterations are made for an image in this step, as far as is known at its beginning."""
+        waits = image.index in state.satisfied and not image.refinements_left
+        return not waits and state.iterations[image.index] < self.config.max_iterations
+
     def _has_iterations_left(self, image: ImageState, state: CallState) -> bool:
         in_step = image.refinements_left > 0 or image.regular < self.config.iterations
         return in_step and state.iterations[image.index] < self.config.max_iterations
@@ -352,6 +298,11 @@ class SteeringLoop:
         relations = len(self.targets[image.index].object_pairs)
         allowed = output.refinable is None or bool(output.refinable[n, :relations].all())
         return allowed and bool(output.probability[n, :relations].min() < image.refine_until)
+
+
+def loss_scale_of(call: Call) -> float:
+    """Return the factor of the loss while its gradient is computed: above 1 in fp16 only."""
+    return FP16_LOSS_SCALE if call.latents.dtype == torch.float16 else 1.0
 
 
 def step_size_at(config: SteeringConfig, info: StepInfo) -> float:

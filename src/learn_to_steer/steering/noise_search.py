@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop
+from learn_to_steer.steering.loop import SteeringLoop, loss_scale_of
 from learn_to_steer.steering.report import StepReport
+from learn_to_steer.steering.state import CallState, DenoisingStep
 
 LEARNING_RATE = 1e-2
 EPSILON = 1e-3
@@ -114,9 +115,10 @@ class _ImageSearch:
         self.state.iterations[self.index] += 1
         with self.loop.loss_at(self.step, noise[None], [self.index], self.state) as (output, leaf):
             loss = output.loss if output.search is None else output.search
-            (gradient,) = torch.autograd.grad(loss[0].max() * self.step.loss_scale, leaf)
+            scale = loss_scale_of(self.step.call)
+            (gradient,) = torch.autograd.grad(loss[0].max() * scale, leaf)
         self.report.probability = output.probability[0].tolist()
-        return float(output.probability[0].min()), gradient[0] / self.step.loss_scale
+        return float(output.probability[0].min()), gradient[0] / scale
 
 
 def pull_to_prior(

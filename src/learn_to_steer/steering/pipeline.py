@@ -11,6 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +37,10 @@ from learn_to_steer.steering.compatibility import (
 )
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, read_targets, with_sampling_defaults
-from learn_to_steer.steering.loop import CallState, DenoisingStep, SteeringLoop, index_batch
+from learn_to_steer.steering.loop import SteeringLoop, index_batch
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.report import ImageReport, SteeringReport
+from learn_to_steer.steering.state import CallState, DenoisingStep
 
 log = logging.getLogger(__name__)
 
@@ -220,10 +222,12 @@ class _Hooks:
         """Steer when a new denoising step begins, and feed the denoiser the moved latents."""
         state, denoiser = self.state, self.loop.denoiser
         call = self.family.read(denoiser, args, kwargs)
-        with run_eagerly():
+        with run_eagerly(), ExitStack() as around:
             if state.step_is_new:
                 self._begin_step()
-                self._steer(call)
+                step = self._steer(call)
+                if step is not None and self.config.check_while_sampling:
+                    around.enter_context(self.loop.checking(step, len(call.latents) - len(self.loop.targets), state))
             if state.moved_latents is None:
                 return denoiser(*args, **kwargs)
             latents = self._with_moves(call.latents, state.moved_latents)
@@ -257,8 +261,8 @@ class _Hooks:
         run = getattr(self.view, "num_timesteps", None) if state.step < 0 else None
         state.step += 1 + (scheduled - run if run else 0)
 
-    def _steer(self, call: Call) -> None:
-        """Run the loop on the conditional rows, if this step is steered, and keep the moved latents in the state."""
+    def _steer(self, call: Call) -> DenoisingStep | None:
+        """Run the loop on the conditional rows and keep the moved latents in the state; None if it is not steered."""
         state, images = self.state, len(self.loop.targets)
         batch = call.latents.shape[0]
         if batch not in (images, 2 * images):
@@ -268,7 +272,7 @@ class _Hooks:
             )
         timestep = call.time.flatten()[-1:]
         if not self._is_in_window(timestep):
-            return
+            return None
         began = time.monotonic()
         conditional = index_batch(call, torch.arange(batch - images, batch), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
@@ -280,6 +284,7 @@ class _Hooks:
         start = search(self.loop, step, before, state) if search_noise else before
         self._keep(before, self.loop.steer(step, start, state))
         state.seconds += time.monotonic() - began
+        return step
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
         """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
