@@ -67,7 +67,11 @@ SPECS = {
 
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [(n, s) for s in SPECS for n in ("tiny_sd", "tiny_flux") if (n, s) != ("tiny_flux", "self-attention")],
+    [
+        *((name, spec) for name in ("tiny_sd", "tiny_flux") for spec in ("all layers", "a third")),
+        ("tiny_sd", "self-attention"),
+        ("tiny_flux", "every column"),
+    ],
 )
 def test_the_estimate_is_what_a_pass_allocates(
     name: str, spec: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
