@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["out.json"],
     ),
     "bench_full_size.py": (
-        [["--model", "sd:1.4", "--side", "64", "--passes", "1"]],
+        [["--model", "sd:1.4", "--side", "64", *more] for more in (["--passes", "1"], ["--count"])],
         ["docs/results/full_size.json"],
     ),
     "build_prompt_words.py": ([["wordnet"]], ["src/learn_to_steer/prompts/wordnet_words.json"]),

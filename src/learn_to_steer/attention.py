@@ -1,7 +1,8 @@
 """Captures attention maps of any model that calls ``F.scaled_dot_product_attention``.
 
 Forward hooks on the attention modules that a family lists enter a ``TorchFunctionMode`` for the length of that module's
-forward. The mode sees Q and K after norms and rotary embeddings and computes only the text columns that a loss reads.
+forward. The mode sees Q and K after norms and rotary embeddings and computes only the text columns that a loss reads
+(``column_maps``); the backward computes them again.
 No attention processor and no model code is replaced, so gradients stay exact. Gradient checkpointing works too: the
 recomputation runs the hooks again. It computes the maps again, since autograd needs the same saved tensors as before,
 but the first maps are kept.
@@ -17,26 +18,21 @@ prepared`` takes the context there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode, _pop_mode
 
+from learn_to_steer.column_maps import Attention, ColumnMaps, ColumnWeights, Method
 from learn_to_steer.errors import CaptureError
 from learn_to_steer.maps import AttentionMaps, HookPoint, MapSpec
 
-Method = Literal["auto", "explicit", "indicator", "logits"]
-FP32_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-# Up to this many query-key pairs, plain softmax attention on the CPU is faster than the fused kernel with its backward
-# (1.6 times at 16 x 16). Far above it the fused kernel is faster and needs much less memory.
-EAGER_LIMIT = 512 * 512
 _CAPTURE: ContextVar[_Current | None] = ContextVar("learn_to_steer_capture", default=None)  # the one under way
 
 
@@ -137,8 +133,9 @@ class AttentionCapture:
         depth = torch._C._len_torch_function_stack()
         points, others = self._selected(height, width)
         sizes = [point.layer.size(height, width) for point in points]
+        columns = ColumnWeights(weights)
         cross = [
-            CrossAttentionRecorder(p, s, weights, self.spec, self.method, rows)
+            CrossAttentionRecorder(s, ColumnMaps(columns, p.text, self.spec.softmax, self.method), rows)
             for p, s in zip(points, sizes, strict=True)
         ]
         own = [SelfAttentionRecorder(size, rows) for size in sizes] if self.spec.self_attention else []
@@ -205,53 +202,6 @@ def _install(module: nn.Module, mode: TorchFunctionMode, capture: _Current) -> l
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
 
 
-@dataclass(frozen=True)
-class Attention:
-    """The arguments of one ``scaled_dot_product_attention``, under their names there."""
-
-    query: Float[Tensor, "batch heads queries channels"]
-    key: Float[Tensor, "batch heads keys channels"]
-    value: Float[Tensor, "batch heads keys width"]
-    attn_mask: Shaped[Tensor, "*#batch #queries keys"] | None = None
-    dropout_p: float = 0.0
-    is_causal: bool = False
-    scale: float | None = None
-    enable_gqa: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a softmax over the keys without dropout, causal mask or grouped queries."""
-        return self.dropout_p == 0.0 and not self.is_causal and not self.enable_gqa
-
-    @property
-    def is_faster_eagerly(self) -> bool:
-        """Whether a plain softmax is faster than the fused kernel, backward included."""
-        small = self.query.shape[-2] * self.key.shape[-2] <= EAGER_LIMIT
-        return self.is_plain and self.query.device.type == "cpu" and small and torch.is_grad_enabled()
-
-    def select(self, rows: Int[Tensor, " rows"] | None) -> Attention:
-        """Return the attention of some samples of the batch; None keeps all."""
-        if rows is None:
-            return self
-        rows = rows.to(self.query.device)
-        mask = self.attn_mask
-        if mask is not None and mask.ndim > 2 and mask.shape[0] == self.query.shape[0]:
-            mask = mask[rows]
-        return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], attn_mask=mask)
-
-    def probabilities(self) -> Float[Tensor, "batch heads queries keys"]:
-        """Return the attention probabilities, fp32."""
-        return _logits(self.query.float(), self.key.float(), self.attn_mask, self.scale).softmax(dim=-1)
-
-
-def _logits(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """Scaled and masked products of queries and keys."""
-    logits = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
-    if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
-    return logits
-
-
 class EagerAttention(TorchFunctionMode):
     """Computes small CPU attention as a plain softmax while gradients are recorded. Recorders build on it."""
 
@@ -283,13 +233,17 @@ class SelfAttentionRecorder(EagerAttention):
 
     def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
         """See ``EagerAttention.attend``; keeps the first maps."""
-        probabilities = attention.select(self._rows).probabilities()
+        if not attention.is_faster_eagerly:
+            output = stock()
+            self._store(attention.select(self._rows).mean_probabilities())
+            return output
+        probabilities = attention.probabilities()
+        self._store(probabilities.mean(dim=1))
+        return probabilities.to(attention.value.dtype) @ attention.value
+
+    def _store(self, mean: Float[Tensor, "batch places keys"]) -> None:
         if self.maps is None:
-            mean = probabilities.mean(dim=1)
             self.maps = mean.reshape(*mean.shape[:2], *self._size)
-        if self._rows is not None:
-            return stock()
-        return probabilities.to(attention.value.dtype) @ attention.value if attention.is_plain else stock()
 
 
 class CrossAttentionRecorder(EagerAttention):
@@ -299,96 +253,35 @@ class CrossAttentionRecorder(EagerAttention):
         maps: None until the layer has run.
     """
 
-    def __init__(
-        self,
-        point: HookPoint,
-        size: tuple[int, int],
-        weights: Float[Tensor, "batch objects tokens"],
-        spec: MapSpec,
-        method: Method,
-        rows: Int[Tensor, " batch"] | None = None,
-    ) -> None:
-        """Prepare to record maps of ``size`` (height, width), of ``rows``, for the columns' averaging ``weights``."""
+    def __init__(self, size: tuple[int, int], columns: ColumnMaps, rows: Int[Tensor, " batch"] | None = None) -> None:
+        """Prepare to record maps of ``size`` (height, width) as ``columns`` computes them, of some ``rows``."""
         super().__init__()
-        self._point, self._size = point, size
         self.maps: Float[Tensor, "batch objects heads height width"] | None = None
-        self._weights, self._spec, self._method, self._rows = weights, spec, method, rows
-        self._tokens = weights.shape[-1]
+        self._size, self._columns, self._rows = size, columns, rows
 
     def attend(self, attention: Attention, stock: Callable[[], Tensor]) -> Float[Tensor, "batch heads queries width"]:
         """See ``EagerAttention.attend``; keeps the first maps."""
         if not self._is_of_the_text(attention):
             return stock()
-        eagerly = attention.is_faster_eagerly and self._method in ("auto", "explicit")
+        columns = self._columns
+        eagerly = attention.is_faster_eagerly and columns.method in ("auto", "explicit")
         if self._rows is not None or not eagerly:
             output = stock()
-            self._store(self._maps(attention.select(self._rows)))
+            self._store(columns.recomputed(attention.select(self._rows)))
             return output
         probabilities = attention.probabilities()
-        if self._point.text == "only":  # the maps are columns of these probabilities
-            self._store(probabilities @ self._weights_like(probabilities).transpose(-2, -1))
-        else:
-            self._store(self._maps(attention))
+        if columns.text == "only":  # the maps are columns of these probabilities
+            self._store(probabilities @ columns.weights.on(probabilities.device).transpose(-2, -1))
+        else:  # small: to recompute them would cost more time than the memory is worth
+            self._store(columns.of(attention))
         return probabilities.to(attention.value.dtype) @ attention.value
 
     def _is_of_the_text(self, attention: Attention) -> bool:
         """Whether the keys are the text's, by their number; an IP-Adapter makes further calls with its own tokens."""
-        keys = attention.key.shape[-2]
-        if self._point.text == "only":
-            return keys == self._tokens
-        return keys >= self._tokens + self._size[0] * self._size[1]
-
-    def _weights_like(self, like: Tensor) -> Float[Tensor, "batch 1 objects tokens"]:
-        """The averaging weights, fp32, for all heads, on the layer's device."""
-        return self._weights.to(device=like.device, dtype=torch.float32)[:, None]
-
-    def _maps(self, attention: Attention) -> Float[Tensor, "batch heads places objects"]:
-        """Maps from Q and K, with the text cut out of a joint sequence."""
-        query, key, mask, scale = attention.query, attention.key, attention.attn_mask, attention.scale
-        tokens = self._tokens
-        text = {"only": slice(None), "first": slice(0, tokens), "last": slice(-tokens, None)}[self._point.text]
-        if self._point.text == "first":
-            query = query[..., tokens:, :]
-        elif self._point.text == "last":
-            query = query[..., :-tokens, :]
-        if self._spec.softmax == "text":
-            key, text = key[..., text, :], slice(None)
-            mask = None if self._point.text != "only" else mask
-        query, key = query.float(), key.float()
-        if self._method == "explicit":
-            probabilities = _logits(query, key, mask, scale).softmax(dim=-1)
-            return probabilities[..., text] @ self._weights_like(query).transpose(-2, -1)
-        if self._method == "logits":
-            return self._by_logits(query, key, mask, scale, text)
-        return self._by_indicator(query, key, mask, scale, text)
-
-    def _by_indicator(
-        self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice
-    ) -> Tensor:
-        """Attention whose values are the columns' weights: its output is the maps, and memory stays linear."""
-        weights = self._weights_like(query)
-        objects, width = weights.shape[-2], query.shape[-1]
-        padded = -(-objects // width) * width
-        values = query.new_zeros(*key.shape[:-1], padded)
-        values[..., text, :objects] = weights.transpose(-2, -1)
-        # In fp32, which a backend that the model was set to (flash, cuDNN) may not take. The choice is global: other
-        # threads would get it too, so it is changed only if need be.
-        cuda: Any = torch.backends.cuda
-        takes_fp32 = cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()
-        with nullcontext() if takes_fp32 else sdpa_kernel(FP32_BACKENDS):
-            parts = [
-                functional.scaled_dot_product_attention(query, key, part.contiguous(), attn_mask=mask, scale=scale)
-                for part in torch.split(values, width, dim=-1)
-            ]
-        return torch.cat(parts, dim=-1)[..., :objects]
-
-    def _by_logits(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice) -> Tensor:
-        """The softmax of some columns: their logits minus the log-sum-exp of all. Checks the other methods."""
-        logits = _logits(query, key, mask, scale)
-        total = logits.logsumexp(dim=-1, keepdim=True)
-        weights = self._weights_like(query)
-        used = weights.sum((0, 1, 2)).nonzero().flatten()
-        return (logits[..., text][..., used] - total).exp() @ weights[..., used].transpose(-2, -1)
+        keys, tokens = attention.key.shape[-2], self._columns.weights.tokens
+        if self._columns.text == "only":
+            return keys == tokens
+        return keys >= tokens + self._size[0] * self._size[1]
 
     def _store(self, maps: Float[Tensor, "batch heads places objects"]) -> None:
         """Keep the first maps; a recomputation computes the same ones again."""

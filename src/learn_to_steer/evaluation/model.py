@@ -104,7 +104,7 @@ def open_model(config: ModelConfig) -> Model:
     settings = resolve_config(loss.schedule, variant, config.profile, config.settings)
     check_pipeline(pipe, family)
     if "checkpointing" not in config.settings:
-        settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling))
+        settings = settings.changed(checkpointing=_checkpointing(config, pipe, sampling, loss))
     steered = Steerer(loss, settings).on(pipe)
     if isinstance(loss, Learned):
         fingerprints["classifier"] = digests.norms_and_biases(loss.classifier)
@@ -142,7 +142,7 @@ def _build_loss(name: str, pipe: Any, variant: Variant, config: ModelConfig) -> 
     return loss
 
 
-def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) -> bool:
+def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any], loss: Loss) -> bool:
     """Whether to use gradient checkpointing; "auto": if an iteration does not fit into GPU memory without it."""
     if config.checkpointing != "auto":
         return config.checkpointing == "on"
@@ -151,7 +151,7 @@ def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any]) 
         return bool(config.quantize)
     family = find(pipe)
     snapshot = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
-    memory = estimate(pipe, family, snapshot)
+    memory = estimate(pipe, family, snapshot, loss.spec)
     free, _ = torch.cuda.mem_get_info(device)
     if config.offload:  # the denoiser is not on the GPU yet
         free -= sum(p.numel() * p.element_size() for p in getattr(pipe, family.denoiser).parameters())

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from learn_to_steer.attention import AttentionCapture
+from learn_to_steer.attention import AttentionCapture, run_until_captured
 from learn_to_steer.conditioning import ConditioningSnapshot
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Call, Family
-from learn_to_steer.maps import columns_to_weights
+from learn_to_steer.maps import MapSpec, columns_to_weights
 from learn_to_steer.steering.loop import index_batch
 
 
@@ -24,8 +26,10 @@ class MemoryEstimate:
 
     Attributes:
         weights: The weights of the whole pipeline.
-        kept: Tensors that an iteration keeps for its backward, per image.
-        checkpointed: The same with gradient checkpointing: the inputs of all blocks, and the activations of one.
+        kept: Tensors that an iteration keeps for its backward, per image. The forward ends after the last layer whose
+            maps are read, and maps are recomputed.
+        checkpointed: The same with gradient checkpointing: the inputs of all blocks, and the activations of the largest
+            one.
     """
 
     weights: int
@@ -33,13 +37,14 @@ class MemoryEstimate:
     checkpointed: int
 
 
-def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> MemoryEstimate:
-    """Count every tensor that autograd would save, on torch's meta device. Takes about a second and no memory.
+def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot, spec: MapSpec | None = None) -> MemoryEstimate:
+    """Count every tensor that autograd would keep, on torch's meta device. Takes about a second and no memory.
 
     Args:
         pipe: A diffusers pipeline.
         family: Its family.
         snapshot: A recorded call of ``pipe``, with images of the size in question.
+        spec: Which maps the loss reads; by default those of the objects in all layers.
 
     Raises:
         UnsupportedError: The weights are quantised; such layers cannot be built without data.
@@ -54,41 +59,99 @@ def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot) -> Memor
         nn.Module.to(
             empty, dtype=snapshot.call.latents.dtype
         )  # diffusers' own warns that real weights would be rounded
-    empty.requires_grad_(False)
     one = index_batch(snapshot.call, torch.zeros(1, dtype=torch.long), snapshot.batch)
-    kept = _saved(empty, family, one)
-    empty.enable_gradient_checkpointing()
-    outside = _saved(empty, family, one)
-    blocks = max(len(family.attention_layers(empty)), 1)
-    return MemoryEstimate(weights, kept, outside + kept // blocks)
+    kept, checkpointed = count_kept(empty, family, one, spec or MapSpec())
+    return MemoryEstimate(weights, kept, checkpointed)
 
 
-def _saved(denoiser: nn.Module, family: Family, call: Call) -> int:
-    """Bytes that autograd saves in a forward with its maps, without the weights."""
+def count_kept(denoiser: nn.Module, family: Family, call: Call, spec: MapSpec) -> tuple[int, int]:
+    """Return the bytes that one pass keeps for its backward, without and with gradient checkpointing.
+
+    Args:
+        denoiser: The UNet or transformer on the meta device; its gradients and checkpointing are set.
+        family: Its family.
+        call: A call of it, on any device.
+        spec: Which maps are read.
+    """
+    denoiser.requires_grad_(False)
+    moved = replace(_on_meta(call), latents=call.latents.detach().to("meta").requires_grad_())
+    tokens = family.text_length(call)
+    weights = columns_to_weights([((1,), (2,))], tokens)
+    if spec.columns == "every":
+        weights = torch.eye(tokens)[None]
+    capture = AttentionCapture(family.attention_layers(denoiser), spec=spec, method="indicator")
+
+    def passed(count: _Kept) -> int:
+        with (
+            torch.enable_grad(),
+            count.hooks(),
+            _FusedMode(),
+            capture.capture(weights.to("meta"), *family.latent_size(call)) as maps,
+        ):
+            run_until_captured(denoiser, family.write(moved) | {"return_dict": False})
+            maps()  # says which layer could not be read, if any
+            return count.bytes()
+
     known = {p.untyped_storage()._cdata for p in denoiser.parameters()}
-    seen: dict[int, int] = {}
-    alive: list[Tensor] = []  # the address of a freed storage could be used again
+    kept = passed(_Kept(known))
+    denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    outside = _Kept(known)
+    for module in denoiser.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module._gradient_checkpointing_func = outside.checkpoint  # type: ignore[assignment]
+    return kept, passed(outside) + outside.largest_block
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            seen[storage._cdata] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
 
-    moved = _on_meta(call)
-    leaf = moved.latents.requires_grad_()
-    weights = columns_to_weights([((1,), (2,))], family.text_length(call)).to("meta")
-    capture = AttentionCapture(family.attention_layers(denoiser), method="indicator")
-    with (
-        torch.enable_grad(),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        _FusedMode(),
-        capture.capture(weights, *family.latent_size(call)) as maps,
-    ):
-        denoiser(**family.write(replace(moved, latents=leaf)) | {"return_dict": False})
-        maps()
-    return sum(seen.values())
+class _Saved:
+    """Stands for a tensor that autograd keeps, and goes with the part of the graph that no map depends on."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.storage = tensor.untyped_storage()  # the tensor itself may lead back to the graph
+
+
+class _Kept:
+    """Counts the storages that autograd keeps, apart from ``known`` ones.
+
+    Attributes:
+        largest_block: The most bytes saved inside one checkpointed block.
+    """
+
+    def __init__(self, known: Set[int]) -> None:
+        self._known = known
+        self._saved: list[weakref.ref[_Saved]] = []
+        self._inputs: list[_Saved] = []
+        self.largest_block = 0
+
+    def bytes(self) -> int:
+        """The bytes of all that is kept now, each storage once."""
+        alive = [saved.storage for reference in self._saved if (saved := reference())]
+        return sum(
+            {storage._cdata: storage.nbytes() for storage in alive if storage._cdata not in self._known}.values()
+        )
+
+    def add(self, tensor: Tensor) -> _Saved:
+        """Count a tensor as long as the result lives."""
+        saved = _Saved(tensor)
+        self._saved.append(weakref.ref(saved))
+        return saved
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        """A context in which what is saved is counted."""
+        return torch.autograd.graph.saved_tensors_hooks(self.add, _no_backward)
+
+    def checkpoint(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a block as gradient checkpointing would: what it saves is not kept, but its inputs are."""
+        self._inputs += [self.add(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        inside = _Kept(self._known)
+        try:
+            with inside.hooks():
+                return function(*args, **kwargs)
+        finally:  # also if the forward ends in this block
+            self.largest_block = max(self.largest_block, inside.bytes())
+
+
+def _no_backward(_: Any) -> NoReturn:
+    raise NotImplementedError("only the forward is counted")
 
 
 class _Fused(torch.autograd.Function):
@@ -102,7 +165,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise NotImplementedError("only the forward is counted")
+        _no_backward(ctx)
 
 
 class _FusedMode(TorchFunctionMode):
