@@ -423,10 +423,7 @@ def authors_loop(
         except Exception as error:  # code of others can fail in any way
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise DataError(f"the authors' code in {clone} could not be run ({reason}); {_which(clone)}") from error
-        done = {(line.file, line.old, line.new) for line in patched}
-        if missing := [one for one in patches if (one.file, one.old, one.new) not in done]:
-            first = missing[0]
-            raise DataError(f"{first.file} of {clone} has no {first.old} in {first.scope}; {_which(clone)}")
+        require_applied(clone, patches, patched)
         if generator.prompt_parser is None:
             generator.prompt_parser = GivenRelations()
         loop = AuthorsLoop(generator, patched, folder / "logs")
@@ -444,6 +441,18 @@ def require_clone(clone: Path) -> None:
         raise DataError(
             f"{clone} is no clone of the authors' repository: it has no run.py; name the folder that has it"
         )
+
+
+def require_applied(clone: Path, patches: Sequence[Patch], patched: Sequence[PatchedLine]) -> None:
+    """Require that every patch found what it replaces.
+
+    Raises:
+        DataError: One did not: the clone has another version of the code.
+    """
+    done = {(line.file, line.old, line.new, line.why) for line in patched}
+    for one in patches:
+        if (one.file, one.old, one.new, one.why) not in done:
+            raise DataError(f"{one.file} of {clone} has no {one.old} in {one.scope}; {_which(clone)}")
 
 
 def _which(clone: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,14 +182,15 @@ def test_all_ways_are_compared(tmp_path: Path) -> None:
     assert {("run.py", "50", "25"), ("run.py", "512", "128"), ("run.py", "25", "13")} <= replaced
 
 
-@pytest.mark.slow
-def test_a_clone_of_another_version_is_named(tmp_path: Path) -> None:
-    shutil.copytree(STAND_IN, tmp_path / "clone")
-    path = tmp_path / "clone" / "run.py"
-    path.write_text(path.read_text().replace("self.guidance = 7.5", "self.guidance = 4.0"))
-    ended = side_by_side(tmp_path, tmp_path / "clone")
-    assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith(f"error: run.py of {tmp_path / 'clone'} has no 7.5 in Sd2Image")
+def test_a_clone_of_another_version_is_named(code: Any, tmp_path: Path) -> None:
+    source = "class A:\n    def size(self):\n        return 50\n"
+    found = code.Patch("run.py", "A.size", "50", "7", "size")
+    missing = code.Patch("run.py", "A.size", "7.5", "4.0", "guidance")
+    with code.patched_modules(clone(tmp_path, run=source), [found, missing]) as done:
+        importlib.import_module("run")
+    code.require_applied(tmp_path, [found], done)
+    with pytest.raises(code.DataError, match=r"run\.py of .* has no 7\.5 in A\.size; .* the clone is at unknown"):
+        code.require_applied(tmp_path, [found, missing], done)
 
 
 def test_a_folder_that_is_no_clone_is_refused(code: Any, tmp_path: Path) -> None:
