@@ -35,7 +35,8 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from authors_code import AuthorsCodeError, AuthorsLoop, PatchedLine, authors_loop, commit_of, has_spacy, require_clone
+from authors_code import AuthorsCodeError, AuthorsLoop, authors_loop, has_spacy, require_clone
+from authors_patches import PatchedLine, commit_of
 from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt, prompts, stratified
 from learn_to_steer.classifier import load

@@ -1,4 +1,4 @@
-"""reproduce/authors_code.py: patches in a clone, the checkpoint that the authors' code is given, and the counts."""
+"""reproduce/authors_*.py: patches in a clone, the checkpoint that the authors' code is given, and the counts."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ LEVELS = (0.99, 0.9, 0.6, 0.3, 0.1)  # of five denoising steps
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The two modules by name."""
+    """The modules by name."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("authors_code", "authors_side_by_side")
+    names = ("authors_patches", "authors_code", "authors_side_by_side")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def loading(scripts: dict[str, Any]) -> Any:
+    return scripts["authors_patches"]
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def clone(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_only_the_named_value_in_the_named_place_is_replaced(code: Any, tmp_path: Path) -> None:
+def test_only_the_named_value_in_the_named_place_is_replaced(loading: Any, tmp_path: Path) -> None:
     source = (
         "SIZE = 50\n"
         "class A:\n"
@@ -58,8 +63,11 @@ def test_only_the_named_value_in_the_named_place_is_replaced(code: Any, tmp_path
         "    def size(self):\n"
         "        return {'size': 50, 'other': 50}\n"
     )
-    patches = [code.Patch("run.py", "A.size", "50", "7", "size"), code.Patch("run.py", "B.size", "50", "8", "", "size")]
-    with code.patched_modules(clone(tmp_path, run=source), patches) as done:
+    patches = [
+        loading.Patch("run.py", "A.size", "50", "7", "size"),
+        loading.Patch("run.py", "B.size", "50", "8", "", "size"),
+    ]
+    with loading.patched_modules(clone(tmp_path, run=source), patches) as done:
         run = importlib.import_module("run")
         assert run.SIZE == 50
         assert run.A().size() == ({"size": 7, "other": 7}, 7, 500)
@@ -73,18 +81,18 @@ def test_only_the_named_value_in_the_named_place_is_replaced(code: Any, tmp_path
 
 
 def test_a_package_that_is_missing_and_not_used_is_left_out(
-    code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code, "UNUSED", ("no_such_package",))
+    monkeypatch.setattr(loading, "UNUSED", ("no_such_package",))
     source = "import json\nfrom no_such_package import one, two as second\n"
-    with code.patched_modules(clone(tmp_path, run=source), []) as done:
+    with loading.patched_modules(clone(tmp_path, run=source), []) as done:
         run = importlib.import_module("run")
     assert (run.one, run.second, run.json) == (None, None, json)
     assert [(line.file, line.line) for line in done] == [("run.py", 2)]
 
 
-def test_a_clone_is_only_read_and_forgotten_afterwards(code: Any, tmp_path: Path) -> None:
-    with code.patched_modules(clone(tmp_path, run="from utils import ONE", utils="ONE = 1"), []):
+def test_a_clone_is_only_read_and_forgotten_afterwards(loading: Any, tmp_path: Path) -> None:
+    with loading.patched_modules(clone(tmp_path, run="from utils import ONE", utils="ONE = 1"), []):
         assert importlib.import_module("run").ONE == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.py", "utils.py"]
     assert not {"run", "utils"} & sys.modules.keys()
@@ -182,15 +190,15 @@ def test_all_ways_are_compared(tmp_path: Path) -> None:
     assert {("run.py", "50", "25"), ("run.py", "512", "128"), ("run.py", "25", "13")} <= replaced
 
 
-def test_a_clone_of_another_version_is_named(code: Any, tmp_path: Path) -> None:
+def test_a_clone_of_another_version_is_named(loading: Any, tmp_path: Path) -> None:
     source = "class A:\n    def size(self):\n        return 50\n"
-    found = code.Patch("run.py", "A.size", "50", "7", "size")
-    missing = code.Patch("run.py", "A.size", "7.5", "4.0", "guidance")
-    with code.patched_modules(clone(tmp_path, run=source), [found, missing]) as done:
+    found = loading.Patch("run.py", "A.size", "50", "7", "size")
+    missing = loading.Patch("run.py", "A.size", "7.5", "4.0", "guidance")
+    with loading.patched_modules(clone(tmp_path, run=source), [found, missing]) as done:
         importlib.import_module("run")
-    code.require_applied(tmp_path, [found], done)
-    with pytest.raises(code.DataError, match=r"run\.py of .* has no 7\.5 in A\.size; .* the clone is at unknown"):
-        code.require_applied(tmp_path, [found, missing], done)
+    loading.require_applied(tmp_path, [found], done)
+    with pytest.raises(loading.DataError, match=r"run\.py of .* has no 7\.5 in A\.size; .* the clone is at unknown"):
+        loading.require_applied(tmp_path, [found, missing], done)
 
 
 def test_a_folder_that_is_no_clone_is_refused(code: Any, tmp_path: Path) -> None:
