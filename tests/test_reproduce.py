@@ -83,6 +83,8 @@ SLOW = (
 )
 # Labels rows that paper_tables.py has drawn.
 AFTER_TABLES = "labelled_rows.py"
+# Runs with a stand-in for the authors' repository in test_authors_code.py.
+WITH_A_CLONE = "authors_side_by_side.py"
 
 
 def scripts() -> set[str]:
@@ -129,7 +131,7 @@ def check(place: Path, script: str, commands: list[list[str]], files: list[str])
 
 
 def test_every_script_is_run() -> None:
-    assert scripts() == {*COMMANDS, AFTER_TABLES}
+    assert scripts() == {*COMMANDS, AFTER_TABLES, WITH_A_CLONE}
 
 
 @pytest.mark.parametrize(
