@@ -54,6 +54,7 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
             listed,
             "",
             *_measured(metrics),
+            *_calibration(metrics),
             "## Use",
             "",
             "```python",
@@ -89,5 +90,31 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
         f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
         f"(by chance {probe['by_chance']:.2f}).",
+        "",
+    ]
+
+
+def _calibration(metrics: Mapping[str, Any]) -> list[str]:
+    """The section on temperatures and calibration; empty when nothing was fitted."""
+    measured = metrics.get("calibration")
+    if not isinstance(measured, Mapping):
+        return []
+    fitted = "other images" if measured["split"] == "test" else "the same images"
+    levels = measured["per_level"].items()
+    lines = (
+        f"| {float(level):.3g} | {its['temperature']:.2f} | {its['error']['before']:.3f} "
+        f"| {its['error']['after']:.3f} |"
+        for level, its in levels
+    )
+    return [
+        "## Calibration",
+        "",
+        "Before a probability is computed, the logits are divided by the temperature of the noise level. Expected",
+        f"calibration error on {measured['pictures']} held-out images, without and with the temperatures, which were",
+        f"fitted on {fitted}:",
+        "",
+        "| noise level | temperature | error without | error with |",
+        "|---|---|---|---|",
+        *lines,
         "",
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from learn_to_steer.model_names import hub_source
 from learn_to_steer.processes import require_one_process
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augmentation import Augmentation
+from learn_to_steer.training.calibration import calibrate, measure_calibration
 from learn_to_steer.training.config import TrainConfig
 from learn_to_steer.training.metrics import evaluate_split, predict_logits
 
@@ -74,8 +75,12 @@ def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, 
             run.train_epoch(count)
     run.model.load_state_dict(run.best)
     metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out)}
+    temperatures, measured, split = calibrate(run.model, held_out), held_out, "val"
     if manifest.counts["rows"].get("test"):
-        metrics["test"] = evaluate_split(run.model, MapDataset.open(data, "test", channels=channels))
+        measured, split = MapDataset.open(data, "test", channels=channels), "test"
+        metrics["test"] = evaluate_split(run.model, measured)
+    metrics["calibration"] = {"split": split} | measure_calibration(run.model, measured, temperatures)
+    run.model.config = replace(run.model.config, temperatures=temperatures)
     path = classifier.save(run.model.cpu(), out, metrics, data=_training_data(manifest))
     storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
     return path
