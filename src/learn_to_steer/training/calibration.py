@@ -80,17 +80,6 @@ def calibration_error(probability: Float[Tensor, " rows"], correct: Bool[Tensor,
     return sum(abs(float(part.sum())) for part in difference.tensor_split(bins)) / max(1, len(difference))
 
 
-def calibrate(model: RelationClassifier, held_out: MapDataset) -> tuple[float, ...]:
-    """Return temperatures fitted on held-out rows, of true and of wrong prompts.
-
-    Args:
-        model: The trained classifier.
-        held_out: Rows that it was not trained on.
-    """
-    logits = predict_logits(model, held_out, torch.arange(len(held_out)))["both"]
-    return fit_temperatures(logits, held_out.label, held_out.level, held_out.group, len(model.config.levels))
-
-
 def measure_calibration(model: RelationClassifier, rows: MapDataset, temperatures: Sequence[float]) -> dict[str, Any]:
     """Return the expected calibration error before and after the logits are divided by temperatures.
 
