@@ -78,9 +78,9 @@ def test_the_error_of_a_calibration() -> None:
     assert calibration_error(torch.full((200,), 0.9), half) == pytest.approx(0.4)
     assert calibration_error(torch.full((200,), 0.5), half) < 0.05
     # In one bin, what is too much and what is too little would cancel each other.
-    probability = torch.cat([torch.full((100,), 0.3), torch.full((100,), 0.7)])
+    probability, half = torch.tensor([0.3, 0.7] * 100), torch.tensor([True, True, False, False] * 50)
     assert calibration_error(probability, half) == pytest.approx(0.2, abs=0.02)
-    assert calibration_error(probability[:3], half[:3]) == pytest.approx(abs(0.9 - 2) / 3)
+    assert calibration_error(probability[:3], half[:3]) == pytest.approx(abs(1.3 - 2) / 3)
     assert calibration_error(probability[:0], half[:0]) == 0
 
 
