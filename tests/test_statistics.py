@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
+from learn_to_steer.statistics import clustered_interval, clustered_standard_error, cohens_kappa, paired_interval
 
 
 def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
@@ -79,3 +79,17 @@ def test_kappa() -> None:
     assert cohens_kappa([True, False], [False, True]) == -1
     assert cohens_kappa([True, True, False, False], [True, False, True, False]) == 0
     assert math.isnan(cohens_kappa([True, True], [True, True]))
+
+
+def test_standard_error_of_a_mean() -> None:
+    values = [1.0] * 300 + [0.0] * 100
+    assert clustered_standard_error(values, range(400)) == pytest.approx(math.sqrt(0.75 * 0.25 / 399))
+    tied = clustered_standard_error(
+        [value for value in values for _ in range(4)], [i for i in range(400) for _ in range(4)]
+    )
+    assert tied == pytest.approx(clustered_standard_error(values, range(400)))
+    assert clustered_standard_error([1.0, 0.0], ["a", "a"]) == 0
+    low, high = clustered_interval(values[::7], range(len(values[::7])))
+    assert (high - low) / 3.92 == pytest.approx(clustered_standard_error(values[::7], range(len(values[::7]))), rel=0.1)
+    with pytest.raises(ValueError, match="not empty"):
+        clustered_standard_error([], [])

@@ -49,6 +49,7 @@ WRONG: list[tuple[Any, str, list[Any]]] = [
     (CollectConfig, "reduce", ["most", None]),
     (CollectConfig, "source", [None]),
     (CollectConfig, "arguments", [None, [1]]),
+    (TrainConfig, "depth", [0, 1001, True, "3", "all", 2.0, NAN]),
     (TrainConfig, "epochs", [0, -1, True, 2.5, "3"]),
     (TrainConfig, "batch", [0]),
     (TrainConfig, "patience", [0]),

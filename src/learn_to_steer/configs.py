@@ -374,15 +374,6 @@ class CollectSettings(Checked):
 class TrainSettings(Checked):
     """How a classifier is trained: the settings that the command line has."""
 
-    depth: Annotated[
-        int | None,
-        _training(
-            min=1,
-            max=1000,
-            help="Read only so many layers, those that the denoiser runs first: passes end after them.",
-            show_default="all layers",
-        ),
-    ] = None
     epochs: Annotated[int, _training(min=1, max=1_000_000, help="Number of epochs at most.")] = 100
     batch: Annotated[int, _training(min=1, max=MAX_BATCH, help="Batch size.")] = 64
     rate: Annotated[float, _training(min=1e-12, max=10.0, help="Learning rate.")] = 1e-4

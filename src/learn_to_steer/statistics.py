@@ -5,6 +5,7 @@ Images of one prompt tend to succeed or fail together, so the bootstrap resample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -80,6 +81,28 @@ def paired_interval(
     differences = [a - b for a, b in zip(first, second, strict=True)]
     low, high = clustered_interval(differences, clusters, level=level, draws=draws, seed=seed)
     return float(np.mean(differences)), low, high
+
+
+def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Compute the standard error of a mean of values that are not independent within clusters.
+
+    Args:
+        values: One value for each image.
+        clusters: The cluster of each value; clusters may differ in size.
+
+    Returns:
+        The standard error; 0 if there is one cluster only, which says nothing about others.
+
+    Raises:
+        ValueError: The inputs are empty or differ in length.
+    """
+    _check(values, clusters)
+    mean, sums = float(np.mean(values)), dict[Hashable, float]()
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - mean
+    count = len(sums)
+    squares = sum(total**2 for total in sums.values())
+    return math.sqrt(count / max(1, count - 1) * squares) / len(values)
 
 
 def cohens_kappa(a: Sequence[bool], b: Sequence[bool]) -> float:

@@ -357,7 +357,7 @@ def preload() -> None:
     from learn_to_steer.cli import image_generation  # noqa: F401
     from learn_to_steer.collection import collector
     from learn_to_steer.evaluation import load_scorer
-    from learn_to_steer.training import trainer  # noqa: F401
+    from learn_to_steer.training import train_classifier  # noqa: F401
 
     collector.SHARD = SHARD
     load_pipeline("sd:emoji")

@@ -165,7 +165,8 @@ def test_foreign_classifier(run, saved_sd, tmp_path):
     from learn_to_steer import classifier
 
     own = classifier.load(saved_sd / "classifier")
-    layout = own.config.layout | {"layers": own.config.layout["layers"][:-1]}
+    *layers, last = own.config.layout["layers"]
+    layout = own.config.layout | {"layers": [*layers, last | {"name": "other.attn2"}]}
     values = {name: getattr(own.config, name) for name in own.config.__dataclass_fields__}
     classifier.save(classifier.RelationClassifier(classifier.ClassifierConfig(**values | {"layout": layout})), tmp_path)
     out = tmp_path / "out"

@@ -130,7 +130,7 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
     import learn_to_steer.evaluation.model as model
     import learn_to_steer.evaluation.score_images as score_images
     import learn_to_steer.loading as loading
-    import learn_to_steer.training.trainer as trainer
+    import learn_to_steer.training.train_classifier as train_classifier
 
     def load(*args: Any, **kwargs: Any) -> None:
         raise Loading
@@ -141,7 +141,7 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
         monkeypatch.setattr(module, "open_model", load)
     monkeypatch.setattr(model, "open_pipeline", load)
     monkeypatch.setattr(loading, "skeleton", load)
-    monkeypatch.setattr(trainer, "train", load)
+    monkeypatch.setattr(train_classifier, "fit", load)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", load)
 
     def make() -> Path:

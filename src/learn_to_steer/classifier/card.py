@@ -54,6 +54,8 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
             listed,
             "",
             *_measured(metrics),
+            *_calibration(metrics),
+            *_depths(metrics),
             "## Use",
             "",
             "```python",
@@ -91,3 +93,64 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         f"(by chance {probe['by_chance']:.2f}).",
         "",
     ]
+
+
+def _calibration(metrics: Mapping[str, Any]) -> list[str]:
+    """The section on temperatures and calibration; empty when nothing was fitted."""
+    measured = metrics.get("calibration")
+    if not isinstance(measured, Mapping):
+        return []
+    fitted = "other images" if measured["split"] == "test" else "the same images"
+    levels = measured["per_level"].items()
+    lines = (
+        f"| {float(level):.3g} | {its['temperature']:.2f} | {its['error']['before']:.3f} "
+        f"| {its['error']['after']:.3f} |"
+        for level, its in levels
+    )
+    return [
+        "## Calibration",
+        "",
+        "Before a probability is computed, the logits are divided by the temperature of the noise level. Expected",
+        f"calibration error on {measured['pictures']} held-out images, without and with the temperatures, which were",
+        f"fitted on {fitted}:",
+        "",
+        "| noise level | temperature | error without | error with |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _depths(metrics: Mapping[str, Any]) -> list[str]:
+    """The section on the choice of the depth; empty when none was chosen."""
+    table = metrics.get("depths")
+    if not isinstance(table, Mapping):
+        return []
+    lines = [
+        "## Depth",
+        "",
+        f"Reads the first {table['chosen']} layers. Tried was, each with a training of its own (accuracy on",
+        f"{table['pictures']} validation images, at the {len(table['levels'])} noise levels that are steered; standard "
+        f"error of the best: {table['standard_error']:.3f}):",
+        "",
+        "| layers read | accuracy |",
+        "|---|---|",
+        *(f"| {each['depth']} | {each['accuracy']:.3f} |" for each in table["tried"]),
+        "",
+        "The least depth is taken whose accuracy is within one standard error of the best.",
+        "",
+    ]
+    if compared := table.get("steered"):
+        lines += [
+            f"Steered on {compared[0]['images']} validation images, against the classifier of full depth:",
+            "",
+            "| layers read | right | full depth | difference, 95 % interval | worse |",
+            "|---|---|---|---|---|",
+        ]
+        for each in compared:
+            low, high = each["difference_interval"]
+            verdict = "yes: the next deeper one is taken" if each["worse"] else "no"
+            shares = f"{each['accuracy']:.2f} | {each['full_accuracy']:.2f} | [{low:.2f}, {high:.2f}]"
+            lines.append(f"| {each['depth']} | {shares} | {verdict} |")
+        lines.append("")
+    return lines

@@ -24,6 +24,7 @@ FORMAT = "learn-to-steer/relation-classifier/1"
 FILE = "relation_classifier.safetensors"
 CARD = "README.md"
 AGAIN = "make or download the classifier again"
+NEWER = {"trained_on": "{}", "temperatures": "[]"}  # fields that version 0.1 lacks, and what stands for no value
 LARGEST = 2**30  # bytes; the authors' classifiers have 20 MB
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -49,10 +50,10 @@ def save(
         The path of the weights file.
     """
     config = asdict(model.config)
-    # An entry of its own, since version 0.1 refuses configs with further keys.
-    trained_on = config.pop("trained_on")
+    # Entries of their own, since version 0.1 refuses configs with further keys.
+    newer = {name: config.pop(name) for name in NEWER}
     header = {"format": FORMAT, "config": json.dumps(config), "metrics": json.dumps(metrics or {})}
-    header |= {"trained_on": json.dumps(trained_on)} if trained_on else {}
+    header |= {name: json.dumps(value) for name, value in newer.items() if value}
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     # The sinusoid tables are rebuilt from the config.
@@ -128,7 +129,10 @@ def check_weights(path: str | Path, state: Mapping[str, Tensor], expected: Mappi
 def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
     """The config in a header."""
     raw = parse_json(header.get("config", ""), f"the config in the header of {path}", AGAIN)
-    trained_on = parse_json(header.get("trained_on", "{}"), f"the entry trained_on in the header of {path}", AGAIN)
+    newer = {
+        name: parse_json(header.get(name, absent), f"the entry {name} in the header of {path}", AGAIN)
+        for name, absent in NEWER.items()
+    }
     try:
         if not isinstance(raw, dict):
             raise DataError(f"it is {shown(raw)}, but a JSON object was expected")
@@ -137,7 +141,7 @@ def _config(path: Path, header: Mapping[str, str]) -> ClassifierConfig:
             raise DataError(f"it has {shown(strange[0])}, which this version does not know")
         if absent := [name for name in ("classes", "channels", "times", "layout") if name not in raw]:
             raise DataError(f"it has no {absent[0]}")
-        config = ClassifierConfig(**{"trained_on": trained_on} | raw)
+        config = ClassifierConfig(**newer | raw)
         Layout.from_dict(config.layout)  # which may be empty in a config, but not in a file
         if not (config.levels or config.steps):
             raise DataError("both the levels and the steps that it was trained at are missing")

@@ -29,6 +29,7 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 Channels = Annotated[int, Field(ge=1, le=16_384)]
 Times = Annotated[int, Field(ge=1, le=10_000)]
 Level = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
 Side = Annotated[int, Field(ge=1, le=128)]
 Width = Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
 Layers = Annotated[int, Field(ge=1, le=64)]
@@ -87,6 +88,8 @@ class ClassifierConfig:
     trained_on: dict[str, str] = field(default_factory=dict)
     """The model whose maps it was trained on: its name ("model") and the digest of its denoiser's weights ("weights",
     see ``digests.sampled_weights``); empty when it is not known."""
+    temperatures: Annotated[tuple[Temperature, ...], Field(max_length=10_000)] = ()
+    """What the logits are divided by before a probability is computed, per noise level; empty for 1 everywhere."""
 
     def __post_init__(self) -> None:
         check_fields(self, "the classifier's", examples={"layout": "a mapping, as Layout.as_dict returns it"})
@@ -105,6 +108,8 @@ class ClassifierConfig:
                 return f"width {self.width} must be divisible by {name}, {getattr(self, name)}"
         if len(self.levels) > self.times:
             return f"levels are {len(self.levels)}, more than its {self.times} times"
+        if self.temperatures and len(self.temperatures) != len(self.levels):
+            return f"temperatures are {len(self.temperatures)}, but its levels {len(self.levels)}"
         if list(self.steps) != sorted(set(self.steps)) or (self.steps and self.steps[-1] >= self.times):
             return f"trained steps {shown(self.steps)} are not among its {self.times} steps, in ascending order"
         if self.layout and (maps := Layout.from_dict(self.layout).channels) > self.channels:
@@ -127,6 +132,14 @@ class ClassifierConfig:
             scaled = step * self.times / steps
             return next((trained for trained in self.steps if trained >= scaled), self.steps[-1])
         return min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - level))
+
+    def temperature(self, row: int) -> float:
+        """Return what the logits are divided by before a probability is computed.
+
+        Args:
+            row: The row of the time embedding; see ``row``.
+        """
+        return self.temperatures[row] if self.temperatures else 1.0
 
 
 def _sinusoids(length: int, width: int) -> Tensor:

@@ -12,7 +12,8 @@ import typer
 from learn_to_steer.cli.commands import copy_fields
 from learn_to_steer.cli.console import show
 from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
-from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_SIDE
+from learn_to_steer.errors import DataError
+from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_LIMIT, MAX_SIDE, MODELS_OWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,37 @@ def collect(options: CollectOptions) -> None:
 class TrainOptions(TrainSettings):
     """The settings of ``train``."""
 
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="Read only so many layers, those that the denoiser runs first: passes end after them. With auto, "
+            "classifiers of several depths are trained, and the least depth is chosen that is about as accurate as the "
+            "best.",
+            show_default="all layers",
+            metavar="NUMBER|auto",
+            rich_help_panel="Training",
+        ),
+    ] = None
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_LIMIT,
+            help="With --depth auto: steer so many validation prompts with the chosen depth and with all layers, and "
+            "take a deeper one if it is worse.",
+            show_default="not steered",
+            rich_help_panel="Training",
+        ),
+    ] = None
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="With --confirm: the detector that scores the images (see: list detectors).",
+            metavar="NAME[:SOURCE]",
+            show_default=MODELS_OWN,
+            rich_help_panel="Training",
+        ),
+    ] = None
     data: Annotated[str, typer.Option(help="Folder of maps that collect wrote.", metavar="DIR")]
     out: Annotated[
         str, typer.Option(help="Folder to write the classifier to.", metavar="DIR", rich_help_panel="Output")
@@ -127,16 +159,28 @@ def train(options: TrainOptions) -> None:
     """Train a relation classifier on the maps that collect wrote. The best weights are kept.
 
     Writes into --out: relation_classifier.safetensors, and metrics.json with the accuracy by noise level and relation
-    and how much the classifier relies on the prompt's words. If it is stopped, run the same command again: it goes on
-    where it stopped.
+    and how much the classifier relies on the prompt's words; with --depth auto also a folder for every depth that was
+    tried. If it is stopped, run the same command again: it goes on where it stopped.
     """
     # These import torch.
+    import logging
     from dataclasses import asdict
 
     from learn_to_steer import storage, training
+    from learn_to_steer.collection import Manifest
+    from learn_to_steer.evaluation.validation_prompts import steering_trial
 
-    config = copy_fields(training.TrainConfig, options)
-    path = training.train(options.data, options.out, config)
+    depth = options.depth or ""
+    is_number = depth.isascii() and depth.isdigit() and len(depth) < 9
+    config = copy_fields(training.TrainConfig, options, depth=int(depth) if is_number else options.depth)
+    steer = None
+    if options.confirm is not None:
+        if config.depth != "auto":
+            raise DataError("--confirm confirms a depth that was chosen; give --depth auto, too")
+        settings = Manifest.read(Path(options.data)).settings
+        steer = steering_trial(settings, options.confirm, options.detector)
+    logging.getLogger("learn_to_steer.training").setLevel(logging.INFO)  # logs which depth is chosen
+    path = training.train(options.data, options.out, config, steer=steer)
     storage.write_json(Path(options.out) / "config.json", {"data": options.data} | asdict(config))
     show(f"Trained: {path}")
     show(f"Use it with --classifier {options.out}")

@@ -43,7 +43,8 @@ class Model:
         variant: Its variant, with the model's facts.
         sampling: Keyword arguments of every pipeline call: steps, guidance, size.
         steered: The same pipeline, steered; None if the config says not to steer.
-        fingerprints: Short hashes of the weights: of the "denoiser" and, if there is one, of the "classifier".
+        fingerprints: Short hashes of the weights: of the "denoiser" and, if there is one, of the "classifier". The
+            "temperatures" of a classifier that has some, in words.
     """
 
     pipe: Any
@@ -108,6 +109,8 @@ def open_model(config: ModelConfig) -> Model:
     steered = Steerer(loss, settings).on(pipe)
     if isinstance(loss, Learned):
         fingerprints["classifier"] = digests.norms_and_biases(loss.classifier)
+        if temperatures := loss.classifier.config.temperatures:  # which may change when steering stops
+            fingerprints["temperatures"] = " ".join(map(str, temperatures))
     return Model(pipe, variant, sampling, steered, fingerprints)
 
 

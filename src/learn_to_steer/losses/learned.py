@@ -27,7 +27,10 @@ def _layers_of(layout: Layout) -> Choice:
 
 
 class Learned:
-    """Loss of a relation: -log of the probability that the classifier assigns to it.
+    """Loss of a relation: cross-entropy of the classifier's logits.
+
+    The probability is that of the logits divided by the temperature of the noise level, where the classifier has one.
+    The loss is not divided, so that a temperature changes when steering stops, and not where it goes.
 
     All relations of all samples go through the classifier in one batch. The schedule is empty: the defaults of
     ``SteeringConfig`` were chosen for this loss.
@@ -67,11 +70,12 @@ class Learned:
         second = torch.tensor([p.reference for _, _, p in flat], device=device)
         target = torch.tensor([config.classes.index(p.predicate) for _, _, p in flat], device=device)
         both = torch.stack([stacked[rows, first], stacked[rows, second]], dim=1)
-        time = torch.full_like(rows, config.row(info.noise_level, info.step, info.steps))
-        logits = self.classifier(both, time)
+        row = config.row(info.noise_level, info.step, info.steps)
+        logits = self.classifier(both, torch.full_like(rows, row))
         losses = functional.cross_entropy(logits, target, reduction="none")
+        calibrated = functional.cross_entropy(logits / config.temperature(row), target, reduction="none")
         shape = (len(object_pairs), max(len(sample) for sample in object_pairs))
         place = (rows, torch.tensor([r for _, r, _ in flat], device=device))
         loss = losses.new_zeros(shape).index_put(place, losses)
-        probability = losses.new_ones(shape).index_put(place, (-losses).exp())
+        probability = losses.new_ones(shape).index_put(place, (-calibrated).exp())
         return LossOutput(loss, probability)

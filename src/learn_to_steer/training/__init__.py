@@ -1,6 +1,6 @@
 """Train the relation classifier on collected maps, and measure accuracy and leakage."""
 
 from learn_to_steer.training.config import TrainConfig
-from learn_to_steer.training.trainer import train
+from learn_to_steer.training.train_classifier import train
 
 __all__ = ["TrainConfig", "train"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from learn_to_steer import families
 from learn_to_steer.classifier import ClassifierConfig
@@ -14,6 +14,16 @@ from learn_to_steer.collection import Manifest
 from learn_to_steer.configs import TrainSettings
 from learn_to_steer.errors import DataError
 from learn_to_steer.maps import Layout
+from learn_to_steer.plain_text import shown
+
+AUTO: Literal["auto"] = "auto"
+MOST_LAYERS = 1000
+
+
+def _checked_depth(value: Any) -> Any:
+    if value is None or value == AUTO or (type(value) is int and 1 <= value <= MOST_LAYERS):
+        return value
+    raise ValueError(f"depth cannot be {shown(value)}: it is a number of layers from 1 to {MOST_LAYERS}, or {AUTO}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,9 @@ class TrainConfig(TrainSettings):
         DataError: A setting has the wrong type or is out of range.
     """
 
+    depth: Annotated[int | Literal["auto"] | None, PlainValidator(_checked_depth)] = None
+    """How many layers are read, those that the denoiser runs first: passes end after them. None: all of them. "auto":
+    the fewest that are about as accurate as the best, see ``depth_choice``."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.05
     """Weight decay of AdamW, on every parameter."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -56,6 +69,8 @@ class TrainConfig(TrainSettings):
     def read_layers(self, manifest: Manifest) -> tuple[Layout, list[int]]:
         """Return the layout of the layers to read, and their channels as indices of those of a collection.
 
+        With a depth that is still to be chosen, these are all layers.
+
         Args:
             manifest: The manifest of the collection.
 
@@ -64,7 +79,7 @@ class TrainConfig(TrainSettings):
         """
         layout = Layout.from_dict(manifest.layout)
         layers = layout.layers
-        if self.depth is not None:
+        if isinstance(self.depth, int):
             if self.depth > len(layers):
                 raise DataError(f"the maps are of {len(layers)} layers, but depth is {self.depth}; make it smaller")
             layers = families.family(layout.family).running_order(layers)[: self.depth]

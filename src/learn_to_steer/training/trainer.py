@@ -10,25 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from learn_to_steer import classifier, storage
 from learn_to_steer.classifier import RelationClassifier
 from learn_to_steer.collection import Manifest, MapDataset, progress_bar
-from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.model_names import hub_source
-from learn_to_steer.processes import require_one_process
+from learn_to_steer.errors import SteerError
 from learn_to_steer.training import checkpoint
 from learn_to_steer.training.augmentation import Augmentation
+from learn_to_steer.training.calibration import fit_temperatures, measure_calibration
 from learn_to_steer.training.config import TrainConfig
 from learn_to_steer.training.metrics import evaluate_split, predict_logits
 
@@ -36,60 +34,67 @@ GAIN_SAMPLE = 512  # rows from which the spread of the inputs is measured
 LEAST_RATE = 1e-6  # at which the learning rate is no longer reduced
 
 
-def train(data: str | Path, out: str | Path, config: TrainConfig | None = None, *, progress: bool = True) -> Path:
-    """Train a relation classifier; write ``relation_classifier.safetensors``, its model card and ``metrics.json``.
+@dataclass(frozen=True)
+class Trained:
+    """A classifier that was trained, with what was measured.
 
-    Training stops when the validation loss has not improved for ``config.patience`` epochs. A killed run is resumed by
-    the same call.
+    Attributes:
+        folder: Its folder.
+        config: The settings.
+        model: The classifier, on the CPU.
+        metrics: The metrics, for its file and model card.
+        history: The epochs.
+        correct: Whether the relation is predicted, by row of the validation images.
+        level: The index of the noise level, by row.
+        group: The number of the image, by row.
+    """
+
+    folder: Path
+    config: TrainConfig
+    model: RelationClassifier
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    correct: Bool[Tensor, " rows"]
+    level: Int64[Tensor, " rows"]
+    group: Int64[Tensor, " rows"]
+
+
+def fit(data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest, progress: bool) -> Trained:
+    """Train a classifier of one depth, fit its temperatures, and measure it. A killed run is resumed.
 
     Args:
         data: The folder of a collection.
-        out: The folder to write to.
-        config: Settings of optimiser and network; None: the defaults.
+        folder: The folder of the checkpoint.
+        config: Settings of optimiser and network.
+        manifest: The manifest of the collection.
         progress: Whether to show a progress bar.
 
-    Returns:
-        The path of the classifier's file.
-
     Raises:
-        DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` is the
-            same folder, or holds a run with other settings or a damaged checkpoint.
-        UnsupportedError: It was started in several processes.
+        DataError: As in ``train``.
         SteerError: The loss is not finite.
     """
-    require_one_process("train")
-    config, out = config or TrainConfig(), Path(out)
-    storage.check_folder(out)
-    if out.resolve() == Path(data).resolve():
-        raise DataError(f"{out} is the folder of the collection; write the classifier to another folder")
-    storage.remove_leftovers(out)
-    manifest = Manifest.read(Path(data))
     _, channels = config.read_layers(manifest)
     rows, held_out = (MapDataset.open(data, split, channels=channels) for split in ("train", "val"))
-    run = TrainingRun(config, manifest, rows, held_out, out)
+    run = TrainingRun(config, manifest, rows, held_out, folder)
     total = config.epochs * run.batches
-    with progress_bar("training", total, "batches") if progress else nullcontext(lambda _: None) as count:
+    task = "training" if config.depth is None else f"training at depth {config.depth}"
+    with progress_bar(task, total, "batches") if progress else nullcontext(lambda _: None) as count:
         count(len(run.history) * run.batches)
         while not run.finished:
             run.train_epoch(count)
     run.model.load_state_dict(run.best)
     metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out)}
+    logits = predict_logits(run.model, held_out, torch.arange(len(held_out)))["both"]
+    facts = (held_out.label, held_out.level, held_out.group)
+    temperatures = fit_temperatures(logits, *facts, len(manifest.levels))
+    measured, split = held_out, "val"
     if manifest.counts["rows"].get("test"):
-        metrics["test"] = evaluate_split(run.model, MapDataset.open(data, "test", channels=channels))
-    path = classifier.save(run.model.cpu(), out, metrics, data=_training_data(manifest))
-    storage.write_json(out / "metrics.json", metrics | {"config": asdict(config), "history": run.history})
-    return path
-
-
-def _training_data(manifest: Manifest) -> dict[str, Any]:
-    """The facts about the training data for the model card."""
-    images = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
-    named: dict[str, Any] = {
-        key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
-    }
-    about = {"pictures": f"{images} pictures, two prompts each", "note": manifest.source_note}
-    model = str(manifest.settings.get("model", ""))
-    return {"model": model, "base_model": hub_source(model), **about, **named}
+        measured, split = MapDataset.open(data, "test", channels=channels), "test"
+        metrics["test"] = evaluate_split(run.model, measured)
+    metrics["calibration"] = {"split": split} | measure_calibration(run.model, measured, temperatures)
+    run.model.config = replace(run.model.config, temperatures=temperatures)
+    correct = logits.argmax(dim=1) == held_out.label
+    return Trained(folder, config, run.model.cpu(), metrics, run.history, correct, held_out.level, held_out.group)
 
 
 class TrainingRun:

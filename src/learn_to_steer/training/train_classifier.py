@@ -1,0 +1,104 @@
+"""Train a classifier on a collection and write it: of all layers, of a given depth, or of the depth that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from learn_to_steer import classifier, storage
+from learn_to_steer.collection import Manifest
+from learn_to_steer.errors import DataError
+from learn_to_steer.model_names import hub_source
+from learn_to_steer.processes import require_one_process
+from learn_to_steer.training import checkpoint
+from learn_to_steer.training.config import AUTO, TrainConfig
+from learn_to_steer.training.depth_choice import (
+    Steered,
+    candidate_depths,
+    choose_by_accuracy,
+    confirm_by_steering,
+    steered_levels,
+)
+from learn_to_steer.training.trainer import Trained, fit
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    progress: bool = True,
+    steer: Callable[[Path], Steered] | None = None,
+) -> Path:
+    """Train a relation classifier; write ``relation_classifier.safetensors``, its model card and ``metrics.json``.
+
+    Training stops when the validation loss has not improved for ``config.patience`` epochs. Temperatures are fitted on
+    the validation images. A killed run is resumed by the same call.
+
+    With ``config.depth`` "auto", classifiers of several depths are trained, each in a folder of its own in ``out``, and
+    the chosen one is written to ``out``; see ``depth_choice``.
+
+    Args:
+        data: The folder of a collection.
+        out: The folder to write to.
+        config: Settings of optimiser and network; None: the defaults.
+        progress: Whether to show a progress bar.
+        steer: Confirms a depth that was chosen: steers some prompts with the classifier in a folder, and returns which
+            images are right. None: the choice is not confirmed.
+
+    Returns:
+        The path of the classifier's file.
+
+    Raises:
+        DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` is the
+            same folder, or holds a run with other settings or a damaged checkpoint. Or ``steer`` is given, but no
+            depth is to be chosen.
+        UnsupportedError: It was started in several processes, or the maps are means over all layers, and ``depth`` is
+            given.
+        SteerError: The loss is not finite.
+    """
+    require_one_process("train")
+    config, out = config or TrainConfig(), Path(out)
+    if steer is not None and config.depth != AUTO:
+        raise DataError("steering confirms a depth that was chosen; it needs the depth auto")
+    storage.check_folder(out)
+    if out.resolve() == Path(data).resolve():
+        raise DataError(f"{out} is the folder of the collection; write the classifier to another folder")
+    storage.remove_leftovers(out)
+    manifest = Manifest.read(Path(data))
+    if config.depth != AUTO:
+        return _write(fit(data, out, config, manifest, progress), manifest)
+    checkpoint.load(out, {"depth": AUTO})  # refuses the folder of a run at one depth
+    candidates = []
+    for depth in candidate_depths(manifest):
+        folder = out / f"depth-{depth}"
+        storage.remove_leftovers(folder)
+        candidates.append(fit(data, folder, replace(config, depth=depth), manifest, progress))
+        _write(candidates[-1], manifest)
+    chosen, table = choose_by_accuracy(candidates, steered_levels(manifest))
+    if steer is not None:
+        chosen, table["steered"] = confirm_by_steering(candidates, chosen, steer)
+        table["chosen"] = candidates[chosen].config.depth
+    best = candidates[chosen]
+    return _write(replace(best, folder=out, config=config, metrics=best.metrics | {"depths": table}), manifest)
+
+
+def _write(trained: Trained, manifest: Manifest) -> Path:
+    """Write the classifier, its model card, and ``metrics.json``; return the path of the classifier."""
+    path = classifier.save(trained.model, trained.folder, trained.metrics, data=_training_data(manifest))
+    more = {"config": asdict(trained.config), "history": trained.history}
+    storage.write_json(trained.folder / "metrics.json", trained.metrics | more)
+    return path
+
+
+def _training_data(manifest: Manifest) -> dict[str, Any]:
+    """The facts about the training data for the model card."""
+    images = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
+    named: dict[str, Any] = {
+        key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
+    }
+    about = {"pictures": f"{images} pictures, two prompts each", "note": manifest.source_note}
+    model = str(manifest.settings.get("model", ""))
+    return {"model": model, "base_model": hub_source(model), **about, **named}
