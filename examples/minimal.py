@@ -34,7 +34,6 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
     weights = columns_to_weights([columns], pipe.tokenizer.model_max_length)
     layers = [point for point in family.attention_layers(unet) if point.layer in classifier.layout.layers]
     capture = AttentionCapture(layers, family.attention(unet))
-
     # Ordinary sampling begins: pure noise, the prompt's embedding, and the empty prompt's for guidance.
     scheduler.set_timesteps(steps)
     size = side // pipe.vae_scale_factor
@@ -42,12 +41,13 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
     with torch.no_grad():
         text, empty = pipe.encode_prompt(prompt, "cpu", 1, True)
 
-    def loss_of(maps, t, step):  # the relation classifier's cross-entropy at the relation that is wanted
-        noise_level = float((1 - scheduler.alphas_cumprod[t]).sqrt())
-        row = torch.tensor([classifier.config.row(noise_level, step, steps)])
-        return functional.cross_entropy(classifier(maps.stack(classifier.config.side), row), wanted)
+    def evaluate(maps, t, step):  # the classifier's cross-entropy at the wanted relation, and that one's probability
+        row = classifier.config.row(float((1 - scheduler.alphas_cumprod[t]).sqrt()), step, steps)
+        logits = classifier(maps.stack(classifier.config.side), torch.tensor([row]))
+        calibrated = functional.cross_entropy(logits / classifier.config.temperature(row), wanted)
+        return functional.cross_entropy(logits, wanted), (-calibrated).exp().item()
 
-    made, probability = 0, 0.0
+    made = probability = 0
     for step, t in enumerate(scheduler.timesteps):
         steered = 1 - float(t) / scheduler.config.num_train_timesteps <= WINDOW
         for _ in range(ITERATIONS if steered and probability < THRESHOLD else 0):
@@ -55,8 +55,8 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
             x = latents.detach().requires_grad_()
             with capture.capture(weights, size, size) as captured:
                 unet(x, t, encoder_hidden_states=text)
-                loss = loss_of(captured(), t, step)
-                if (-loss).exp().item() >= THRESHOLD:
+                loss, probability = evaluate(captured(), t, step)
+                if probability >= THRESHOLD:
                     break
                 (gradient,) = torch.autograd.grad(loss, x)
             # The update: move the latents, and nothing else, against the gradient.
@@ -65,8 +65,8 @@ def draw(pipe, classifier, prompt, steps=25, guidance=4.0, side=128, seed=0):
         # The ordinary denoising step, whose maps of the prompt tell for free whether the next step needs iterations.
         with torch.no_grad(), capture.capture(weights, size, size, torch.tensor([1])) as captured:
             both = unet(torch.cat([latents] * 2), t, encoder_hidden_states=torch.cat([empty, text])).sample
-            probability = (-loss_of(captured(), t, step)).exp().item()
-        without, with_text = both.chunk(2)
+            without, with_text = both.chunk(2)
+            _, probability = evaluate(captured(), t, step)
         latents = scheduler.step(without + guidance * (with_text - without), t, latents).prev_sample
     return latents, made
 
