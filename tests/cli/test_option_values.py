@@ -29,6 +29,7 @@ NEEDED = {
     "push": ["folder", "owner/name"],
     "export-prompts": ["--out", "sets"],
     "import-official": ["file.pth", "--model", "sd:1.4", "--out", "classifier"],
+    "bench": [],
     "doctor": [],
     "list": ["models"],
 }

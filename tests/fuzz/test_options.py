@@ -130,6 +130,8 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
     import learn_to_steer.evaluation.model as model
     import learn_to_steer.evaluation.score_images as score_images
     import learn_to_steer.loading as loading
+    import learn_to_steer.random_models as random_models
+    import learn_to_steer.speed.models as models
     import learn_to_steer.training.train_classifier as train_classifier
 
     def load(*args: Any, **kwargs: Any) -> None:
@@ -139,8 +141,10 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
         monkeypatch.setattr(module, "load_scorer", load)
     for module in (image_generation, evaluate_model, model):
         monkeypatch.setattr(module, "open_model", load)
-    monkeypatch.setattr(model, "open_pipeline", load)
-    monkeypatch.setattr(loading, "skeleton", load)
+    for module in (model, models):
+        monkeypatch.setattr(module, "open_pipeline", load)
+    for module in (loading, random_models):
+        monkeypatch.setattr(module, "skeleton", load)
     monkeypatch.setattr(train_classifier, "fit", load)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", load)
 
@@ -226,7 +230,7 @@ def test_any_option(place: Callable[[], Path], argv: list[str]) -> None:
 @example(["generate", "--prompt"])
 def test_any_words(place: Callable[[], Path], argv: list[str]) -> None:
     place()
-    if "doctor" in argv:  # loads a model
+    if {"doctor", "bench"} & set(argv):  # load a model
         return
     outcome = run(argv)
     assert outcome is None or outcome.code in (0, 2)

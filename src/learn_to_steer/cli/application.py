@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from learn_to_steer.cli import generating, inspecting, making, measuring, verifying
+from learn_to_steer.cli import generating, inspecting, making, measuring, timing, verifying
 from learn_to_steer.cli.commands import Verb, as_command
 from learn_to_steer.cli.console import set_up_logging, show
 from learn_to_steer.errors import SteerError
@@ -27,6 +27,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": measuring.evaluate,
     "score": measuring.score,
     "audit": measuring.audit,
+    "bench": timing.bench,
     "verify": verifying.verify,
     "parse": inspecting.parse,
     "push": making.push,

@@ -72,11 +72,13 @@ def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
     return pipe, pipe.steering_variant
 
 
-def open_model(config: ModelConfig) -> Model:
+def open_model(config: ModelConfig, pipe: Any = None, loss: Loss | None = None) -> Model:
     """Load the pipeline, the loss and the classifier that ``config`` names, and check that they fit together.
 
     Args:
         config: The settings.
+        pipe: A pipeline that ``sampling.remember`` knows, used instead of the one that ``config`` names.
+        loss: A loss that is used instead of the one that ``config`` names.
 
     Returns:
         The model.
@@ -95,13 +97,14 @@ def open_model(config: ModelConfig) -> Model:
     resolve_config({}, None, config.profile, config.settings)  # reports mistakes before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
         raise registry.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
-    pipe, variant = open_pipeline(config)
+    pipe = open_pipeline(config)[0] if pipe is None else pipe
+    variant: Variant = pipe.steering_variant
     family = find(pipe)
     sampling = _sampling(config, variant, family.pixel_multiple(pipe))
     fingerprints = {"denoiser": digests.norms_and_biases(getattr(pipe, family.denoiser))}
     if name == UNSTEERED:
         return Model(pipe, variant, sampling, None, fingerprints)
-    loss = _build_loss(name, pipe, variant, config)
+    loss = _build_loss(name, pipe, variant, config) if loss is None else loss
     settings = resolve_config(loss.schedule, variant, config.profile, config.settings)
     check_pipeline(pipe, family)
     if "checkpointing" not in config.settings:
