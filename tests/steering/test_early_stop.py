@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
 from learn_to_steer.attention import AttentionCapture, run_until_captured
@@ -116,3 +117,19 @@ def test_a_classifier_of_other_layers_is_refused(tiny_sd: Any, random_classifier
     classifier.config = replace(classifier.config, layout=replace(layout, layers=(other, layout.layers[1])).as_dict())
     with pytest.raises(MismatchError, match="attention maps"):
         Steerer(Learned(classifier)).on(tiny_sd)
+
+
+@pytest.mark.parametrize("name", ["tiny_sd", "tiny_flux"])
+def test_with_weights_that_are_loaded_layer_by_layer(request: pytest.FixtureRequest, steer: Any, name: str) -> None:
+    """As by ``pipe.enable_sequential_cpu_offload()``: weights come before a forward and go after it."""
+    pipe, denoiser, settings = pipeline(request, name)
+
+    def images() -> torch.Tensor:
+        return steer(pipe, depth=2)(PROMPT, generator=torch.Generator().manual_seed(0), **settings).images
+
+    expected = images()
+    cpu_offload(denoiser, execution_device=torch.device("cpu"))
+    weights = {key: parameter.device.type for key, parameter in denoiser.named_parameters()}
+    assert set(weights.values()) == {"meta"}
+    assert torch.equal(images(), expected)
+    assert {key: parameter.device.type for key, parameter in denoiser.named_parameters()} == weights
