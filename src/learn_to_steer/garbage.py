@@ -2,7 +2,7 @@
 
 torch, diffusers and transformers make most of a million objects when they are imported, which live as long as the
 process. To search them again and again takes a fifth of the time of importing them, and the search at the end of the
-process takes as much once more.
+process, which ``cli.main`` spares, as much once more.
 
 Only the command line postpones the search: in a process of the user's own, other objects would be kept, too.
 """
@@ -31,8 +31,3 @@ def loaded() -> None:
         gc.freeze()
         gc.set_threshold(*_usual)
         _usual = None
-
-
-def leave_to_system() -> None:
-    """Leave what exists to the operating system: the search at the end of the process skips it."""
-    gc.freeze()

@@ -10,6 +10,7 @@ This module imports next to nothing, so that Ctrl-C is handled from the start.
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import sys
@@ -17,8 +18,6 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
-
-from learn_to_steer import garbage
 
 __all__ = ["main"]
 
@@ -41,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         signals.watch()
         if argv is None and verb in LOAD_A_MODEL:
+            from learn_to_steer import garbage
+
             garbage.postpone()
         from learn_to_steer.cli.application import run
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signals.release()
         if argv is None:
-            garbage.leave_to_system()
+            # What exists is left to the system: a search through it at the end of the process takes a second.
+            gc.freeze()
 
 
 class _StopSignals:
