@@ -61,6 +61,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["docs/results/schedulers/sd-emoji.json"],
     ),
     "score_parser.py": ([[str(ROOT / "tests" / "prompts" / "long.jsonl"), "--part", "held-out", "--errors"]], []),
+    "start_up.py": ([["--model", QUICK, "--rounds", "1", "--out", "out.json"]], ["out.json"]),
     "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
     "tune_steering.py": (
         [["--model", QUICK, "--rates", "0.02", "--passes", "1", "--limit", "1"]],
@@ -79,6 +80,7 @@ SLOW = (
     "passes_curve.py",
     "rrnet_like.py",
     "schedulers.py",
+    "start_up.py",
     "train_loras.py",
 )
 # Labels rows that paper_tables.py has drawn.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learn_to_steer import families, registry
+from learn_to_steer import families, garbage, registry
 from learn_to_steer.errors import DataError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
@@ -121,6 +121,7 @@ def load_pipeline(
     else:
         pipe = pipe.to(device)
     remember(pipe, variant or family.default_variant(pipe, model))
+    garbage.loaded()
     return pipe
 
 

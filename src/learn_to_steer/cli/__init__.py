@@ -10,6 +10,7 @@ This module imports next to nothing, so that Ctrl-C is handled from the start.
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 __all__ = ["main"]
 
 RESUMED = ("collect", "train", "evaluate", "score")
+LOAD_A_MODEL = ("generate", "collect", "evaluate", "doctor", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,9 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 2 for bad input, 130 if the user stopped it with Ctrl-C, 143 if it was terminated.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    signals = _StopSignals(resumed=any(word in RESUMED for word in arguments[:1]), process_ends=argv is None)
+    verb = arguments[0] if arguments else ""
+    signals = _StopSignals(resumed=verb in RESUMED, process_ends=argv is None)
     try:
         signals.watch()
+        if argv is None and verb in LOAD_A_MODEL:
+            from learn_to_steer import garbage
+
+            garbage.postpone()
         from learn_to_steer.cli.application import run
 
         return run(arguments)
@@ -46,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return signals.report(signals.received)
     finally:
         signals.release()
+        if argv is None:
+            # What exists is left to the system: a search through it at the end of the process takes a second.
+            gc.freeze()
 
 
 class _StopSignals:
