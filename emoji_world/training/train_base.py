@@ -2,7 +2,7 @@
 
     python training/train_base.py --steps 6800      # resumable; on a GPU when there is one
     torchrun --nproc-per-node 2 training/train_base.py --steps 6800 --batch 24     # the same on two cores
-    python training/train_base.py --export          # write the newest checkpoint into the package
+    python training/train_base.py --export          # write the newest checkpoint, or --weights, into the package
 
 Needs the tokenizer and the VAE (train_tokenizer.py, train_vae.py). Latents are computed once, in chunks that
 join the pool as training goes on; captions are drawn anew every time a scene is seen.
@@ -125,7 +125,7 @@ def main() -> None:
         print(f"wrote {options.write}")
         return
     if options.export:
-        base.load_state_dict(newest(options.name))
+        base.load_state_dict(load_file(options.weights) if options.weights else newest(options.name))
         for part in ("unet", "text_encoder"):
             package(getattr(base, part), FOLDER / part)
         scheduler().save_pretrained(FOLDER / "scheduler")
