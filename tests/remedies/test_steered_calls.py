@@ -298,11 +298,12 @@ def test_a_classifier_of_another_model(
     other, own = random_classifier(tiny_flux), random_classifier(tiny_sd)
     with told("this model is sd"):
         Steerer(Learned(other)).on(tiny_sd)
-    fewer = random_classifier(tiny_sd)
-    layout = fewer.layout.as_dict()
-    fewer.config = replace(fewer.config, layout=layout | {"layers": layout["layers"][1:]})
+    foreign = random_classifier(tiny_sd)
+    layout = foreign.layout.as_dict()
+    renamed = layout["layers"][0] | {"name": "down_blocks.7.attn2"}
+    foreign.config = replace(foreign.config, layout=layout | {"layers": [renamed, *layout["layers"][1:]]})
     with told("use the classifier trained for this model"):
-        Steerer(Learned(fewer)).on(tiny_sd)
+        Steerer(Learned(foreign)).on(tiny_sd)
     Steerer(Learned(own)).on(tiny_sd)
     with told("use the classifier trained for this model"):
         own(torch.rand(1, 2, 99, 16, 16), torch.zeros(1, dtype=torch.long))
