@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "reproduce"
 QUICK = "flux:emoji-schnell"  # four steps, of which the first is steered
+CLASSIFIER = "package:learn_to_steer_emoji/data/flux-emoji-schnell-classifier"
 ONE = ["--limit", "1", "--images", "1"]
 # Script -> its command lines, and the files that these leave.
 COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
@@ -61,6 +62,10 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["docs/results/schedulers/sd-emoji.json"],
     ),
     "score_parser.py": ([[str(ROOT / "tests" / "prompts" / "long.jsonl"), "--part", "held-out", "--errors"]], []),
+    "steering_cost.py": (
+        [["--model", QUICK, "--reference", CLASSIFIER, *ONE]],
+        ["docs/results/cost/flux-emoji-schnell.json"],
+    ),
     "start_up.py": ([["--model", QUICK, "--rounds", "1", "--out", "out.json"]], ["out.json"]),
     "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
     "tune_steering.py": (
@@ -81,6 +86,7 @@ SLOW = (
     "rrnet_like.py",
     "schedulers.py",
     "start_up.py",
+    "steering_cost.py",
     "train_loras.py",
 )
 # Labels rows that paper_tables.py has drawn.
