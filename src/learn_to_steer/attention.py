@@ -73,8 +73,21 @@ def run_until_captured(denoiser: nn.Module, arguments: Mapping[str, Any]) -> Non
     current = _CAPTURE.get()
     if current is not None:
         current.stops = True
-    with suppress(Complete):
+    with _keeping_lora_scales(denoiser, arguments), suppress(Complete):
         denoiser(**arguments)
+
+
+@contextmanager
+def _keeping_lora_scales(denoiser: nn.Module, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Set LoRA layers back to their scales, which older versions of diffusers do at the end of a forward only."""
+    scaled = any(isinstance(value, Mapping) and "scale" in value for value in arguments.values())
+    scales = [getattr(module, "scaling", None) for module in denoiser.modules()] if scaled else []
+    before = [(scale, dict(scale)) for scale in scales if isinstance(scale, dict)]
+    try:
+        yield
+    finally:
+        for scale, values in before:
+            scale.update(values)
 
 
 class AttentionCapture:
@@ -192,10 +205,11 @@ def _install(module: nn.Module, mode: TorchFunctionMode, capture: _Current) -> l
         if _CAPTURE.get() is capture:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
-    def leave(*_: Any) -> None:
+    def leave(_module: nn.Module, _arguments: Any, output: Any) -> None:
         if _CAPTURE.get() is capture:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-            capture.end_if_complete()
+            if output is not None:  # after an error, which is not to be replaced
+                capture.end_if_complete()
 
     # always_call: the mode is left after an exception too, such as the one by which checkpointing stops a
     # recomputation early.

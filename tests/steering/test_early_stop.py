@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from dataclasses import replace
 from typing import Any
 
+import diffusers.utils
 import pytest
 import torch
 from accelerate import cpu_offload
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from peft import LoraConfig
 
-from learn_to_steer.attention import AttentionCapture, run_until_captured
+from learn_to_steer.attention import AttentionCapture, Complete, run_until_captured
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import MismatchError
 from learn_to_steer.families import find
@@ -133,3 +137,50 @@ def test_with_weights_that_are_loaded_layer_by_layer(request: pytest.FixtureRequ
     assert set(weights.values()) == {"meta"}
     assert torch.equal(images(), expected)
     assert {key: parameter.device.type for key, parameter in denoiser.named_parameters()} == weights
+
+
+@pytest.mark.parametrize("name", ["tiny_sd", "tiny_flux"])
+def test_lora_layers_keep_their_scale(
+    request: pytest.FixtureRequest, steer: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions of diffusers set the scale back at the end of a forward, but not when it ends early."""
+    pipe, denoiser, settings = pipeline(request, name)
+    denoiser.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_k"]))
+    scale = {"joint_attention_kwargs" if name == "tiny_flux" else "cross_attention_kwargs": {"scale": 0.3}}
+
+    def images() -> torch.Tensor:
+        return steer(pipe, depth=2)(PROMPT, generator=torch.Generator().manual_seed(0), **settings, **scale).images
+
+    expected = images()
+    unscale = diffusers.utils.peft_utils.unscale_lora_layers
+    monkeypatch.setattr(
+        "diffusers.utils.peft_utils.unscale_lora_layers",
+        lambda model, weight: None if sys.exc_info()[0] else unscale(model, weight),
+    )
+    torch.testing.assert_close(images(), expected)
+    scales = [module.scaling["default"] for module in denoiser.modules() if hasattr(module, "scaling")]
+    assert scales == [pytest.approx(1.0)] * len(scales) != []
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_is_freed_without_the_garbage_collector(tiny_flux: Any, steer: Any, checkpointing: bool) -> None:
+    """The traceback of the exception that ends a forward leads to its activations."""
+    steered = steer(tiny_flux, depth=2, checkpointing=checkpointing)
+    gc.collect()
+    gc.disable()
+    try:
+        steered(PROMPT, **SETTINGS, max_sequence_length=48)
+        assert not [one for one in gc.get_objects() if isinstance(one, Complete)]
+    finally:
+        gc.enable()
+
+
+def test_an_error_in_the_last_layer_is_not_lost(tiny_sd: Any, steer: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    steered, family = steer(tiny_sd, depth=2), find(tiny_sd)
+    last = family.running_order(family.layout(tiny_sd.unet).layers)[1].name
+    tiny_sd.unet.get_submodule(last).to_out[0].register_forward_hook(fail)  # the maps are there by then
+    with pytest.raises(RuntimeError, match="out of memory"):
+        steered(PROMPT, **(SETTINGS | {"num_inference_steps": 1}))

@@ -249,19 +249,20 @@ def _in_one_context(checkpoint: Any) -> Any:
     @functools.wraps(checkpoint)
     def wrapped(function: Any, *args: Any, **kwargs: Any) -> Any:
         context = contextvars.copy_context()
-        ended = []
+        ended = False
 
         def run(*given: Any, **named: Any) -> Any:
+            nonlocal ended
             try:
                 return context.copy().run(function, *given, **named)
-            except Complete as end:  # passed on once checkpointing has noted what to recompute
-                ended.append(end)
+            except Complete:  # raised again once checkpointing has noted what to recompute
+                ended = True
 
         # Functions of users may expect the module that diffusers gives them.
         view = object_view(function, __call__=run) if isinstance(function, nn.Module) else run
         result = checkpoint(view, *args, **kwargs)
         if ended:
-            raise ended[0]
+            raise Complete  # a new one: this frame must not hold the traceback, which leads to all activations
         return result
 
     return wrapped
