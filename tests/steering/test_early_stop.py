@@ -177,10 +177,11 @@ def test_a_pass_is_freed_without_the_garbage_collector(tiny_flux: Any, steer: An
 
 def test_an_error_in_the_last_layer_is_not_lost(tiny_sd: Any, steer: Any) -> None:
     def fail(*_: Any) -> None:
-        raise RuntimeError("out of memory")
+        if torch.is_grad_enabled():
+            raise RuntimeError("out of memory")
 
     steered, family = steer(tiny_sd, depth=2), find(tiny_sd)
     last = family.running_order(family.layout(tiny_sd.unet).layers)[1].name
     tiny_sd.unet.get_submodule(last).to_out[0].register_forward_hook(fail)  # the maps are there by then
     with pytest.raises(RuntimeError, match="out of memory"):
-        steered(PROMPT, **(SETTINGS | {"num_inference_steps": 1}))
+        steered(PROMPT, **SETTINGS)

@@ -74,3 +74,11 @@ def test_files_keep_their_names() -> None:
     assert not set(STORED_NAMES) & set(stored) and set(STORED_NAMES.values()) <= set(stored)
     assert json.loads(json.dumps(stored)) == stored
     assert SteeringConfig.from_dict(stored) == SteeringConfig.from_dict(config.image_settings()) == config
+
+
+def test_settings_of_version_0_1_0_check_on_their_own() -> None:
+    """It knew no ``check_while_sampling``, so that its folders can be completed with the profiles that have it off."""
+    assert "check_while_sampling" not in profile("official").image_settings()
+    assert SteeringConfig.from_dict(profile("official").image_settings()) == profile("official")
+    assert profile("default").image_settings()["check_while_sampling"]
+    assert not SteeringConfig.from_dict({"rate": 0.02}).check_while_sampling

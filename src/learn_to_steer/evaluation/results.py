@@ -72,8 +72,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
         ``per_relation`` has the same shares for each predicate. ``failures`` is the number of images for each kind of
         failure; an image may have several kinds. ``passes_per_image`` (iterations), ``checks_per_image`` (evaluations
-        without an update), ``seconds_per_image`` and ``converged`` are means, None for images that other tools
-        generated. ``prompts`` and ``images`` are their numbers.
+        without an update, apart from those in the pipeline's own forwards), ``seconds_per_image`` and ``converged`` are
+        means, None for images that other tools generated. ``prompts`` and ``images`` are their numbers.
 
     Raises:
         ValueError: There are no rows.

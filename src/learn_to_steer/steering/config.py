@@ -171,9 +171,15 @@ class SteeringConfig:
         return {STORED_NAMES.get(name, name): _as_lists(value) for name, value in values.items()}
 
     def image_settings(self) -> dict[str, Any]:
-        """Return ``as_dict()`` without the settings that change no image (checkpointing)."""
+        """Return ``as_dict()`` without the settings that change no image (checkpointing).
+
+        Nor is ``check_while_sampling`` in it where it is off, so that folders of version 0.1.0, which always checked so,
+        can be completed.
+        """
         settings = self.as_dict()
         del settings["checkpointing"]
+        if not self.check_while_sampling:
+            del settings["check_while_sampling"]
         return settings
 
     @classmethod
@@ -181,12 +187,13 @@ class SteeringConfig:
         """Return the config that ``as_dict`` or ``image_settings`` was called on.
 
         Args:
-            values: Settings by the name of their field or by their name in files; others keep their defaults.
+            values: Settings by the name of their field or by their name in files; others keep their defaults, but
+                ``check_while_sampling`` is off where ``image_settings`` or version 0.1.0 left it out.
 
         Raises:
             UnknownNameError: As ``changed``.
         """
-        return cls().changed(**values)
+        return cls(check_while_sampling=False).changed(**values)
 
 
 def profile(name: str, step_size: float | None = None, schedule: Mapping[str, Any] | None = None) -> SteeringConfig:

@@ -104,6 +104,8 @@ class SteeringLoop:
     def checking(self, step: DenoisingStep, first_row: int, state: CallState) -> Iterator[None]:
         """Read the loss off a forward that the pipeline makes anyway; images that satisfy it rest in the next step.
 
+        What the loss remembers (``LossOutput.memory``) stays as it was after the last iteration.
+
         Args:
             step: The denoising step, after ``steer``.
             first_row: Of the conditional rows in the batch of that forward.

@@ -38,8 +38,9 @@ class StepReport:
         step: Index of the step.
         level: Noise level in [0, 1].
         passes: Iterations with a backward.
-        checks: Evaluations without a backward, since the image was satisfied.
-        probability: The loss's estimate for each relation, at the last evaluation in this step.
+        checks: Evaluations without a backward, since the image was satisfied. Those in the pipeline's own forward, which
+            every step ends with (``SteeringConfig.check_while_sampling``), are not counted.
+        probability: The loss's estimate for each relation, at the last evaluation in this step, of either kind.
     """
 
     step: int
@@ -57,7 +58,9 @@ class ImageReport:
         prompt: Its prompt.
         relations: What it was steered towards.
         steps: The steered denoising steps.
-        converged: Whether the probability was at least the threshold at the last evaluation.
+        converged: Whether the probability was at least the threshold at the last evaluation, which is that of the
+            pipeline's own forward in the last steered step, or with ``check_while_sampling`` off that before the last
+            move.
         backoffs: Number of gradients that were not finite.
         note: A remark for the user; empty if there is none.
         left_out: Relations that were found in the prompt but cannot be steered.
@@ -78,7 +81,7 @@ class ImageReport:
 
     @property
     def checks(self) -> int:
-        """Evaluations without a backward, since the image was satisfied."""
+        """Evaluations without a backward, apart from those in the pipeline's own forward."""
         return sum(step.checks for step in self.steps)
 
     @property
