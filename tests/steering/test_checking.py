@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from learn_to_steer import registry
+from learn_to_steer.families import find
 from learn_to_steer.losses.base import LossOutput
-from learn_to_steer.steering import profile
+from learn_to_steer.steering import Steerer, profile
 
 PROMPT, OTHER, PLAIN = "a dog to the left of a cat", "a photo of a pizza above a horse", "a dog and a cat"
 STEPS = 8  # four of them are steered
@@ -74,8 +76,26 @@ def test_checking_sees_what_an_evaluation_would(tiny_steerer: Any, guidance: flo
             torch.testing.assert_close(step.probability, same.probability, rtol=1e-4, atol=1e-5)
 
 
-def test_checking_flux(tiny_flux: Any, steer: Any) -> None:
-    settings: dict[str, Any] = {"max_sequence_length": 48, "guidance_scale": 3.5}
+@pytest.mark.parametrize("name", ["for-spatial", "initno"])
+def test_checking_with_a_published_loss(tiny_sd: Any, name: str) -> None:
+    """It reads every text column, and InitNO's self-attention as well."""
+    loss = registry.load("losses", name).build(find(tiny_sd).layout(tiny_sd.unet))
+
+    def images(**settings: Any) -> Any:
+        config = profile("default", schedule=loss.schedule).changed(search=None, refinement=(), window=0.5, **settings)
+        return call(Steerer(loss, config).on(tiny_sd), [PLAIN, OTHER, PROMPT], guidance_scale=4.0).steering.images
+
+    seen, expected = images(max_iterations=0, check_while_sampling=True), images(rate=0.0, passes=1)
+    assert not seen[0].steps and len(seen[1].steps) == len(expected[1].steps) > 1
+    for image, other in zip(seen[1:], expected[1:], strict=True):
+        for step, same in zip(image.steps, other.steps, strict=True):
+            torch.testing.assert_close(step.probability, same.probability, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [{}, {"true_cfg_scale": 3.0, "negative_prompt": ["a blurry photo"] * 2}])
+def test_checking_flux(tiny_flux: Any, steer: Any, guided: dict[str, Any]) -> None:
+    """With true guidance the denoiser is called twice in a step; the first call has the prompts."""
+    settings: dict[str, Any] = {"max_sequence_length": 48, "guidance_scale": 3.5} | guided
     seen = call(steer(tiny_flux, max_iterations=0), [PROMPT, PLAIN], **settings).steering.images[0]
     own = steer(tiny_flux, rate=0.0, passes=1, check_while_sampling=False)
     expected = call(own, [PROMPT, PLAIN], **settings).steering.images[0]
@@ -101,6 +121,22 @@ def test_a_satisfied_image_rests_until_it_is_not(tiny_steerer: Any) -> None:
     assert [step.passes for step in report.steps] == [1, 0, 0, 1]
     assert [step.probability for step in report.steps] == [pytest.approx([p]) for p in (0.9, 0.9, 0.1, 0.9)]
     assert report.converged and report.checks == 0
+
+
+def test_a_check_that_is_not_finite_satisfies_nothing(tiny_steerer: Any) -> None:
+    steered = tiny_steerer(threshold=0.5, passes=1)
+    sound = Probable(steered.loss, lambda evaluation, _: float("nan") if evaluation % 2 else 0.1)
+
+    def loss(maps: Any, pairs: Any, info: Any) -> LossOutput:
+        output = sound(maps, pairs, info)
+        return replace(output, loss=output.loss + output.probability * 0)  # not finite where the probability is not
+
+    steered.loss = type(
+        "Broken", (), {"__call__": staticmethod(loss), "spec": sound.spec, "predicates": sound.predicates}
+    )()
+    report = call(steered, PROMPT).steering.images[0]
+    assert [step.passes for step in report.steps] == [1] * (STEPS // 2)
+    assert report.probability == [pytest.approx(0.1)] and not report.converged and not report.backoffs
 
 
 def test_each_image_rests_on_its_own(tiny_sd: Any, tiny_steerer: Any) -> None:

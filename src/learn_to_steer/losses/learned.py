@@ -64,7 +64,9 @@ class Learned:
         stacked = maps.stack(config.side, self._renormalise, self._reduce)
         flat = [(b, r, pair) for b, sample in enumerate(object_pairs) for r, pair in enumerate(sample)]
         device = stacked.device
-        if next(self.classifier.parameters()).device != device:  # the pipeline was moved after the classifier was loaded
+        if (
+            next(self.classifier.parameters()).device != device
+        ):  # the pipeline was moved after the classifier was loaded
             self.classifier.to(device)
         rows = torch.tensor([b for b, _, _ in flat], device=device)
         first = torch.tensor([p.subject for _, _, p in flat], device=device)

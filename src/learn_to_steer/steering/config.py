@@ -173,8 +173,8 @@ class SteeringConfig:
     def image_settings(self) -> dict[str, Any]:
         """Return ``as_dict()`` without the settings that change no image (checkpointing).
 
-        Nor is ``check_while_sampling`` in it where it is off, so that folders of version 0.1.0, which always checked so,
-        can be completed.
+        Nor is ``check_while_sampling`` in it where it is off, as it was in version 0.1.0, whose folders can thus be
+        completed.
         """
         settings = self.as_dict()
         del settings["checkpointing"]

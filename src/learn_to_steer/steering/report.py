@@ -38,8 +38,8 @@ class StepReport:
         step: Index of the step.
         level: Noise level in [0, 1].
         passes: Iterations with a backward.
-        checks: Evaluations without a backward, since the image was satisfied. Those in the pipeline's own forward, which
-            every step ends with (``SteeringConfig.check_while_sampling``), are not counted.
+        checks: Evaluations without a backward, since the image was satisfied. Those in the pipeline's own forward
+            (``SteeringConfig.check_while_sampling``) are not counted.
         probability: The loss's estimate for each relation, at the last evaluation in this step, of either kind.
     """
 
