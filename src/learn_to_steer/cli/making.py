@@ -174,6 +174,8 @@ def train(options: TrainOptions) -> None:
     is_number = depth.isascii() and depth.isdigit() and len(depth) < 9
     config = copy_fields(training.TrainConfig, options, depth=int(depth) if is_number else options.depth)
     steer = None
+    if options.detector is not None and options.confirm is None:
+        raise DataError("--detector scores the images of --confirm; give --confirm, too, or leave --detector out")
     if options.confirm is not None:
         if config.depth != "auto":
             raise DataError("--confirm confirms a depth that was chosen; give --depth auto, too")

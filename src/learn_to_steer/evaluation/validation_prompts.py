@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import storage
+from learn_to_steer import registry, storage
 from learn_to_steer.classifier.file import FILE as CLASSIFIER
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
@@ -34,11 +34,13 @@ def steering_trial(
 
     Raises:
         DataError: The collection does not say of which model it is, or no detector is known for the model.
+        UnknownNameError: There is no such detector.
     """
     model = settings.get("model")
     if not isinstance(model, str):
         raise DataError("the collection does not say of which model it is, so nothing can be steered; collect again")
-    side = settings.get("side")
+    detector, side = detector or default_detector(model), settings.get("side")
+    registry.load("detectors", detector.partition(":")[0])  # reports a mistake before the training, which takes long
     config = EvaluateConfig(
         model=model,
         benchmark=BENCHMARK,
@@ -46,7 +48,7 @@ def steering_trial(
         images=1,
         height=side,
         width=side,
-        detector=detector or default_detector(model),
+        detector=detector,
     )
     return partial(_steer, config)
 
