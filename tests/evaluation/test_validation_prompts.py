@@ -40,11 +40,13 @@ def test_a_trial_steers_with_its_classifier_and_goes_on(
     assert set(asked) == {"emoji"} and sum(steered) == len(right) == 2
     assert {key[1] for key in right} == {0}
     assert trial(tmp_path) == right and sum(steered) == 2
+    # Another detector sees other things.
+    assert len(steering_trial({"model": str(saved_sd), "side": 64}, 2, "owlv2")(tmp_path)) == 2 and sum(steered) == 4
     # Other weights are other images, in another folder.
     with torch.no_grad():
         next(classifier.parameters()).add_(1)
     save(classifier, tmp_path)
-    assert len(trial(tmp_path)) == 2 and sum(steered) == 4
+    assert len(trial(tmp_path)) == 2 and sum(steered) == 6
 
 
 def test_what_is_known_before_the_training(saved_sd: Path) -> None:

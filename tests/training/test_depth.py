@@ -140,6 +140,8 @@ def test_what_cannot_be_chosen(data: Path, chosen: Path, tmp_path: Path) -> None
     train(data, tmp_path / "one", replace(CONFIG, depth=1, epochs=1), progress=False)
     with pytest.raises(DataError, match=r"depth 1, not 'auto'; use another folder"):
         train(data, tmp_path / "one", CONFIG, progress=False)
+    with pytest.raises(DataError, match="depth 1, not None; use another folder"):
+        train(data, tmp_path / "one", replace(CONFIG, depth=None, epochs=1), progress=False)
     with pytest.raises(DataError, match="needs the depth auto"):
         train(data, tmp_path / "two", replace(CONFIG, depth=2), progress=False, steer=lambda folder: {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,8 @@ def steering_trial(
     """Return a function that steers validation prompts, one image each, with the classifier in a folder.
 
     The function returns whether each image is right, by the numbers of prompt and image. It writes an evaluation into
-    the folder of the classifier, under a name that depends on weights and number, and resumes one that was stopped.
+    the folder of the classifier, under a name that depends on weights, number and detector, and resumes one that was
+    stopped.
 
     Args:
         settings: The settings of the collection that the classifier was trained on, which name its model.
@@ -54,6 +56,7 @@ def steering_trial(
 
 
 def _steer(config: EvaluateConfig, folder: Path) -> dict[tuple[int, int], bool]:
-    out = folder / f"steered-{config.limit}-{storage.sha256(folder / CLASSIFIER)[:8]}"
+    content = f"{storage.sha256(folder / CLASSIFIER)} {config.detector}"
+    out = folder / f"steered-{config.limit}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     evaluate(replace(config, classifier=str(folder), out=str(out)))
     return {(row["index"], row["sample"]): row["correct"] for row in read_rows(out)}
