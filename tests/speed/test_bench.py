@@ -145,9 +145,6 @@ def test_prompts_that_cannot_be_steered_are_left_out(saved_sd, of_one_relation, 
     result = bench.measure_model(config)
     assert result["prompts"] == 1 and "batch" not in result and result["passes"] > 0
     assert any("1 of 2 prompts are left out" in note and "'right of'" in note for note in result["notes"])
-    del some[1]
-    with pytest.raises(DataError, match="none of the 1 prompts can be steered: 'right of'"):
-        bench.measure_model(config)
 
 
 def test_a_detector_that_fails_does_not_lose_the_measurement(saved_sd, monkeypatch) -> None:
