@@ -175,8 +175,11 @@ def require_applied(clone: Path, patches: Sequence[Patch], patched: Sequence[Pat
 
 
 def version_note(clone: Path) -> str:
-    """Return which commit the patches are for, and at which a clone is."""
-    return f"the patches are for commit {COMMIT} of sapir1779/learn-to-steer, the clone is at {commit_of(clone)}"
+    """Return what to do if a clone does not fit: which commit the patches are for, and at which it is."""
+    return (
+        f"check out commit {COMMIT} of sapir1779/learn-to-steer, for which the patches are made; the clone is at "
+        f"{commit_of(clone)}"
+    )
 
 
 def commit_of(clone: Path) -> str:

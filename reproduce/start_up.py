@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--other", metavar="PYTHON", help="Python of another checkout's environment, to compare with")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
     variant = named_variant(options.model)
     folder = Path(package_folder(variant.source if variant else options.model))
     pipeline = storage.read_json(folder / "model_index.json")["_class_name"]
@@ -86,8 +88,10 @@ def _round(commands: dict[str, list[str]], number: int, threads: int | None) -> 
 def _run(command: list[str], threads: int | None) -> Times:
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if ended.returncode:
+        sys.exit(f"{' '.join(command)} failed: {ended.stderr[-1000:]}")
     return Times(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 

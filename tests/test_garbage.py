@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from learn_to_steer import garbage, load_pipeline
+from learn_to_steer.random_models import random_pipeline
 
 MANY = "kept = [[] for _ in range(50_000)]"
 SEARCHES = "sum(one['collections'] for one in gc.get_stats())"
@@ -92,4 +94,11 @@ def test_loading_a_model_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> No
     calls: list[str] = []
     monkeypatch.setattr(garbage, "loaded", lambda: calls.append("loaded"))
     load_pipeline("flux:emoji")
+    assert calls == ["loaded"]
+
+
+def test_making_a_random_model_ends_the_waiting(saved_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(garbage, "loaded", lambda: calls.append("loaded"))
+    random_pipeline(str(saved_sd))
     assert calls == ["loaded"]

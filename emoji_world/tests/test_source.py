@@ -5,7 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
+from learn_to_steer import registry
 from learn_to_steer.errors import DataError
+from learn_to_steer.families import usual_source
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL, basic_relations, holds
 from learn_to_steer.sources import SourceRequest
 from learn_to_steer_emoji.source import CLEAN, CLUTTERED, EMOJI, TIDY
@@ -105,3 +107,12 @@ def test_tidy_scenes_of_the_world_do_not_overlap():
 def test_a_grid_without_room_is_an_error():
     with pytest.raises(DataError, match="grid of 3 cells"):
         random_scenes(10, 0, WorldConfig(objects=(0, 0, 0, 0, 1), cells=3))
+
+
+def test_images_are_such_as_the_model_draws():
+    assert [usual_source(name) for name in ("sd:emoji", "flux:emoji", "flux:emoji-schnell")] == [
+        "emoji",
+        "emoji-tidy",
+        "emoji-tidy",
+    ]
+    assert registry.load("sources", usual_source("flux:emoji")).cells == TIDY.cells

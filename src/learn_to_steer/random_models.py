@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learn_to_steer import registry
+from learn_to_steer import garbage, registry
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.loading import DTYPES, resolve_device, skeleton
@@ -88,6 +88,7 @@ def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, s
         if isinstance(part, nn.Module):
             nn.Module.to(part.eval().requires_grad_(False), device=device, dtype=getattr(torch, name))
     remember(pipe, variant or family.default_variant(pipe, model))
+    garbage.loaded()
     return pipe
 
 

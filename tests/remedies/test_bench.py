@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from told import told
 
 from learn_to_steer import random_models
+from learn_to_steer.benchmarks import prompts
+from learn_to_steer.classifier import load, save
 from learn_to_steer.loading import skeleton
 from learn_to_steer.random_models import random_pipeline
+from learn_to_steer.speed import bench
 from learn_to_steer.speed.config import BenchConfig
 from learn_to_steer.speed.models import open_measured_model, random_classifier
 
@@ -38,3 +43,16 @@ def test_what_cannot_be_measured(saved_sd) -> None:
         open_measured_model(BenchConfig(**model, random=True, offload="model"))
     opened = open_measured_model(BenchConfig(**model, random=True, depth=3))
     assert (opened.weights, opened.classifier, opened.depth) == ("random", "random", 3)
+
+
+def test_prompts_that_a_classifier_cannot_be_steered_to(saved_sd, tmp_path, monkeypatch) -> None:
+    classifier = load(saved_sd / "classifier")
+    classes = tuple("right" if name == "right of" else name for name in classifier.config.classes)
+    classifier.config = replace(classifier.config, classes=classes)
+    save(classifier, tmp_path / "own")
+    right = [one for one in prompts(bench.BENCHMARK) if one.relations[0].predicate == "right of"]
+    monkeypatch.setattr(bench, "_prompts", lambda opened, config: right[:1])
+    config = BenchConfig(model=str(saved_sd), classifier=str(tmp_path / "own"), steps=2, device="cpu")
+    with told("; use another classifier or loss"):
+        bench.measure_model(config)
+    assert bench.measure_model(replace(config, classifier=str(saved_sd / "classifier")))["prompts"] == 1

@@ -45,7 +45,14 @@ def test_depths(run: Callable[..., str], saved_sd: Path, tmp_path: Path, monkeyp
     assert tells(run(*confirm, fails=True), "name a --detector for images of")
     monkeypatch.setattr(validation_prompts, "_steer", lambda config, folder: {(0, 0): True, (1, 0): False})
     run(*confirm, "--detector", "emoji")
-    assert (tmp_path / "chosen" / "relation_classifier.safetensors").is_file()
+    chosen = (tmp_path / "chosen" / "relation_classifier.safetensors").read_bytes()
+    assert tells(run(*train, "chosen", "--depth", 1, fails=True), "holds a run with depth 'auto', not 1; use another")
+    assert (tmp_path / "chosen" / "relation_classifier.safetensors").read_bytes() == chosen
+
+    given = (*train, "chosen", "--depth", "auto", "--detector", "emoji")
+    assert tells(run(*given, fails=True), "give --confirm, too, or leave --detector out")
+    run(*given[:-2])
+    run(*given, "--confirm", 2)
 
     # Settings without a model are those of a collection that was made by other means.
     with pytest.raises(Exception, match="collect again") as refusal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
-from learn_to_steer import random_models
+from learn_to_steer import benchmarks, random_models
+from learn_to_steer.classifier import load, save
 from learn_to_steer.cli import main
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.families import find
@@ -44,7 +46,7 @@ def test_a_model_without_a_classifier(saved_sd, bench_json) -> None:
     result = bench_json(saved_sd, "--limit", "2", "--batch", "2")
     assert (result["weights"], result["classifier"], result["device"]) == ("trained", "random", "cpu")
     assert (result["depth"], result["layers"]) == (2, 7)
-    assert any("random" in note and "2 layers" in note for note in result["notes"])
+    assert any("random" in note and "first 2 of 7 layers" in note for note in result["notes"])
     assert result["passes"] == 2  # of two steps the first is steered, with two iterations
     assert result["threads"] == torch.get_num_threads()
     low, high = result["ratio_interval"]
@@ -90,6 +92,17 @@ def test_text(saved_sd, run_text) -> None:
     assert [line[:9].strip() for line in lines][:4] == ["model", "device", "measured", "one image"]
 
 
+def test_what_the_text_says(saved_sd, run_text) -> None:
+    text = "\n".join(run_text("bench", "--model", saved_sd, *SMALL, "--depth", "1"))
+    assert "an iteration ends after 1 of 7 layers" in text and "first 1 of 7 layers" in text
+
+
+def test_operations_of_images_that_need_no_pass() -> None:
+    counted = {"unsteered": 100.0, "steered": 130.0, "forward": 10.0}
+    assert bench._forwards_equivalent(counted | {"passes": 2.0}, 4.0) == pytest.approx(6)
+    assert bench._forwards_equivalent(counted | {"passes": 0.0}, 4.0) == pytest.approx(3)  # checks alone
+
+
 @pytest.fixture
 def run_text(capsys: pytest.CaptureFixture[str]) -> Any:
     def command(*argv: Any) -> list[str]:
@@ -112,6 +125,57 @@ def test_pairs_have_the_same_images_and_begin_with_either_call(saved_sd, monkeyp
     bench.measure_model(BenchConfig(model=str(saved_sd), limit=2, batch=1, steps=2, seed=3, device="cpu"))
     (a, *_), (b, *_) = calls[0], calls[2]  # the first four calls are counted
     assert calls[4:] == [(a, 3, False), (a, 3, True), (b, 3, True), (b, 3, False)] and a != b
+
+
+@pytest.fixture
+def of_one_relation(saved_sd, tmp_path) -> str:
+    """A folder with the classifier of the model, which knows "left of" and not "right of"."""
+    classifier = load(saved_sd / "classifier")
+    classes = tuple("right" if name == "right of" else name for name in classifier.config.classes)
+    classifier.config = replace(classifier.config, classes=classes)
+    save(classifier, tmp_path / "own")
+    return str(tmp_path / "own")
+
+
+def test_prompts_that_cannot_be_steered_are_left_out(saved_sd, of_one_relation, monkeypatch) -> None:
+    chosen = {one.relations[0].predicate: one for one in benchmarks.prompts(bench.BENCHMARK)}
+    some = [chosen["right of"], chosen["left of"]]
+    monkeypatch.setattr(bench, "_prompts", lambda opened, config: some)
+    config = BenchConfig(model=str(saved_sd), classifier=of_one_relation, steps=2, device="cpu")
+    result = bench.measure_model(config)
+    assert result["prompts"] == 1 and "batch" not in result and result["passes"] > 0
+    assert any("1 of 2 prompts are left out" in note and "'right of'" in note for note in result["notes"])
+
+
+def test_a_detector_that_fails_does_not_lose_the_measurement(saved_sd, monkeypatch) -> None:
+    """Also: images are scored where a detector is known, whatever steers."""
+
+    def known(config: Any) -> Any:
+        opened = open_measured_model(config)
+        variant = replace(opened.model.variant, detector="emoji")
+        return replace(opened, model=replace(opened.model, variant=variant))
+
+    monkeypatch.setattr(bench, "open_measured_model", known)
+    config = BenchConfig(model=str(saved_sd), limit=1, steps=2, device="cpu")
+    result = bench.measure_model(config)
+    assert (result["classifier"], result["detector"]) == ("random", "emoji")
+    assert result["accuracy"] in (0, 1) and result["unsteered_accuracy"] in (0, 1)
+
+    def broken(name: str) -> Any:
+        raise DataError("its weights are missing")
+
+    monkeypatch.setattr(bench, "load_scorer", broken)
+    result = bench.measure_model(config)
+    assert result["ratio"] > 0 and not {"accuracy", "unsteered_accuracy"} & result.keys()
+    assert result["notes"][-1] == "the images are not scored: its weights are missing"
+    assert "accuracy" not in bench.measure_model(replace(config, random=True))
+
+
+def test_progress_ends_with_the_last_image(saved_sd) -> None:
+    seen: list[tuple[int, int]] = []
+    config = BenchConfig(model=str(saved_sd), limit=3, batch=2, steps=2, device="cpu")
+    bench.measure_model(config, lambda *now: seen.append(now))
+    assert seen[-1] == (16, 16)  # 3 are counted, 3 timed alone and 2 together, each without and with steering
 
 
 def test_operations_are_torchs() -> None:

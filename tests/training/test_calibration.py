@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learn_to_steer.classifier import ClassifierConfig, RelationClassifier, load, save
+from learn_to_steer.classifier.card import model_card
 from learn_to_steer.collection import MapDataset
 from learn_to_steer.configs import ModelConfig
 from learn_to_steer.errors import DataError
@@ -130,6 +131,19 @@ def test_temperatures_belong_to_levels() -> None:
     config = small(temperatures=(2.0, 0.5)).config
     assert [config.temperature(config.row(level, 0, 50)) for level in (1.0, 0.8, 0.6, 0.1)] == [2.0, 2.0, 0.5, 0.5]
     assert small().config.temperature(1) == 1.0
+    with pytest.raises(DataError, match="trained at steps"):
+        small(temperatures=(2.0, 0.5), steps=(0, 1))
+
+
+def test_the_card_says_on_which_images_temperatures_were_fitted_and_measured() -> None:
+    level = {"0.9000": {"temperature": 1.5, "rows": 8, "error": {"before": 0.2, "after": 0.1}}}
+    texts = {}
+    for split in ("test", "val"):
+        metrics = {"calibration": {"split": split, "pictures": 12, "per_level": level}}
+        texts[split] = " ".join(model_card(small().config, metrics, {}, 1).split())
+        assert "fitted on the validation images" in texts[split] and "| 0.9 | 1.50 | 0.200 | 0.100 |" in texts[split]
+    assert "on 12 test images, which had no part in the fit" in texts["test"]
+    assert "on the same 12 images" in texts["val"] and "12 test images" not in texts["val"]
 
 
 def evaluated(classifier: RelationClassifier, level: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 
 from learn_to_steer import storage
 from learn_to_steer.classifier import load
-from learn_to_steer.collection import Manifest
+from learn_to_steer.collection import Manifest, MapDataset
 from learn_to_steer.collection.shards import totals, write_shard
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.geometry import BASIC
@@ -109,7 +109,8 @@ def test_the_least_depth_that_tells_is_chosen(chosen: Path) -> None:
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
     card = (chosen / "README.md").read_text()
-    assert "Reads the first 3 layers" in card and f"| 2 | {accuracy[2]:.3f} |" in card
+    assert "It reads the first 3 of 4 layers" in card and f"| 2 | {accuracy[2]:.3f} |" in card
+    assert "below it: 3." in card and "by steering" not in card
     assert metrics(chosen)["config"]["depth"] == "auto" and metrics(chosen / "depth-3")["config"]["depth"] == 3
 
 
@@ -139,8 +140,19 @@ def test_what_cannot_be_chosen(data: Path, chosen: Path, tmp_path: Path) -> None
     train(data, tmp_path / "one", replace(CONFIG, depth=1, epochs=1), progress=False)
     with pytest.raises(DataError, match=r"depth 1, not 'auto'; use another folder"):
         train(data, tmp_path / "one", CONFIG, progress=False)
+    with pytest.raises(DataError, match="depth 1, not None; use another folder"):
+        train(data, tmp_path / "one", replace(CONFIG, depth=None, epochs=1), progress=False)
     with pytest.raises(DataError, match="needs the depth auto"):
         train(data, tmp_path / "two", replace(CONFIG, depth=2), progress=False, steer=lambda folder: {})
+
+
+def test_some_channels_are_read_alike_from_memory_and_from_disk(data: Path) -> None:
+    whole = MapDataset.open(data, "val")
+    rows = torch.tensor([5, 0, 59])
+    for channels in ([1, 3], [0, 1, 2, 3]):
+        for bytes_in_memory in (2**30, 1):
+            some = MapDataset.open(data, "val", in_memory=bytes_in_memory, channels=channels)
+            assert torch.equal(some.maps(rows), whole.maps(rows)[:, :, channels])
 
 
 def candidates(*right: list[bool], level: list[int] | None = None, images: int = 0) -> list[Trained]:
@@ -237,8 +249,7 @@ def test_the_card_says_what_steering_found(data: Path, chosen: Path, tmp_path: P
     table = metrics(tmp_path / "again")["depths"]
     assert table["chosen"] == 4 and [row["depth"] for row in table["steered"]] == [3]
     card = (tmp_path / "again" / "README.md").read_text()
-    assert (
-        "Reads the first 4 layers" in card and "| 3 | 0.21 | 0.83 |" in card and "the next deeper one is taken" in card
-    )
+    assert "It reads all 4 layers" in card and "below it: 3." in card  # chosen by accuracy, and found to be worse
+    assert "| 3 | 0.21 | 0.83 |" in card and "steering 48 validation prompts" in card
     layout = load(tmp_path / "again").layout
     assert layout is not None and layout.channels == 4

@@ -14,10 +14,13 @@ _COMMON: dict[str, Any] = {
     "resolution": 128,
     "step_size": 5.0,
     "detector": "emoji",
-    "image_source": "emoji",
     "untaught_words": untaught_words,
 }
-_FLUX_COMMON: dict[str, Any] = {**_COMMON, "arguments": {"max_sequence_length": 48}}
+_FLUX_COMMON: dict[str, Any] = {
+    **_COMMON,
+    "image_source": "emoji-tidy",
+    "arguments": {"max_sequence_length": 48},
+}
 
 VARIANTS = (
     Variant(
@@ -27,6 +30,7 @@ VARIANTS = (
         steps=25,
         guidance=4.0,
         classifier=f"{_DATA}/sd-emoji-classifier",
+        image_source="emoji",
         # On validation prompts a higher threshold corrects no more positions and duplicates some objects.
         tuned_settings={"threshold": 0.8},
         **_COMMON,

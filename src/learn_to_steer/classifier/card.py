@@ -100,19 +100,21 @@ def _calibration(metrics: Mapping[str, Any]) -> list[str]:
     measured = metrics.get("calibration")
     if not isinstance(measured, Mapping):
         return []
-    fitted = "other images" if measured["split"] == "test" else "the same images"
-    levels = measured["per_level"].items()
     lines = (
         f"| {float(level):.3g} | {its['temperature']:.2f} | {its['error']['before']:.3f} "
         f"| {its['error']['after']:.3f} |"
-        for level, its in levels
+        for level, its in measured["per_level"].items()
     )
+    if measured["split"] == "test":
+        images = f"{measured['pictures']} test images, which had no part in the fit"
+    else:
+        images = f"the same {measured['pictures']} images; on others the error with temperatures may be larger"
     return [
         "## Calibration",
         "",
-        "Before a probability is computed, the logits are divided by the temperature of the noise level. Expected",
-        f"calibration error on {measured['pictures']} held-out images, without and with the temperatures, which were",
-        f"fitted on {fitted}:",
+        "Before a probability is computed, the logits are divided by the temperature of the noise level. The",
+        "temperatures were fitted on the validation images. Expected calibration error (the mean difference between",
+        f"confidence and the share of right predictions), without and with them, on {images}:",
         "",
         "| noise level | temperature | error without | error with |",
         "|---|---|---|---|",
@@ -126,31 +128,36 @@ def _depths(metrics: Mapping[str, Any]) -> list[str]:
     table = metrics.get("depths")
     if not isinstance(table, Mapping):
         return []
+    tried, compared = table["tried"], table.get("steered")
+    chosen, full = table["chosen"], tried[-1]["depth"]
+    by_accuracy = compared[0]["depth"] if compared else chosen
+    read = f"all {full} layers" if chosen == full else f"the first {chosen} of {full} layers; an iteration ends there"
     lines = [
         "## Depth",
         "",
-        f"Reads the first {table['chosen']} layers. Tried was, each with a training of its own (accuracy on",
-        f"{table['pictures']} validation images, at the {len(table['levels'])} noise levels that are steered; standard "
-        f"error of the best: {table['standard_error']:.3f}):",
+        f"It reads {read}. For each depth below, a classifier was trained with the same settings. Accuracy on",
+        f"{table['pictures']} validation images, at the {len(table['levels'])} noise levels that are steered:",
         "",
         "| layers read | accuracy |",
         "|---|---|",
-        *(f"| {each['depth']} | {each['accuracy']:.3f} |" for each in table["tried"]),
+        *(f"| {each['depth']} | {each['accuracy']:.3f} |" for each in tried),
         "",
-        "The least depth is taken whose accuracy is within one standard error of the best.",
+        "The smallest depth is chosen whose accuracy is at most one standard error of the best accuracy "
+        f"({table['standard_error']:.3f}) below it: {by_accuracy}.",
         "",
     ]
-    if compared := table.get("steered"):
+    if compared:
         lines += [
-            f"Steered on {compared[0]['images']} validation images, against the classifier of full depth:",
+            f"The choice was checked by steering {compared[0]['images']} validation prompts, one image each, with it",
+            "and with the classifier of all layers. It is worse if the whole 95 % interval of the difference is below",
+            "0; then the next larger depth is taken. Share of images that are right:",
             "",
-            "| layers read | right | full depth | difference, 95 % interval | worse |",
+            "| layers read | right | right with all layers | difference, 95 % interval | worse |",
             "|---|---|---|---|---|",
         ]
         for each in compared:
             low, high = each["difference_interval"]
-            verdict = "yes: the next deeper one is taken" if each["worse"] else "no"
             shares = f"{each['accuracy']:.2f} | {each['full_accuracy']:.2f} | [{low:.2f}, {high:.2f}]"
-            lines.append(f"| {each['depth']} | {shares} | {verdict} |")
+            lines.append(f"| {each['depth']} | {shares} | {'yes' if each['worse'] else 'no'} |")
         lines.append("")
     return lines

@@ -110,6 +110,8 @@ class ClassifierConfig:
             return f"levels are {len(self.levels)}, more than its {self.times} times"
         if self.temperatures and len(self.temperatures) != len(self.levels):
             return f"temperatures are {len(self.temperatures)}, but its levels {len(self.levels)}"
+        if self.temperatures and self.steps:
+            return "temperatures are those of noise levels, but it was trained at steps"
         if list(self.steps) != sorted(set(self.steps)) or (self.steps and self.steps[-1] >= self.times):
             return f"trained steps {shown(self.steps)} are not among its {self.times} steps, in ascending order"
         if self.layout and (maps := Layout.from_dict(self.layout).channels) > self.channels:

@@ -121,9 +121,9 @@ class TrainOptions(TrainSettings):
     depth: Annotated[
         str | None,
         typer.Option(
-            help="Read only so many layers, those that the denoiser runs first: passes end after them. With auto, "
-            "classifiers of several depths are trained, and the least depth is chosen that is about as accurate as the "
-            "best.",
+            help="Read only this many layers, those that the denoiser runs first: passes end after them. With auto, "
+            "classifiers of several depths are trained, and the smallest depth is chosen that is about as accurate as "
+            "the best.",
             show_default="all layers",
             metavar="NUMBER|auto",
             rich_help_panel="Training",
@@ -134,7 +134,7 @@ class TrainOptions(TrainSettings):
         typer.Option(
             min=1,
             max=MAX_LIMIT,
-            help="With --depth auto: steer so many validation prompts with the chosen depth and with all layers, and "
+            help="With --depth auto: steer this many validation prompts with the chosen depth and with all layers, and "
             "take a deeper one if it is worse.",
             show_default="not steered",
             rich_help_panel="Training",
@@ -174,6 +174,8 @@ def train(options: TrainOptions) -> None:
     is_number = depth.isascii() and depth.isdigit() and len(depth) < 9
     config = copy_fields(training.TrainConfig, options, depth=int(depth) if is_number else options.depth)
     steer = None
+    if options.detector is not None and options.confirm is None:
+        raise DataError("--detector scores the images of --confirm; give --confirm, too, or leave --detector out")
     if options.confirm is not None:
         if config.depth != "auto":
             raise DataError("--confirm confirms a depth that was chosen; give --depth auto, too")

@@ -26,8 +26,9 @@ class BenchOptions(BenchConfig):
 def bench(options: BenchOptions) -> None:
     """Measure what steering costs: time, operations and memory with and without it, in the same run.
 
-    Every prompt is timed in a pair of calls with the same noise. The time is the CPU time of the process, on a GPU that
-    between two CUDA events. Without weights or without a classifier, random ones are measured: their time is the same.
+    Every prompt is timed in a pair of calls with the same noise. On the CPU the time is the CPU time of the process, on
+    a GPU the time between two CUDA events. Weights or a classifier that the model lacks are random: the time is the
+    same.
     """
     # This imports torch.
     from learn_to_steer.speed.bench import measure_model
@@ -53,9 +54,9 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
     if "batch" in result:
         lines.append(f"{result['batch']['images']:<2} a call       {_speed(result['batch'])}")
     lines += [
-        f"steering        {result['passes']:.1f} iterations and {result['checks']:.1f} checks of an image, as much as "
-        f"{result['forwards_equivalent']:.1f} calls of the denoiser; its maps are there after {result['depth']} of "
-        f"{result['layers']} layers",
+        f"steering        {result['passes']:.1f} iterations and {result['checks']:.1f} checks for each image, as much "
+        f"work as {result['forwards_equivalent']:.1f} calls of the denoiser; an iteration ends after {result['depth']} "
+        f"of {result['layers']} layers",
         f"operations      {flops['unsteered']:.3g} unsteered, {flops['steered']:.3g} steered: {flops['ratio']:.2f} "
         f"times (counted on {flops['images']} images)",
     ]

@@ -67,6 +67,8 @@ class MapDataset:
             )
         names = [shard for shard in manifest.shards if split_of(shard) == split]
         layout = Layout.from_dict(manifest.layout)
+        if channels == list(range(layout.channels)):
+            channels = None
         width = layout.channels if channels is None else len(channels)
         at_once = in_memory // (2 * width * layout.side**2 * 2)
         hold = count <= at_once

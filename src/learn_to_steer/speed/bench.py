@@ -13,6 +13,7 @@ from PIL.Image import Image
 
 from learn_to_steer import benchmarks, registry
 from learn_to_steer.benchmarks import BenchmarkPrompt
+from learn_to_steer.errors import DataError, SteerError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.scoring import load_scorer
@@ -85,34 +86,30 @@ def measure_model(config: BenchConfig, on_progress: Callable[[int, int], None] |
         ``peak_bytes``, the peak of memory of a steered call, weights included.
 
     Raises:
+        DataError: None of the prompts can be steered.
         SteerError: As ``open_measured_model``.
     """
     opened = open_measured_model(config)
-    model = opened.model
-    prompts = _prompts(opened, config)
-    jobs = []
-    for prompt in prompts:
-        kept, left_out = steerable(model, prompt.prompt, prompt.relations, found=True)
-        jobs.append(Job(prompt.prompt, kept, 0, left_out))
-    sizes = [1] + ([min(config.batch, len(jobs))] if config.batch > 1 and len(jobs) > 1 else [])
+    model, notes = opened.model, list(opened.notes)
+    prompts, jobs = _steerable(model, _prompts(opened, config), notes)
+    size = min(config.batch, len(jobs))
+    together = jobs[: len(jobs) // size * size] if size > 1 else []
     counted = jobs[:: -(-len(jobs) // COUNTED)]
-    counter = _Progress(on_progress, 2 * (len(counted) + config.repeats * len(jobs) * len(sizes)))
+    counter = _Progress(on_progress, 2 * (len(counted) + config.repeats * (len(jobs) + len(together))))
     flops = _count_operations(model, counted, config.seed, counter)
     alone = _Timed(1)
     images: tuple[list[GeneratedImage], list[GeneratedImage]] = ([], [])  # unsteered and steered
     _time(model, jobs, alone, config, counter, images)
     result = _facts(config, opened, flops) | {"prompts": len(jobs)} | alone.summary(config.seed)
-    added = (flops["steered"] - flops["unsteered"]) / max(flops["passes"], 1e-9)
-    result["forwards_equivalent"] = added * result["passes"] / max(flops["forward"], 1)
-    if len(sizes) > 1:
-        together = _Timed(sizes[1])
-        _time(model, jobs[: len(jobs) // sizes[1] * sizes[1]], together, config, counter)
-        result["batch"] = {"images": sizes[1]} | together.summary(config.seed)
-    if opened.weights == "trained" and opened.classifier != "random" and model.variant.detector:
-        name = model.variant.detector
-        shares = [_accuracy(name, [one.image for one in made], prompts) for made in images]
-        result |= {"unsteered_accuracy": shares[0], "accuracy": shares[1], "detector": name}
-    return result
+    result["forwards_equivalent"] = _forwards_equivalent(flops, result["passes"])
+    if together:
+        batch = _Timed(size)
+        _time(model, together, batch, config, counter)
+        result["batch"] = {"images": size} | batch.summary(config.seed)
+    if opened.weights == "trained" and model.variant.detector:
+        # Loaded only now, so that it is not part of the peak of memory.
+        result |= _accuracies(model.variant.detector, images, prompts, notes)
+    return result | {"notes": notes}
 
 
 def median_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
@@ -145,6 +142,35 @@ def _prompts(opened: MeasuredModel, config: BenchConfig) -> list[BenchmarkPrompt
     detector = opened.model.variant.detector
     vocabulary = registry.load("detectors", detector.partition(":")[0]).vocabulary() if detector else None
     return benchmarks.stratified(benchmarks.prompts(BENCHMARK, vocabulary), config.limit, config.seed)
+
+
+def _steerable(
+    model: Model, prompts: Sequence[BenchmarkPrompt], notes: list[str]
+) -> tuple[list[BenchmarkPrompt], list[Job]]:
+    """The prompts that can be steered, each with its image; the others are noted."""
+    chosen, jobs, reasons = list[BenchmarkPrompt](), list[Job](), list[str]()
+    for prompt in prompts:
+        kept, left_out = steerable(model, prompt.prompt, prompt.relations, found=True)
+        if kept:
+            chosen.append(prompt)
+            jobs.append(Job(prompt.prompt, kept, 0, left_out))
+        else:
+            reasons.append(left_out[0].reason)
+    if not jobs:
+        raise DataError(
+            f"none of the {len(prompts)} prompts can be steered: {reasons[0]}; use another classifier or loss"
+        )
+    if reasons:
+        notes.append(f"{len(reasons)} of {len(prompts)} prompts are left out, which cannot be steered: {reasons[0]}")
+    return chosen, jobs
+
+
+def _forwards_equivalent(flops: dict[str, float], passes: float) -> float:
+    """The operations that steering adds to an image with so many passes, by those of one call of the denoiser."""
+    added = flops["steered"] - flops["unsteered"]
+    if flops["passes"]:  # the counted images may have other numbers of passes than the mean of all
+        added *= passes / flops["passes"]
+    return added / max(flops["forward"], 1)
 
 
 def _count_operations(model: Model, jobs: Sequence[Job], seed: int, counter: _Progress) -> dict[str, float]:
@@ -201,6 +227,18 @@ def _time(
                     keep[steer].extend(images)
 
 
+def _accuracies(
+    detector: str, images: Sequence[Sequence[GeneratedImage]], prompts: Sequence[BenchmarkPrompt], notes: list[str]
+) -> dict[str, Any]:
+    """The accuracy without and with steering; without a detector that works, a note says why there is none."""
+    try:
+        plain, steered = (_accuracy(detector, [one.image for one in made], prompts) for made in images)
+    except SteerError as error:  # the measurement is not lost
+        notes.append(f"the images are not scored: {error}")
+        return {}
+    return {"unsteered_accuracy": plain, "accuracy": steered, "detector": detector}
+
+
 def _accuracy(detector: str, images: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> float:
     """The share of images that show what their prompts say, as a detector sees them."""
     scorer = load_scorer(detector)
@@ -236,5 +274,4 @@ def _facts(config: BenchConfig, opened: MeasuredModel, flops: dict[str, float]) 
         "seed": config.seed,
         "flops": flops,
         "versions": {name: installed_version(name) for name in LIBRARIES},
-        "notes": list(opened.notes),
     }

@@ -32,7 +32,7 @@ class BenchConfig(ModelConfig):
         Option(
             min=1,
             max=1000,
-            help="Steer by a random classifier that reads so many layers, those that the denoiser runs first.",
+            help="Steer by a random classifier that reads this many layers, those that the denoiser runs first.",
             show_default="the model's own classifier; without one a random classifier that reads a third of the layers",
             rich_help_panel="Steering",
         ),

@@ -65,16 +65,16 @@ def open_measured_model(config: BenchConfig) -> MeasuredModel:
     pipe = _random_weights(config) if weightless else open_pipeline(config)[0]
     notes, classifier, loss = [], "trained" if learned else None, None
     if weightless:
-        notes.append("the weights are random, so nothing is told about accuracy")
+        notes.append("the weights are random, so the images are not scored")
     own = not weightless and pipe.steering_variant.classifier is not None
     if learned and not config.classifier and (config.depth is not None or not own):
         classifier, loss = "random", Learned(random_classifier(pipe, config.depth).to(pipe.device))
-        layers = len(loss.classifier.layout.layers) if loss.classifier.layout else 0
-        notes.append(f"the classifier is random; it reads the {layers} layers that run first")
     if classifier is not None and (weightless or classifier == "random"):
         config = _with_usual_iterations(config, notes)
     model = open_model(config, pipe, loss)
     depth, count = _depth(model)
+    if classifier == "random":
+        notes.append(f"the classifier is random; it reads the first {depth} of {count} layers")
     return MeasuredModel(model, "random" if weightless else "trained", classifier, depth, count, tuple(notes))
 
 

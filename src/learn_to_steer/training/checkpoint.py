@@ -107,11 +107,13 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state = read(path)
-    differing = [key for key in identity if state["identity"].get(key) != identity[key]]
+    stored = state["identity"]
+    # A setting that one of them lacks is None in it, such as the depth of a run of all layers.
+    differing = [key for key in identity | stored if stored.get(key) != identity.get(key)]
     if differing:
         raise DataError(
-            f"{folder} holds a run with {differing[0]} {state['identity'].get(differing[0])!r}, "
-            f"not {identity[differing[0]]!r}; use another folder"
+            f"{folder} holds a run with {differing[0]} {stored.get(differing[0])!r}, "
+            f"not {identity.get(differing[0])!r}; use another folder"
         )
     return state
 

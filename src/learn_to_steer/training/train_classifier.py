@@ -69,6 +69,8 @@ def train(
     storage.remove_leftovers(out)
     manifest = Manifest.read(Path(data))
     if config.depth != AUTO:
+        if any(out.glob(f"depth-*/{checkpoint.FILE}")):
+            raise DataError(f"{out} holds a run with depth {AUTO!r}, not {config.depth!r}; use another folder")
         return _write(fit(data, out, config, manifest, progress), manifest)
     checkpoint.load(out, {"depth": AUTO})  # refuses the folder of a run at one depth
     candidates = []
