@@ -61,7 +61,7 @@ def test_a_published_stop_looks_at_the_least_relation():
 def test_settings_chosen_for_a_model_are_not_a_baselines():
     """What was tuned for our loop on a model leaves published schedules alone; ``equal`` has no stop."""
     equal, published = config(profile="equal", objective="for-spatial"), config(objective="for-spatial")
-    assert config().iterations == equal.iterations == 10 and published.iterations == 1
+    assert config().iterations == equal.iterations == 6 and published.iterations == 1
     assert equal.threshold == NEVER and config().threshold < 1
     assert {config().window, equal.window, published.window} == {0.2}  # the initial noise alone, whatever the loss
     assert config(settings={"passes": 3}).iterations == 3

@@ -85,7 +85,9 @@ def test_the_estimate_is_what_a_pass_allocates(
         assert need.kept == pytest.approx(allocated(recording, SPECS[spec]), rel=0.05)
     with prepared(recording.denoiser, checkpointing=True):
         outside = allocated(recording, SPECS[spec])
-    assert outside < need.checkpointed <= outside + need.kept
+    # A recomputation may run the whole block in which the forward ended.
+    whole = estimate(pipe, find(pipe), recording, SPECS["all layers"]).kept
+    assert outside < need.checkpointed <= outside + max(need.kept, whole)
     held = [p for part in pipe.components.values() if isinstance(part, torch.nn.Module) for p in part.parameters()]
     assert need.weights == sum(p.numel() * p.element_size() for p in held)
 
