@@ -10,7 +10,7 @@ PROJECTS := pyproject.toml emoji_world/pyproject.toml constraints.txt
 
 SEED ?= 0
 OUT ?= out/demo
-PROMPTS := "a dog to the left of a teddy bear" "a cat above a pizza"
+PROMPTS := "a turtle to the left of a bird" "a pizza above a robot"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all chaos check
