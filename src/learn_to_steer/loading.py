@@ -208,7 +208,7 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
     for name in registry.names("families"):
         family: Family = registry.load("families", name).FAMILY
         try:
-            with _quiet():
+            with quiet():
                 config = getattr(diffusers, family.network).load_config(
                     location, subfolder=family.denoiser, revision=revision
                 )
@@ -228,8 +228,8 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
     try:
         # The progress bar of a download is shown: it may take minutes.
-        with _quiet(bars=not path.is_dir()):
-            # Imported inside _quiet, because transformers warns on import.
+        with quiet(bars=not path.is_dir()):
+            # Imported inside quiet, because transformers warns on import.
             from diffusers import DiffusionPipeline
 
             folder = path if path.is_dir() else _download_configs(source, placement.revision)
@@ -296,13 +296,17 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
         near = registry.nearest(name, choices)
         meant = f"did you mean {near!r}?" if near else "see: learn-to-steer list schedulers"
         raise UnknownNameError(f"unknown scheduler {name!r}; {meant}")
-    with _quiet():
+    with quiet():
         return getattr(diffusers, name).from_config({**config, **changes})
 
 
 @contextmanager
-def _quiet(bars: bool = False) -> Iterator[None]:
-    """Hide warnings of the model libraries, and their progress bars unless ``bars``; errors still show."""
+def quiet(bars: bool = False) -> Iterator[None]:
+    """Hide warnings of the model libraries inside the context; errors still show.
+
+    Args:
+        bars: Whether to show their progress bars.
+    """
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

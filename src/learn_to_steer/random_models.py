@@ -7,7 +7,6 @@ reads any word as one token, text encoders of one layer, and a VAE of the size t
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 from learn_to_steer import garbage, registry
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Family, Variant
-from learn_to_steer.loading import DTYPES, resolve_device, skeleton
+from learn_to_steer.loading import DTYPES, quiet, resolve_device, skeleton
 from learn_to_steer.model_configs import INDEX, check_model, component_class
 from learn_to_steer.model_names import is_folder, named_variant, package_folder
 from learn_to_steer.sampling import remember
@@ -75,7 +74,7 @@ def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, s
         raise registry.unknown("scheduler", scheduler, family.schedulers)
     _require_memory(model, empty, name, device)
     config: Any = empty.config
-    with _quiet(), torch.random.fork_rng(devices=[]), _default_dtype(getattr(torch, name)):
+    with quiet(bars=True), torch.random.fork_rng(devices=[]), _default_dtype(getattr(torch, name)):
         torch.manual_seed(0)
         with torch.device(device):
             denoiser = _from_config(type(empty), config)
@@ -279,21 +278,3 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the warnings of the model libraries about unusual configs."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    before = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for library, _ in before:
-                library.set_verbosity_error()
-            yield
-        finally:
-            for library, level in before:
-                library.set_verbosity(level)

@@ -17,7 +17,6 @@ from told import tells, told
 from learn_to_steer import loading, registry, verification
 from learn_to_steer.benchmarks import _prompt_files
 from learn_to_steer.classifier import import_official
-from learn_to_steer.cli import main
 from learn_to_steer.cli.commands import read_settings
 from learn_to_steer.errors import SteerError
 from learn_to_steer.maps import Layout, MapLayer
@@ -25,21 +24,6 @@ from learn_to_steer.maps import Layout, MapLayer
 PROMPT = "a dog to the left of a cat"
 EDITION1 = Path(__file__).parents[1] / "fixtures" / "edition1"
 TINY_TRAINING = ("--epochs", "1", "--width", "4")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """``run(*words)``: stderr of a command that must end with exit code 0, or with 2 if ``fails``."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words: Any, fails: bool = False) -> str:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        err = capsys.readouterr().err
-        assert code == (2 if fails else 0), err
-        return err
-
-    return command
 
 
 @pytest.fixture

@@ -80,19 +80,26 @@ def calibration_error(probability: Float[Tensor, " rows"], correct: Bool[Tensor,
     return sum(abs(float(part.sum())) for part in difference.tensor_split(bins)) / max(1, len(difference))
 
 
-def measure_calibration(model: RelationClassifier, rows: MapDataset, temperatures: Sequence[float]) -> dict[str, Any]:
+def measure_calibration(
+    model: RelationClassifier,
+    rows: MapDataset,
+    temperatures: Sequence[float],
+    logits: Float[Tensor, "rows classes"] | None = None,
+) -> dict[str, Any]:
     """Return the expected calibration error before and after the logits are divided by temperatures.
 
     Args:
         model: The trained classifier.
         rows: The rows to measure on.
         temperatures: One per noise level.
+        logits: Those of the rows, from the maps of both objects. None: they are predicted here.
 
     Returns:
         The number of images (``pictures``), and by noise level (``per_level``) the ``temperature``, the number of
         ``rows``, and the ``error`` ``before`` and ``after``.
     """
-    logits = predict_logits(model, rows, torch.arange(len(rows)))["both"]
+    if logits is None:
+        logits = predict_logits(model, rows, torch.arange(len(rows)))["both"]
     divided = logits / torch.tensor(temperatures)[rows.level, None]
     correct = logits.argmax(dim=1) == rows.label
     before, after = (scores.softmax(dim=1).amax(dim=1) for scores in (logits, divided))

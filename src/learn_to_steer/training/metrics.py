@@ -7,7 +7,7 @@ alone (the pooled map of the other is replaced by its mean), since the leak may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,12 +63,15 @@ def predict_logits(
     return predicted
 
 
-def evaluate_split(model: RelationClassifier, rows: MapDataset) -> dict[str, Any]:
+def evaluate_split(
+    model: RelationClassifier, rows: MapDataset, logits: Mapping[str, Float[Tensor, "rows classes"]] | None = None
+) -> dict[str, Any]:
     """Return accuracy, confusion matrix and leakage of a classifier on one split.
 
     Args:
         model: The classifier.
         rows: The rows of the split.
+        logits: What ``predict_logits`` returned for all of them. None: they are predicted here.
 
     Returns:
         The number of ``rows`` and images (``pictures``); ``accuracy`` in [0, 1] with a 95 % interval over images, also
@@ -76,7 +79,7 @@ def evaluate_split(model: RelationClassifier, rows: MapDataset) -> dict[str, Any
         ``leakage`` by the objects whose maps are used.
     """
     config = model.config
-    logits = predict_logits(model, rows, torch.arange(len(rows)))
+    logits = logits or predict_logits(model, rows, torch.arange(len(rows)))
     predicted = logits["both"].argmax(dim=1)
     correct = predicted == rows.label
     confusion = torch.zeros(len(config.classes), len(config.classes), dtype=torch.int64)

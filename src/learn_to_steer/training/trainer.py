@@ -83,17 +83,19 @@ def fit(data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest,
         while not run.finished:
             run.train_epoch(count)
     run.model.load_state_dict(run.best)
-    metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out)}
-    logits = predict_logits(run.model, held_out, torch.arange(len(held_out)))["both"]
+    logits = predict_logits(run.model, held_out, torch.arange(len(held_out)))
+    metrics: dict[str, Any] = {"best_epoch": run.best_epoch, "val": evaluate_split(run.model, held_out, logits)}
     facts = (held_out.label, held_out.level, held_out.group)
-    temperatures = fit_temperatures(logits, *facts, len(manifest.levels))
+    temperatures = fit_temperatures(logits["both"], *facts, len(manifest.levels))
+    correct = logits["both"].argmax(dim=1) == held_out.label
     measured, split = held_out, "val"
     if manifest.counts["rows"].get("test"):
         measured, split = MapDataset.open(data, "test", channels=channels), "test"
-        metrics["test"] = evaluate_split(run.model, measured)
-    metrics["calibration"] = {"split": split} | measure_calibration(run.model, measured, temperatures)
+        logits = predict_logits(run.model, measured, torch.arange(len(measured)))
+        metrics["test"] = evaluate_split(run.model, measured, logits)
+    calibration = measure_calibration(run.model, measured, temperatures, logits["both"])
+    metrics["calibration"] = {"split": split} | calibration
     run.model.config = replace(run.model.config, temperatures=temperatures)
-    correct = logits.argmax(dim=1) == held_out.label
     return Trained(folder, config, run.model.cpu(), metrics, run.history, correct, held_out.level, held_out.group)
 
 
