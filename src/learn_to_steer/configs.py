@@ -32,6 +32,8 @@ from learn_to_steer.shared_options import (
     Seed,
     Similarity,
     SpacyModel,
+    Tries,
+    Verifier,
 )
 from learn_to_steer.validation import Checked
 
@@ -194,6 +196,8 @@ class GenerateConfig(ModelConfig):
         ),
     ] = ()
     strict: Annotated[bool, _steering("--strict", help="Stop with an error if a prompt has no relation.")] = False
+    tries: Tries = 1
+    verifier: Verifier = None
     nlp: SpacyModel = None
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/generate"
 
@@ -235,15 +239,8 @@ class EvaluateConfig(ModelConfig):
         ),
     ] = None
     detector: Detector = None
-    verifier: Annotated[
-        str | None,
-        _steering(
-            help="For the loss for-unified: a detector that checks each image. If it misses an object, the image is "
-            "made again and the better one is kept.",
-            show_default="images are not checked",
-            metavar="NAME[:SOURCE]",
-        ),
-    ] = None
+    verifier: Verifier = None
+    tries: Tries = 1
     images: Annotated[int, _sampling(min=1, max=MAX_IMAGES, help="Number of images per prompt.")] = 4
     seed: Seed = 0
     batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images made at a time.")] = 8
@@ -260,9 +257,10 @@ class EvaluateConfig(ModelConfig):
         return asdict(self) | {"lora": list(self.lora)}
 
     def decisive(self) -> dict[str, Any]:
-        """Return the settings that an image or its score depends on."""
+        """Return the settings that an image or its score depends on. A single try is left out, as in version 0.1.0."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if name not in FREE}
+        left_out = FREE if self.tries > 1 else (*FREE, "tries")
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 @dataclass(frozen=True)

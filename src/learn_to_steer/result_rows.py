@@ -38,6 +38,9 @@ class ResultRow(BaseModel):
     converged: bool | None = None
     probability: list[Finite] | None = None
     note: str | None = None
+    satisfied: bool | None = None
+    tries: Number | None = None
+    why: str | None = None
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     correct: bool = False
     present: bool = False

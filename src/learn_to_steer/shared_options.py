@@ -21,6 +21,7 @@ MAX_BATCH = 65_536
 MAX_STEPS = 1000
 MAX_SIDE = 8192  # pixels
 MAX_GUIDANCE = 1000.0
+MAX_TRIES = 1000
 
 # Options that mean the same in several places.
 _SPACY = "Name of a spaCy model that finds the objects in the prompt (needs the extra 'nlp')."
@@ -56,6 +57,24 @@ Similarity = Annotated[
         "by a DINO or CLIP model (folder or hub id).",
         show_default="not measured",
         metavar="NAME",
+    ),
+]
+Tries = Annotated[
+    int,
+    _steering(
+        min=1,
+        max=MAX_TRIES,
+        help="How often an image is made at most. One that is wrong is made again from other noise; the best is kept.",
+    ),
+]
+Verifier = Annotated[
+    str | None,
+    _steering(
+        help="Detector that looks at finished images and tells whether they are right, or 'classifier': the last look "
+        "of the loss's classifier, which cannot see a missing or doubled object. With the loss for-unified: the "
+        "detector of its second stage, which makes an image again and keeps the better one.",
+        show_default="with several tries the model's own, else the classifier",
+        metavar="NAME[:SOURCE]",
     ),
 ]
 Seed = Annotated[

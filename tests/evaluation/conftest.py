@@ -19,13 +19,13 @@ DOG, CAT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20
 class StubDetector:
     """Answers with ``find(image)`` and counts its images."""
 
-    name = "stub"
     counting: float | None = None
     tells_colors = False
 
-    def __init__(self, find: Callable[[Image.Image], list[Detection]]) -> None:
+    def __init__(self, find: Callable[[Image.Image], list[Detection]], name: str) -> None:
         self.find = find
-        self.identity = {"name": "stub"}
+        self.name = name
+        self.identity = {"name": name}
         self.seen = 0
 
     def detect(self, images: Any, queries: Any = None) -> list[list[Detection]]:
@@ -35,12 +35,14 @@ class StubDetector:
 
 @pytest.fixture
 def stub_scorer() -> Callable[..., Scorer]:
-    """``stub_scorer(find, vocabulary)``: a scorer whose detector answers with ``find(image)``."""
+    """``stub_scorer(find, vocabulary, name="stub")``: a scorer whose detector answers with ``find(image)``."""
 
     def build(
-        find: Callable[[Image.Image], list[Detection]], vocabulary: Mapping[str, str] | None = VOCABULARY
+        find: Callable[[Image.Image], list[Detection]],
+        vocabulary: Mapping[str, str] | None = VOCABULARY,
+        name: str = "stub",
     ) -> Scorer:
-        return Scorer(StubDetector(find), vocabulary)
+        return Scorer(StubDetector(find, name), vocabulary)
 
     return build
 

@@ -69,22 +69,21 @@ def test_images_without_relations_are_generated_once(model, verifier, refined):
     assert only.report is None and refined == []
 
 
-def test_a_verifier_needs_the_unified_loss(saved_sd, left_dog, tmp_path):
+def test_the_second_stage_in_an_evaluation(saved_sd, left_dog, stub_scorer, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": PROMPT}) + "\n")
     config = EvaluateConfig(
         model=str(saved_sd), objective="for-unified", prompts=str(prompts), images=1, steps=2, out=str(tmp_path / "out")
     )
-    assert evaluate(config, scorer=left_dog, verifier=left_dog)["passes_per_image"] == 3
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["verified_by"] == {"name": "stub"}
+    eye = stub_scorer(lambda image: [DOG, CAT], name="eye")
+    assert evaluate(config, scorer=left_dog, verifier=eye)["passes_per_image"] == 3
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["verified_by"] == {"name": "eye"}
     other = replace(config, out=str(tmp_path / "other"))
-    with pytest.raises(UnsupportedError, match="for-unified"):
-        evaluate(replace(other, objective="for-spatial"), scorer=left_dog, verifier=left_dog)
-    with pytest.raises(UnsupportedError, match="for-unified"):  # before the verifier is loaded
-        evaluate(replace(other, objective="for-spatial", verifier="no-such-detector"), scorer=left_dog)
-    assert not (tmp_path / "other").exists()
+    with pytest.raises(UnsupportedError, match="second stage of its own"):  # before the verifier is loaded
+        evaluate(replace(other, tries=2, verifier="no-such-detector"), scorer=left_dog)
     with pytest.raises(UnknownNameError, match="cat"):
-        evaluate(other, scorer=left_dog, verifier=replace(left_dog, vocabulary={"dog": "dog"}))
+        evaluate(other, scorer=left_dog, verifier=replace(eye, vocabulary={"dog": "dog"}))
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_object_mentioned_twice_is_refined_at_both_places(model, verifier, refined):

@@ -15,8 +15,8 @@ from learn_to_steer.evaluation import EvaluateConfig, ScoreConfig, evaluate, eva
 from learn_to_steer.report.audit import agreement, audit_page
 
 PROMPTS = [{"prompt": "a dog to the left of a cat"}, {"prompt": "a cat to the left of a puppy"}]
-# Texts that are only shown, and the tag of a user's own prompt.
-FREE = (".tag", ".note")
+# Texts that are only shown, the tag of a user's own prompt, and what is None for images that nothing judged.
+FREE = (".tag", ".note", ".satisfied", ".why")
 
 
 class Killed(BaseException):

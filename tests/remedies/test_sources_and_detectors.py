@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from learn_to_steer import families, inversion, registry
 from learn_to_steer.benchmarks import t2i_compbench
 from learn_to_steer.collection.noise_levels import kept_times, trained_noise_levels
 from learn_to_steer.conditioning import record
+from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.detectors import Query
 from learn_to_steer.detectors._open_vocabulary import names_per_image
-from learn_to_steer.evaluation.noise_refinement import require_unified_loss
 from learn_to_steer.evaluation.run_comparison import background_change
+from learn_to_steer.evaluation.verifier_choice import verifier_name
 from learn_to_steer.image_files import read_image, to_rgb
 from learn_to_steer.sources import SourceRequest
 from learn_to_steer_emoji import tidy
@@ -118,14 +120,28 @@ def test_detector_folders(tmp_path: Path) -> None:
     registry.load("detectors", "emoji").load(source=str(written))
 
 
+def test_verifiers() -> None:
+    config = EvaluateConfig(model="sd:emoji", tries=2)
+    with told("choose another --verifier or --detector"):
+        verifier_name(replace(config, verifier="emoji"), "emoji")
+    assert verifier_name(replace(config, verifier="emoji-templates"), "emoji") == "emoji-templates"
+    assert verifier_name(replace(config, verifier="emoji"), "emoji-templates") == "emoji"
+    unsteered = replace(config, model="sd:1.4", objective="none")
+    with told("name a detector as --verifier"):
+        verifier_name(unsteered, "emoji")
+    assert verifier_name(replace(unsteered, verifier="owlv2"), "emoji") == "owlv2"
+    unified = replace(config, objective="for-unified")
+    with told("leave --tries out, or choose another --loss"):
+        verifier_name(unified, "emoji")
+    assert verifier_name(replace(unified, tries=1), "emoji") is None
+    assert verifier_name(replace(unified, objective="for-spatial"), "emoji") == "emoji-templates"
+
+
 def test_pages_and_losses() -> None:
     small, large = Image.new("RGB", (64, 64)), Image.new("RGB", (96, 64))
     with told("make them of one size"):
         background_change(small, large, [], [])
     assert background_change(small, large.resize((64, 64)), [], [])
-    with told("or leave --verifier out"):
-        require_unified_loss("learned")
-    require_unified_loss("for-unified")
 
 
 def test_prompts_of_compbench() -> None:

@@ -19,7 +19,7 @@ from learn_to_steer import families, load_pipeline
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation, parse, token_indices
-from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, profile
+from learn_to_steer.steering import SteeredPipeline, Steerer, SteeringConfig, Verdict, profile
 from learn_to_steer.steering.compatibility import object_view
 from learn_to_steer.steering.inputs import select_relations, warn_of_untaught_words
 
@@ -157,6 +157,34 @@ def test_second_prompts(tiny_flux: Any, put_on: Callable[..., Any]) -> None:
     with told("give one for each"):
         steered([PROMPT] * 3, prompt_2=[PROMPT] * 2, **short)
     assert len(steered([PROMPT] * 3, prompt_2=[PROMPT] * 3, **short).steering.images) == 3
+
+
+def test_tries(tiny_sd: Any, put_on: Callable[..., Any], random_classifier: Callable[..., Any]) -> None:
+    class Pleased:
+        name, identity = "pleased", None
+
+        def look(self, images: Any, prompts: Any) -> list[Verdict]:
+            return [Verdict(True, 1.0) for _ in images]
+
+    steered = put_on(tiny_sd)  # its threshold is above 1
+    looked_at: dict[str, Any] = {"tries": 2, "verifier": Pleased(), **FAST, "output_type": "pil"}
+    with told("name a detector as verifier (--verifier, see: list detectors), or leave out tries (--tries)"):
+        steered(PROMPT, **FAST, tries=2)
+    assert steered(PROMPT, **looked_at).steering.images[0].satisfied
+    steered(PROMPT, **FAST)
+    with told("leave output_type out, or use verifier='classifier'"):
+        steered(PROMPT, **looked_at | {"output_type": "latent"})
+    steered(PROMPT, **{name: value for name, value in looked_at.items() if name != "output_type"})
+    stopping = profile("default").changed(passes=1, threshold=0.9)
+    other = Steerer(Learned(random_classifier(tiny_sd).requires_grad_(False)), stopping).on(tiny_sd)
+    other(PROMPT, **looked_at | {"output_type": "latent", "verifier": "classifier"})
+    with told("leave them out and give a generator"):
+        steered(PROMPT, **looked_at, latents=torch.zeros(1, 16, 8, 8))
+    steered(PROMPT, **looked_at, generator=torch.Generator())
+    with told("call it once for each prompt, or leave out tries"):
+        steered([PROMPT] * 2, **looked_at, ip_adapter_image_embeds=[torch.zeros(2, 1, 4)])
+    with told("give the name of a detector (see: list detectors), or an object with the method look"):
+        steered(PROMPT, **looked_at | {"verifier": 7})
 
 
 def test_strict(steered: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:

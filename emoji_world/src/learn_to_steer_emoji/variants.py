@@ -14,6 +14,7 @@ _COMMON: dict[str, Any] = {
     "resolution": 128,
     "step_size": 5.0,
     "detector": "emoji",
+    "verifiers": ("emoji-templates", "emoji"),
     "untaught_words": untaught_words,
 }
 _FLUX_COMMON: dict[str, Any] = {

@@ -11,7 +11,12 @@ from typing import Any, cast
 
 from learn_to_steer import registry
 from learn_to_steer.benchmarks._object_boxes import boxes_of_relations
-from learn_to_steer.benchmarks._object_names import detector_class, is_one_thing, matching_detections
+from learn_to_steer.benchmarks._object_names import (
+    detected_numbers,
+    detector_class,
+    is_one_thing,
+    matching_detections,
+)
 from learn_to_steer.benchmarks._prompt_files import export, load_file
 from learn_to_steer.benchmarks.base import (
     BenchmarkPrompt,
@@ -34,6 +39,7 @@ __all__ = [
     "benchmark_names",
     "boxes_of_relations",
     "compose",
+    "detected_numbers",
     "detector_class",
     "export",
     "geneval_line",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from learn_to_steer.geometry import Detection
+from learn_to_steer.prompts import Relation
 from learn_to_steer.registry import unknown
 
 IRREGULAR = {"mice": "mouse", "people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose"}
@@ -65,6 +66,32 @@ def matching_detections(
     forms = _forms(name) if vocabulary is None else [detector_class(name, vocabulary)]
     by_form = ([one for one in detections if one.name == form] for form in forms)
     return sorted(next(filter(None, by_form), []), key=lambda one: -one.score)
+
+
+def detected_numbers(
+    relations: Sequence[Relation], detections: Sequence[Detection], vocabulary: Mapping[str, str] | None
+) -> dict[str, tuple[int, int]]:
+    """Count the detections of each object of some relations.
+
+    Args:
+        relations: The relations.
+        detections: All detections in the image.
+        vocabulary: As in ``detector_class``.
+
+    Returns:
+        For each name, in alphabetical order: the number of its detections, and the number that there should be, which
+        is one, or two if a relation is between two objects of that name.
+
+    Raises:
+        UnknownNameError: ``vocabulary`` does not contain an object.
+    """
+    names = {name for one in relations for name in (one.subject, one.object)}
+    same = [one for one in relations if is_one_thing(one.subject, one.object)]
+    twice = {name for one in same for name in (one.subject, one.object)}
+    return {
+        name: (len(matching_detections(name, detections, vocabulary)), 2 if name in twice else 1)
+        for name in sorted(names)
+    }
 
 
 def _forms(name: str) -> Iterator[str]:

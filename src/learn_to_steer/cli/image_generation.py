@@ -29,8 +29,11 @@ from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.families import find
 from learn_to_steer.prompts import Relation, analyse, load_nlp, locate, parse
 from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
+from learn_to_steer.steering import DetectorVerifier, ImageReport
 from learn_to_steer.steering.inputs import select_relations, untaught_words, warn_of_untaught_words
-from learn_to_steer.steering.report import LeftOut
+from learn_to_steer.steering.report import CLASSIFIER, LeftOut
+from learn_to_steer.steering.tries import UnsteeredPipeline, require_judge
+from learn_to_steer.steering.verifiers import default_verifier
 
 log = logging.getLogger(__name__)
 Relations = tuple[Relation, ...]
@@ -122,6 +125,7 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
     ]
     warn_of_untaught_words(model.pipe, config.prompts)
     scorer = _scorer(model)
+    verifier = _verifier(model, config)
     out = Path(config.out)
     storage.remove_leftovers(out)
     resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}
@@ -129,7 +133,7 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
     calls = sum(2 if model.steered and kept else 1 for kept, _ in divided)
     counter = _StepCounter(on_progress, calls * model.sampling["num_inference_steps"])
     results = [
-        _generate(model, prompt, relations, *parts, config, scorer, counter)
+        _generate(model, prompt, relations, *parts, config, scorer, verifier, counter)
         for prompt, relations, parts in zip(config.prompts, relations_of_prompts, divided, strict=True)
     ]
     _write(out, config, model, results)
@@ -173,13 +177,45 @@ def _scorer(model: Model) -> Scorer | None:
         return None
 
 
+def _verifier(model: Model, config: GenerateConfig) -> DetectorVerifier | str | None:
+    """What looks at finished images: a detector, the classifier's last look, or nothing.
+
+    Raises UnsupportedError if nothing can judge them.
+    """
+    name = config.verifier or (default_verifier(model.variant) if config.tries > 1 else None)
+    if name == CLASSIFIER:
+        require_judge(model.steered or UnsteeredPipeline(model.pipe))
+    if name is None or name == CLASSIFIER:
+        return name
+    detector = load_scorer(name, str(model.pipe.device))
+    return DetectorVerifier(detector.detector, detector.vocabulary)
+
+
+class _Trajectories:
+    """Keeps the latents of every try of a pipeline call: a ``callback_on_step_end``."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._tries: list[LatentTrajectory] = []
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            self._tries.append(LatentTrajectory(self._steps))
+        return self._tries[-1](pipe, step, timestep, values)
+
+    def of_first(self, images: list[GeneratedImage]) -> LatentTrajectory:
+        """That of the try of the first image that was kept; it is the first of its call, too."""
+        report = images[0].report if images else None
+        return self._tries[report.kept_try if report else 0] if self._tries else LatentTrajectory(self._steps)
+
+
 class _StepCounter:
     """Counts denoising steps over several pipeline calls."""
 
     def __init__(self, on_progress: Callable[[int, int], None], total: int) -> None:
         self._on_progress, self._total, self._done = on_progress, total, 0
 
-    def callback(self, trajectory: LatentTrajectory) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    def callback(self, trajectory: _Trajectories) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
         """A ``callback_on_step_end`` that counts the step and hands it on to ``trajectory``."""
 
         def on_step_end(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -198,21 +234,26 @@ def _generate(
     left_out: tuple[LeftOut, ...],
     config: GenerateConfig,
     scorer: Scorer | None,
+    verifier: DetectorVerifier | str | None,
     counter: _StepCounter,
 ) -> _PromptResult:
     """Make the images of one prompt and score them."""
     jobs = [Job(prompt, kept, index, left_out) for index in range(config.images)]
-    trajectories = [LatentTrajectory(model.sampling["num_inference_steps"]) for _ in range(2)]
-    base = draw(model, jobs, config.seed, steer=False, on_step=counter.callback(trajectories[0]))
+    several: dict[str, Any] = {"tries": config.tries, "verifier": verifier}
+    latents = [_Trajectories(model.sampling["num_inference_steps"]) for _ in range(2)]
+    # Beside steered images the base is one try: the same noise without steering.
+    once = {} if model.steered else several
+    base = draw(model, jobs, config.seed, steer=False, on_step=counter.callback(latents[0]), **once)
     steered: list[GeneratedImage] = []
     maps = None
     if model.steered and kept:
-        steered = draw(model, jobs, config.seed, steer=True, on_step=counter.callback(trajectories[1]))
+        steered = draw(model, jobs, config.seed, steer=True, on_step=counter.callback(latents[1]), **several)
     elif model.steered:
         # There is nothing to steer to, and a steered call would make the same images.
         steered = base
     # Without steering, too, only objects within the text that the model reads have maps.
     shown, _ = select_relations(model.pipe, find(model.pipe), None, prompt, kept, model.sampling)
+    trajectories = [one.of_first(images) for one, images in zip(latents, (base, steered), strict=True)]
     if shown and trajectories[0].kept:
         first_images = [(trajectory, 0) for trajectory in trajectories if trajectory.kept]
         maps = object_maps(model.pipe, prompt, shown, first_images, model.sampling)
@@ -260,6 +301,8 @@ def _write(out: Path, config: GenerateConfig, model: Model, results: list[_Promp
                 entry["steering"] = steered.report.as_dict() if steered.report else None
                 entry["seconds"] = {"base": base.seconds, "steered": steered.seconds}
                 _save(out / entry["steered"], steered.image)
+            elif base.report:  # several tries without steering
+                entry["steering"] = base.report.as_dict()
             images.append(entry)
         relations = [relation.as_list() for relation in result.relations]
         notes = {"left_out": [one.as_dict() for one in result.left_out], "untaught_words": list(result.untaught)}
@@ -304,6 +347,12 @@ def _estimate(image: GeneratedImage, loss: str) -> str:
     return "classifier's estimate " + ", ".join(f"{one:.0%}" for one in image.report.probability)
 
 
+def _outcome(report: ImageReport) -> str:
+    """What the verifier says after the last try."""
+    tries = "1 try" if report.tries == 1 else f"{report.tries} tries"
+    return f"{'satisfied' if report.satisfied else 'not satisfied'} after {tries} ({report.why})"
+
+
 def _first_images(result: _PromptResult) -> list[tuple[str, Image]]:
     """The first base image and the first steered one, with their titles."""
     images = [("base", result.base[0].image)]
@@ -325,8 +374,10 @@ def _summary_lines(results: list[_PromptResult], loss: str) -> list[str]:
             if result.relations and not facts:
                 unknown = ", ".join(base.unknown)
                 facts.append(f"not checked ({f'the detector does not know {unknown}' if unknown else 'no detector'})")
-            if report := result.steered[i].report if result.steered else None:
-                facts.append(f"{report.passes} iterations")
+            if report := (result.steered or result.base)[i].report:
+                facts += [f"{report.passes} iterations"] if result.steered else []
+                if report.tries > 1 or report.verified_by != CLASSIFIER:
+                    facts.append(_outcome(report))
             if estimate := _estimate(result.steered[i], loss) if result.steered else "":
                 facts.append(estimate)
                 unchecked = unchecked or steered.verdict is None

@@ -91,8 +91,17 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         show(f"{name.replace('_', ' ')} {_metric(value)}")
     if summary["passes_per_image"] is not None:
         show(f"per image: {summary['passes_per_image']:.1f} iterations, {summary['seconds_per_image']:.2f} s")
+    if summary.get("verifier") and "verified_by" in summary:
+        _show_verifier(summary["verifier"], summary["tries_per_image"])
     if "against" in summary:
         _show_comparison(summary["against"])
+
+
+def _show_verifier(verifier: Mapping[str, Any], tries: float | None) -> None:
+    low, high = verifier["agreement_interval"]
+    drawn = "" if tries is None else f"{tries:.2f} tries an image; "
+    agreement = f"agrees with the score on {verifier['agreement']:.3f} (95 %: {low:.3f} to {high:.3f})"
+    show(f"{drawn}what judged the images was satisfied with {verifier['satisfied']:.3f} and {agreement}")
 
 
 def _show_comparison(result: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
 from learn_to_steer.evaluation.image_folders import PromptImage, image_path, metadata_path, png_bytes
 from learn_to_steer.evaluation.model import Model, open_model
-from learn_to_steer.evaluation.noise_refinement import draw_refined, require_unified_loss
+from learn_to_steer.evaluation.noise_refinement import draw_refined, is_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
 from learn_to_steer.evaluation.results import (
     Key,
@@ -37,10 +37,14 @@ from learn_to_steer.evaluation.scoring import (
     require_repeatable,
     require_some,
 )
+from learn_to_steer.evaluation.verifier_choice import find_verifier, verifier_name
 from learn_to_steer.image_files import is_whole
 from learn_to_steer.loading import resolve_device
 from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import read_rows
+from learn_to_steer.steering import DetectorVerifier
+from learn_to_steer.steering.report import CLASSIFIER
+from learn_to_steer.steering.tries import UnsteeredPipeline, require_judge
 
 log = logging.getLogger(__name__)
 # Rows of an older version lack some of these; their images are generated again.
@@ -70,8 +74,14 @@ class _Evaluation:
             "fingerprints": self.model.fingerprints,
             "judged_by": self.scorer.identity,
             **({"steering": steered.config.image_settings()} if steered else {}),
-            **({"verified_by": self.verifier.identity} if self.verifier else {}),
+            **({"verified_by": identity} if (identity := self._verified_by()) else {}),
         }
+
+    def _verified_by(self) -> dict[str, Any] | None:
+        """The identity of the verifier; None if nothing looks at the images."""
+        if self.verifier:
+            return self.verifier.identity
+        return {"name": CLASSIFIER} if self.config.verifier else None
 
     def run_batch(self, batch: Sequence[PromptImage], finished: Set[Key], check_detector: bool) -> None:
         """Generate and score one batch, and save those of its images that are not finished yet.
@@ -81,10 +91,12 @@ class _Evaluation:
         """
         jobs = [replace(self.jobs[prompt.index], index=sample) for prompt, sample, _ in batch]
         seed = self.config.seed
-        if self.verifier is None:
-            generated = draw(self.model, jobs, seed, steer=True)
-        else:
+        if self.verifier and is_unified_loss(self.config.objective):
             generated = draw_refined(self.model, self.verifier, jobs, seed)
+        else:
+            detector = DetectorVerifier(self.verifier.detector, self.verifier.vocabulary) if self.verifier else None
+            verifier = detector or self.config.verifier
+            generated = draw(self.model, jobs, seed, steer=True, tries=self.config.tries, verifier=verifier)
         if check_detector:
             require_repeatable(self.scorer, generated[0].image, batch[0].prompt)
         detected = self.scorer.detect([one.image for one in generated], [target.prompt for target in batch])
@@ -122,7 +134,7 @@ def evaluate(
         model: A model to evaluate instead of the one that ``config`` names, such as one with changed weights. Its
             ``fingerprints`` must tell models apart, since images of different models are not mixed.
         scorer: The detector that scores, instead of the one that ``config`` names.
-        verifier: The detector for FOR's second stage, instead of the one that ``config`` names.
+        verifier: The detector that looks at finished images, instead of the one that ``config`` names.
 
     Returns:
         The summary: the values of ``summarise``, the benchmark's own ``metrics``, the settings and versions, and the
@@ -130,11 +142,13 @@ def evaluate(
 
     Raises:
         DataError: The folder holds another evaluation or damaged files, or the detector is broken.
+        UnsupportedError: The verifier is the scorer, or nothing judges the images of several tries.
         PromptError: A relation of the benchmark, or one that a file of prompts gives, cannot be steered.
         SteerError: Anything that ``open_model``, ``load_scorer`` and ``PromptSelection.select`` raise.
     """
     detector = scorer.detector.name if scorer else config.detector or default_detector(config.model)
     config = replace(config, detector=detector)
+    config = replace(config, verifier=verifier_name(config, detector.partition(":")[0], verifier))
     # Mistakes in the settings and damaged rows are reported before any weights are loaded.
     storage.check_folder(config.out)
     read_rows(Path(config.out))
@@ -144,12 +158,11 @@ def evaluate(
     scorer = scorer or load_scorer(detector, device)
     prompts = selection.select(scorer)
     reference = load_reference(config.against, config.similarity, config.out, scorer.identity)
-    if verifier or config.verifier:
-        require_unified_loss(config.objective)
-        verifier = verifier or load_scorer(config.verifier or "", device)
-        verifier.require_objects(prompts)
+    verifier = find_verifier(config.verifier, prompts, device, verifier)
     rule = selection.rule(scorer)
     model = model or open_model(config)
+    if config.verifier == CLASSIFIER:
+        require_judge(model.steered or UnsteeredPipeline(model.pipe))
     # A relation that cannot be steered is reported before the first image.
     jobs = {
         prompt.index: Job(prompt.prompt, kept, 0, left_out)
@@ -271,11 +284,15 @@ def _finished_rows(out: Path) -> dict[Key, Row]:
 def _cost(generated: GeneratedImage) -> Row:
     """The part of a row about steering and time."""
     report = generated.report
+    judged = {"why": report.why} if report and report.satisfied is not None else {}
     return {
         "passes": report.passes if report else 0,
         "checks": report.checks if report else 0,
         "converged": bool(report and report.converged),
         "probability": report.probability if report else [],
         "note": report.note if report else "",
+        "satisfied": report.satisfied if report else None,
+        "tries": report.tries if report else 1,
+        **judged,
         "seconds": generated.seconds,
     }

@@ -14,9 +14,10 @@ from PIL.Image import Image
 from learn_to_steer.errors import PromptError
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.prompts import Relation
-from learn_to_steer.steering import ImageReport
+from learn_to_steer.steering import ImageReport, Verifier
 from learn_to_steer.steering.inputs import select_relations, warn_of_left_out
 from learn_to_steer.steering.report import LeftOut
+from learn_to_steer.steering.tries import UnsteeredPipeline, draw_best
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class GeneratedImage:
 
     Attributes:
         image: The image.
-        report: The report of steering; None if the image was not steered.
-        seconds: Time of the pipeline call, divided by its number of images.
+        report: The report of steering; None if the image was not steered, and nothing looked at it.
+        seconds: Time of the pipeline call with all its tries and looks, divided by its number of images.
     """
 
     image: Image
@@ -91,8 +92,10 @@ def draw(
     *,
     steer: bool,
     on_step: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]] | None = None,
+    tries: int = 1,
+    verifier: str | Verifier | None = None,
 ) -> list[GeneratedImage]:
-    """Generate images in one pipeline call.
+    """Generate images in one pipeline call, and those that are wrong again where ``tries`` allows.
 
     Args:
         model: The pipeline with its sampling and steering.
@@ -100,6 +103,9 @@ def draw(
         seed: Seed of the noise of all images.
         steer: Whether to steer. Has no effect on a model without steering and on jobs without relations.
         on_step: The pipeline's ``callback_on_step_end``.
+        tries: How often an image is drawn at most; see ``steering.tries.draw_best``. The noise of a try depends on
+            seed, prompt, index and the number of the try only.
+        verifier: What looks at finished images, as there. Images that are not steered need one.
 
     Returns:
         One image per job, in order.
@@ -107,6 +113,7 @@ def draw(
     Raises:
         PromptError: The loss does not know a predicate, or an object lies beyond the text that the model reads; see
             ``steerable``.
+        UnsupportedError: There are several tries, and nothing judges the images.
     """
     arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],
@@ -116,13 +123,18 @@ def draw(
         arguments["callback_on_step_end"] = on_step
     began = time.monotonic()
     reports: list[ImageReport | None] = [None] * len(jobs)
-    if steer and model.steered is not None and any(job.relations for job in jobs):
-        output = model.steered(relations=[list(job.relations) for job in jobs], **arguments)
+    relations = [list(job.relations) for job in jobs]
+    steered = model.steered if steer and any(relations) else None
+    if steered is None and (not any(relations) or (tries == 1 and verifier is None)):
+        output = model.pipe(**arguments)
+    else:
+        if steered is None:
+            output = draw_best(UnsteeredPipeline(model.pipe), {"relations": relations} | arguments, tries, verifier)
+        else:
+            output = steered(relations=relations, tries=tries, verifier=verifier, **arguments)
         reports = [
             replace(report, left_out=list(job.left_out))
             for report, job in zip(output.steering.images, jobs, strict=True)
         ]
-    else:
-        output = model.pipe(**arguments)
     seconds = (time.monotonic() - began) / len(jobs)
     return [GeneratedImage(image, report, seconds) for image, report in zip(output.images, reports, strict=True)]

@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from learn_to_steer import registry
 from learn_to_steer.benchmarks import BenchmarkPrompt, matching_detections
-from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.scoring import Scorer
@@ -26,12 +25,9 @@ LOSS = "for-unified"
 DOUBT = 0.5  # objects with an answer below it are refined
 
 
-def require_unified_loss(loss: str) -> None:
-    """Raise UnsupportedError unless ``loss`` names FOR's unified loss, the only one with a second stage."""
-    if registry.normal(loss) != LOSS:
-        raise UnsupportedError(
-            f"the loss {loss} has no second stage that uses a verifier; choose --loss {LOSS}, or leave --verifier out"
-        )
+def is_unified_loss(loss: str) -> bool:
+    """Whether ``loss`` names FOR's unified loss, the only one with a second stage."""
+    return registry.normal(loss) == LOSS
 
 
 def draw_refined(model: Model, verifier: Scorer, jobs: Sequence[Job], seed: int) -> list[GeneratedImage]:

@@ -72,8 +72,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
         ``per_relation`` has the same shares for each predicate. ``failures`` is the number of images for each kind of
         failure; an image may have several kinds. ``passes_per_image`` (iterations), ``checks_per_image`` (evaluations
-        without an update, apart from those in the pipeline's own forwards), ``seconds_per_image`` and ``converged`` are
-        means, None for images that other tools generated. ``prompts`` and ``images`` are their numbers.
+        without an update, apart from those in the pipeline's own forwards), ``seconds_per_image``, ``tries_per_image``
+        and ``converged`` are means, None for images that other tools generated. ``prompts`` and ``images`` are their
+        numbers. ``verifier`` compares what judged the images while they were drawn with their scores, None if nothing
+        did: ``satisfied``, the share of images that satisfied it; ``agreement``, the share in which it says what the
+        scores say (correct, and each object exactly once), with its ``agreement_interval``; ``precision``, the share of
+        satisfactory images that are so by their scores, and ``recall``, the share of the latter that satisfied it.
 
     Raises:
         ValueError: There are no rows.
@@ -98,7 +102,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "passes_per_image": _mean(rows, "passes"),
         "checks_per_image": _mean(rows, "checks"),
         "seconds_per_image": _mean(rows, "seconds"),
+        "tries_per_image": _mean(rows, "tries"),
         "converged": _mean(rows, "converged"),
+        "verifier": _verifier(rows),
         "per_relation": _per_relation(rows),
         "failures": dict(failures.most_common()),
     }
@@ -118,6 +124,23 @@ def _per_relation(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             "on_axis_where_present": _share(on_axis for _, on_axis in pairs if on_axis is not None),
         }
         for predicate, pairs in sorted(outcomes.items())
+    }
+
+
+def _verifier(rows: Sequence[Row]) -> dict[str, Any] | None:
+    judged = [row for row in rows if row.get("satisfied") is not None and row.get("once") is not None]
+    if not judged:
+        return None
+    right = [bool(row["correct"] and row["once"]) for row in judged]
+    satisfied = [bool(row["satisfied"]) for row in judged]
+    same = [one == other for one, other in zip(right, satisfied, strict=True)]
+    return {
+        "images": len(judged),
+        "satisfied": _share(satisfied),
+        "agreement": _share(same),
+        "agreement_interval": list(clustered_interval(same, [row["index"] for row in judged])),
+        "precision": _share(one for one, chosen in zip(right, satisfied, strict=True) if chosen),
+        "recall": _share(chosen for one, chosen in zip(right, satisfied, strict=True) if one),
     }
 
 

@@ -65,7 +65,7 @@ class EvaluatedWith(BaseModel):
     detector: str | None = None
 
 
-COST = ("passes", "checks", "converged", "probability", "note", "seconds")
+COST = ("passes", "checks", "converged", "probability", "note", "satisfied", "tries", "seconds")
 BATCH = 16
 
 

@@ -15,7 +15,7 @@ from learn_to_steer.benchmarks import (
     Rule,
     Size,
     boxes_of_relations,
-    is_one_thing,
+    detected_numbers,
     matching_detections,
     score_relations,
 )
@@ -88,12 +88,8 @@ class Scorer:
         """
         score = rule(prompt, detections, self.vocabulary, size)
         on_axis: list[bool | None] = []
-        same = [one for one in prompt.relations if is_one_thing(one.subject, one.object)]
-        twice = {name for one in same for name in (one.subject, one.object)}
-        once = True if prompt.relations else None
-        for name in sorted(prompt.objects) if prompt.relations else ():
-            number = len(matching_detections(name, detections, self.vocabulary))
-            once = once and number == (2 if name in twice else 1)
+        numbers = detected_numbers(prompt.relations, detections, self.vocabulary)
+        once = all(number == wanted for number, wanted in numbers.values()) if prompt.relations else None
         boxes = boxes_of_relations(prompt, detections, self.vocabulary)
         for relation, (subject, reference) in zip(prompt.relations, boxes, strict=True):
             if subject is None or reference is None:

@@ -66,6 +66,9 @@ class Variant:
     """Components that the model's folder lacks: each name with the source that has it."""
     detector: str | None = None
     """Name of a detector that knows everything this model draws. It is used where the user names none."""
+    verifiers: tuple[str, ...] = ()
+    """Names of detectors that can look at its images while they are drawn (``tries``), the best first. Where the user
+    names none, the first that does not score the images is used."""
     image_source: str | None = None
     """Name of a source of labelled images like this model's own. It is used where the user names none."""
     untaught_words: Callable[[str], Sequence[str]] | None = None

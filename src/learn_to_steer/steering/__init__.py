@@ -6,20 +6,25 @@
 ``losses.learned``: the loss, a relation classifier that reads the maps.
 
 The other modules: ``inputs`` (relations and their text columns), ``config`` (every setting), ``report`` (what was
-done), ``compatibility`` (what is refused, and what keeps calls apart), ``noise_search``, ``memory`` and ``probe``.
+done), ``tries`` and ``verifiers`` (what is wrong is drawn again), ``compatibility`` (what is refused, and what keeps
+calls apart), ``noise_search``, ``memory`` and ``probe``.
 """
 
 from learn_to_steer.steering.config import SteeringConfig, profile
 from learn_to_steer.steering.pipeline import SteeredPipeline
 from learn_to_steer.steering.report import ImageReport, SteeringReport, StepReport
 from learn_to_steer.steering.steerer import Steerer
+from learn_to_steer.steering.verifiers import DetectorVerifier, Verdict, Verifier
 
 __all__ = [
+    "DetectorVerifier",
     "ImageReport",
     "SteeredPipeline",
     "Steerer",
     "SteeringConfig",
     "SteeringReport",
     "StepReport",
+    "Verdict",
+    "Verifier",
     "profile",
 ]

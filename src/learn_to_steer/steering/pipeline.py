@@ -41,6 +41,8 @@ from learn_to_steer.steering.loop import SteeringLoop, index_batch
 from learn_to_steer.steering.noise_search import search
 from learn_to_steer.steering.report import ImageReport, SteeringReport
 from learn_to_steer.steering.state import CallState, DenoisingStep
+from learn_to_steer.steering.tries import draw_best
+from learn_to_steer.steering.verifiers import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class SteeredPipeline:
         columns: Columns | Sequence[Columns] | None = None,
         strict: bool = False,
         timeout: float | None = TIMEOUT,
+        tries: int = 1,
+        verifier: str | Verifier | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the pipeline, steered.
@@ -82,6 +86,9 @@ class SteeredPipeline:
                 Otherwise such a relation is left out, and images without any are made unsteered, with a warning.
             timeout: Seconds to wait while another thread steers the same denoiser. None: as long as it takes. A
                 steered call that is begun inside another one, in a callback, never waits.
+            tries: How often an image is drawn at most, until it is satisfactory; the best is returned (``draw_best``).
+            verifier: What looks at finished images: the name of a detector, a ``Verifier``, or "classifier". None: with
+                several tries the model's default, else the classifier, which cannot see a missing or doubled object.
             **kwargs: Passed on to the pipeline. Arguments that are not given are taken from
                 ``pipe.steering_defaults``, which pipelines of ``load_pipeline`` have.
 
@@ -95,6 +102,9 @@ class SteeredPipeline:
             CaptureError: A layer's attention could not be read.
             SteerError: Another thread did not finish within ``timeout``.
         """
+        if tries != 1 or verifier is not None:
+            own = {"prompt": prompt, "relations": relations, "columns": columns, "strict": strict, "timeout": timeout}
+            return draw_best(self, own | kwargs, tries, verifier)
         kwargs = with_sampling_defaults(self.pipe, kwargs)
         prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
         _require_relations(prompt_targets, strict)
@@ -119,6 +129,8 @@ class SteeredPipeline:
             loop = SteeringLoop(self.family, denoiser, self.loss, capture, self.config, targets)
             output = run_steered(self.pipe, loop, state, kwargs)
         report.seconds = state.seconds
+        for image in state.reports:
+            image.satisfied = image.converged if image.steps and self.config.threshold <= 1 else None
         self._note_unsteered(targets, state)
         _note_failures(state)
         return _with_report(output, report)
