@@ -68,6 +68,10 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
     ),
     "start_up.py": ([["--model", QUICK, "--rounds", "1", "--out", "out.json"]], ["out.json"]),
     "train_loras.py": ([["--steps", "1", "--batch", "2", "--limit", "1", "--out", "out"]], []),
+    "tries.py": (
+        [["--model", QUICK, "--tries", "2", "--most", "2", *ONE]],
+        ["docs/results/tries/flux-emoji-schnell-geneval-position-val.json"],
+    ),
     "tune_steering.py": (
         [["--model", QUICK, "--rates", "0.02", "--passes", "1", "--limit", "1"]],
         ["docs/results/tuning/flux-emoji-schnell.json"],
@@ -88,6 +92,7 @@ SLOW = (
     "start_up.py",
     "steering_cost.py",
     "train_loras.py",
+    "tries.py",
 )
 # Labels rows that paper_tables.py has drawn.
 AFTER_TABLES = "labelled_rows.py"
