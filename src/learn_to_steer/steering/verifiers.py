@@ -39,18 +39,15 @@ class Verdict:
 
 
 class Verifier(Protocol):
-    """Looks at finished images.
-
-    Attributes:
-        name: What reports call it.
-        identity: All that its verdicts depend on, as JSON.
-    """
+    """Looks at finished images."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> Mapping[str, Any]:
+        """All that its verdicts depend on, as JSON."""
 
     def look(self, images: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> list[Verdict | None]:
         """Judge images.
