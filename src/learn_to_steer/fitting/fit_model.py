@@ -17,6 +17,7 @@ from learn_to_steer.fitting.config import FitConfig
 from learn_to_steer.fitting.fit_report import write_report
 from learn_to_steer.fitting.trial import Trial
 from learn_to_steer.training import TrainConfig, add_metrics, train
+from learn_to_steer.training.train_classifier import METRICS
 
 log = logging.getLogger(__name__)
 COLLECTION, TRIAL, SETTINGS = "collection", "trial", "config.json"
@@ -51,7 +52,7 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
     trial = Trial(config, pipe, labelling_detector(config, variant), data, out / TRIAL) if config.trial else None
     settings = TrainConfig(depth="auto", prompts="balanced", epochs=config.epochs, seed=config.seed)
     train(data, out, settings, progress=progress, steer=trial.steered if trial else None, hold_out=True)
-    metrics = storage.read_json(out / "metrics.json", dict[str, Any], "delete it and run the same command again")
+    metrics = storage.read_json(out / METRICS, dict[str, Any])
     compared = trial.compare(out / f"depth-{metrics['depths']['chosen']}") if trial else None
     more: dict[str, Any] = {"trial": compared} if compared else {}
     more["warnings"] = warnings_of(manifest, metrics, compared)

@@ -147,7 +147,7 @@ def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any
 
     Args:
         collection: The folder of the collection.
-        count: The number of prompts. The four basic relations take turns.
+        count: The number of prompts. The four basic relations take turns, also for the same pair.
         seed: Seed of the choice.
 
     Returns:
@@ -177,7 +177,7 @@ def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any
     for number in range(count):
         round, place = divmod(number, len(pairs))
         subject, reference = pairs[place] if random_numbers.random() < 0.5 else reversed(pairs[place])
-        predicate = BASIC[(number + round) % len(BASIC)]
+        predicate = BASIC[(place + round) % len(BASIC)]
         text = relation_prompt(subject, predicate, reference)
         lines.append({"prompt": text, "relations": [[subject, predicate, reference]]})
     return lines

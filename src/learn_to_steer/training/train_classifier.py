@@ -116,7 +116,7 @@ def add_metrics(data: str | Path, out: str | Path, more: Mapping[str, Any]) -> d
         DataError: A file is missing or damaged.
     """
     out = Path(out)
-    written = storage.read_json(out / METRICS, dict[str, Any], "delete it and train again")
+    written = storage.read_json(out / METRICS, dict[str, Any])
     metrics = {name: value for name, value in written.items() if name not in NOT_IN_HEADER} | dict(more)
     classifier.save(classifier.load(out), out, metrics, data=_training_data(Manifest.read(Path(data))))
     storage.write_json(out / METRICS, metrics | {name: written[name] for name in NOT_IN_HEADER if name in written})
