@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from learn_to_steer.families import Variant
 from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
+from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.vocabulary import untaught_words
 
 _DATA = "package:learn_to_steer_emoji/data"
@@ -14,6 +16,7 @@ _COMMON: dict[str, Any] = {
     "resolution": 128,
     "step_size": 5.0,
     "detector": "emoji",
+    "objects": partial(object_names, "seen"),
     "untaught_words": untaught_words,
 }
 _FLUX_COMMON: dict[str, Any] = {

@@ -8,7 +8,7 @@ A collection is a folder::
     shards/train-0000.json       counts, dropped images, and the hashes of the two files above; written last
 """
 
-from learn_to_steer.collection.collector import benchmark_pairs, collect
+from learn_to_steer.collection.collector import PATH, benchmark_pairs, check_source, collect
 from learn_to_steer.collection.config import CollectConfig
 from learn_to_steer.collection.map_dataset import MapDataset
 from learn_to_steer.collection.noise_levels import parse_noise_levels, trained_noise_levels
@@ -16,10 +16,12 @@ from learn_to_steer.collection.progress import progress_bar
 from learn_to_steer.collection.shards import Manifest, verify
 
 __all__ = [
+    "PATH",
     "CollectConfig",
     "Manifest",
     "MapDataset",
     "benchmark_pairs",
+    "check_source",
     "collect",
     "parse_noise_levels",
     "progress_bar",

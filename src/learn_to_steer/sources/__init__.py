@@ -5,10 +5,21 @@ from learn_to_steer.sources.base import (
     LabelledImage,
     LabelledImages,
     NamePairs,
+    PlannedPicture,
     SkipLog,
     Source,
     SourceRequest,
     Split,
 )
 
-__all__ = ["SPLITS", "LabelledImage", "LabelledImages", "NamePairs", "SkipLog", "Source", "SourceRequest", "Split"]
+__all__ = [
+    "SPLITS",
+    "LabelledImage",
+    "LabelledImages",
+    "NamePairs",
+    "PlannedPicture",
+    "SkipLog",
+    "Source",
+    "SourceRequest",
+    "Split",
+]
