@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from learn_to_steer.collection import Manifest
 from learn_to_steer.collection.shards import totals, write_shard
@@ -18,6 +19,7 @@ from learn_to_steer.geometry import BASIC, NEUTRAL
 from learn_to_steer.maps import Layout, MapLayer
 from learn_to_steer.training import TrainConfig
 
+MISSING = "pair: both of its objects are missing"
 NAMES = ("dog", "cat", "key", "vase", "robot")
 CLASSES = (*sorted(BASIC), NEUTRAL)
 LAYOUT = Layout("sd", (MapLayer("down_blocks.0.a.attn2", 1, 1), MapLayer("up_blocks.0.a.attn2", 1, 0)), side=4)
@@ -29,8 +31,9 @@ SMALL = {"rate": 2e-2, "width": 8, "hidden": 8, "head_hidden": 8, "layers": 1, "
 def write_collection(folder: Path, splits: dict[str, int], labels: tuple[str, ...], obeys: bool) -> Manifest:
     """A finished collection. The maps show the label; the prompt names it, too, if the model ``obeys``."""
     generator = torch.Generator().manual_seed(0)
-    start = 0
+    start, words, obeyed = 0, 0, 0
     for split, images in splits.items():
+        pictures: list[dict[str, Any]] = []
         maps, rows = torch.rand(images, 2, 2, 4, 4, generator=generator), []
         for row in range(images):
             group = start + row
@@ -54,6 +57,9 @@ def write_collection(folder: Path, splits: dict[str, int], labels: tuple[str, ..
                     "quality": 0.0,
                 }
             )
+            words += prompted != NEUTRAL
+            obeyed += prompted == label != NEUTRAL
+            pictures.append(picture(folder, rows[-1]))
         start += images
         tensors = {
             "maps": (maps / maps.sum((-2, -1), keepdim=True)).half(),
@@ -62,8 +68,9 @@ def write_collection(folder: Path, splits: dict[str, int], labels: tuple[str, ..
             "level": torch.zeros(images, dtype=torch.int64),
             "group": torch.tensor([row["group"] for row in rows], dtype=torch.int64),
         }
-        dropped = [{"picture": f"{split}-lost", "reason": "an object is missing"}] * 2
-        write_shard(folder, f"{split}-0000", tensors, rows, dropped)
+        dropped = [{"picture": f"{split}-lost", "reason": MISSING}] * 2 if images else []
+        pictures += [picture(folder, rows[0] | {"picture": lost["picture"]}, "<i>nothing</i>") for lost in dropped]
+        write_shard(folder, f"{split}-0000", tensors, rows, dropped, pictures)
     shards = [f"{split}-0000" for split in splits]
     manifest = Manifest(
         settings={"model": "sd:emoji", "side": 128, "source": "drawn", "inversion": "path", "limit": start + 8},
@@ -77,9 +84,36 @@ def write_collection(folder: Path, splits: dict[str, int], labels: tuple[str, ..
         versions={},
         counts=totals(folder, shards),
         complete=True,
+        skipped={MISSING: {"count": 7, "examples": ["drawn-0-1"]}},
+        drawn={
+            "pictures": start + 8,
+            "words": words,
+            "obeyed": obeyed,
+            "contrast": False,
+            "labels": {
+                label: sum(n % len(labels) == place for n in range(start)) for place, label in enumerate(labels)
+            },
+            "objects": list(NAMES),
+            "detectors": [{"name": "emoji"}],
+        },
     )
     manifest.write(folder)
     return manifest
+
+
+def picture(folder: Path, row: dict[str, Any], reason: str = "") -> dict[str, Any]:
+    """What is written of an image that the model drew; the image itself is written, too."""
+    path = folder / "pictures" / f"{row['picture']}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), "white").save(path)
+    pair = {key: row[key] for key in ("subject", "prompted", "object", "relation")}
+    return {
+        "picture": row["picture"],
+        "file": path.name,
+        "prompt": row["prompt"],
+        "detections": [[{"name": row["subject"], "score": 0.9, "box": [1, 2, 11, 22]}]],
+        "pairs": [pair | {"used": not reason, "reason": reason}],
+    }
 
 
 @dataclass
@@ -104,7 +138,6 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
         return write_collection(Path(out), stage.splits, stage.labels, stage.obeys)
 
     monkeypatch.setattr(fit_model, "open_pipeline", lambda config: (None, variant))
-    monkeypatch.setattr(fit_model, "CollectConfig", SimpleNamespace)
     monkeypatch.setattr(fit_model, "collect", collect)
     monkeypatch.setattr(fit_model, "TrainConfig", lambda **settings: TrainConfig(**settings | SMALL))
     return stage

@@ -17,6 +17,9 @@ from learn_to_steer.shared_options import (
     MAX_STEPS,
     MAX_TRAIN_SEED,
     MODELS_OWN,
+    Contrast,
+    Detectors,
+    Objects,
 )
 
 _images = partial(Option, rich_help_panel="Images")
@@ -41,31 +44,9 @@ class FitConfig(PlacementConfig):
             help="Number of images that the model draws; 0: draw nothing and explain what would be done.",
         ),
     ] = 1000
-    objects: Annotated[
-        str | None,
-        _images(
-            help="File with the objects to draw, a singular noun on each line.",
-            show_default="the model's own, else some 80 common nouns",
-            metavar="FILE",
-        ),
-    ] = None
-    detectors: Annotated[
-        str | None,
-        _images(
-            help="Detector that labels the images (see: list detectors). Of two, only what both see alike is used.",
-            show_default="the model's own, else owlv2",
-            metavar="NAME[:SOURCE][,NAME[:SOURCE]]",
-        ),
-    ] = None
-    contrast: Annotated[
-        bool | None,
-        _images(
-            "--contrast/--no-contrast",
-            help="Also read the maps of each image under a prompt with a wrong relation, which takes one more call of "
-            "the denoiser for each noise level.",
-            show_default="if the model places more than .4 of the objects as told",
-        ),
-    ] = None
+    objects: Objects = None
+    detectors: Detectors = None
+    contrast: Contrast = None
     side: Annotated[
         int | None,
         _sampling(min=8, max=MAX_SIDE, help="Height and width of the images, in pixels.", show_default=MODELS_OWN),

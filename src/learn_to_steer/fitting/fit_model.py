@@ -8,19 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import storage
-from learn_to_steer.collection import CollectConfig, Manifest, MapDataset, collect
+from learn_to_steer import registry, storage
+from learn_to_steer.collection import PATH, CollectConfig, Manifest, MapDataset, benchmark_pairs, collect
+from learn_to_steer.collection.collector import DEFAULT_DETECTOR
+from learn_to_steer.collection.noise_levels import PROGRESS
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families import Variant
 from learn_to_steer.fitting.config import FitConfig
 from learn_to_steer.fitting.fit_report import write_report
 from learn_to_steer.fitting.trial import Trial
+from learn_to_steer.loading import skeleton
+from learn_to_steer.model_names import named_variant
+from learn_to_steer.sources import PlannedPicture, SourceRequest
 from learn_to_steer.training import TrainConfig, add_metrics, train
+from learn_to_steer.training.depth_choice import possible_depths
 from learn_to_steer.training.train_classifier import METRICS
 
 log = logging.getLogger(__name__)
-COLLECTION, TRIAL, SETTINGS = "collection", "trial", "config.json"
+COLLECTION, TRIAL, SETTINGS, SOURCE = "collection", "trial", "config.json", "drawn"
+BATCH = 16  # images drawn at a time; fewer where memory is short
 LEAST, FEW = 8, 200  # usable images: below the first nothing is trained, below the second there is a warning
 LEAKAGE = 0.10  # how much more often than by chance a wrong word of the prompt may be predicted
 MORE = (
@@ -44,6 +51,7 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
         SteerError: Anything that ``load_pipeline``, ``collect``, ``train`` and ``evaluate`` raise.
     """
     out = Path(config.out)
+    _objects_and_detectors(config)  # reports mistakes before the model is loaded, which takes long
     _claim_folder(out, config)
     pipe, variant = open_pipeline(config)
     data = out / COLLECTION
@@ -69,24 +77,25 @@ def collect_config(config: FitConfig, variant: Variant) -> CollectConfig:
         config: The settings of the run.
         variant: The facts of the model.
     """
+    given = {"num_inference_steps": config.steps, "guidance_scale": config.guidance}
     return CollectConfig(
         model=config.model,
-        source="drawn",
-        inversion="path",
+        source=SOURCE,
+        inversion=PATH,
         limit=config.limit,
         seed=config.seed,
         objects=config.objects,
-        detectors=config.detectors or "",
+        detectors=config.detectors,
         contrast=config.contrast,
         side=config.side or variant.resolution,
-        arguments={**variant.arguments, "guidance_scale": config.guidance or variant.guidance},
-        **({"batch": config.batch} if config.batch else {}),
+        arguments={name: value for name, value in given.items() if value is not None},
+        batch=config.batch or BATCH,
     )
 
 
 def labelling_detector(config: FitConfig, variant: Variant) -> str:
     """Return the name of the detector that labels, the first of two, with its source if one is given."""
-    return (config.detectors or variant.detector or "owlv2").split(",")[0].strip()
+    return (config.detectors or variant.detector or DEFAULT_DETECTOR).split(",")[0].strip()
 
 
 def warnings_of(manifest: Manifest, metrics: dict[str, Any], trial: dict[str, Any] | None) -> list[str]:
@@ -159,10 +168,55 @@ def _require_usable(data: Path, manifest: Manifest) -> None:
         raise DataError(f"all {usable} images that can be used show the same relation, {only!r} ({kept}); {MORE}")
 
 
+def _objects_and_detectors(config: FitConfig) -> tuple[tuple[str, ...], str]:
+    """The objects to draw and the detectors. Raises DataError or UnknownNameError if they cannot be used."""
+    variant = named_variant(config.model)
+    source: Any = registry.load("sources", SOURCE)
+    detectors = config.detectors or (variant.detector if variant else None) or DEFAULT_DETECTOR
+    for name in detectors.split(","):
+        registry.load("detectors", name.strip().partition(":")[0])
+    if config.objects is not None:
+        return source.read_objects(config.objects), detectors
+    return tuple(variant.objects() if variant and variant.objects else source.common_objects()), detectors
+
+
 def explain(config: FitConfig) -> list[str]:
-    """Return lines that tell what a run would do; the model is loaded, but nothing is drawn.
+    """Return lines that tell what a run would do. Neither the model's weights nor those of detectors are loaded.
 
     Args:
-        config: The settings.
+        config: The settings. With ``limit`` 0, the usual number of images is explained.
+
+    Raises:
+        DataError: The objects cannot be used.
+        UnknownNameError: There is no such model or detector.
     """
-    raise NotImplementedError
+    objects, detectors = _objects_and_detectors(config)
+    exclude = benchmark_pairs() if config.objects is None else frozenset()
+    count = config.limit or FitConfig(out=config.out).limit
+    request = SourceRequest(count, config.seed, 0, exclude=exclude, objects=objects)
+    images: list[PlannedPicture] = registry.load("sources", SOURCE).planned(request)
+    family, denoiser = skeleton(config.model)
+    layout, variant = family.layout(denoiser), named_variant(config.model)
+    levels = len(variant.levels if variant and variant.levels else PROGRESS)
+    pairs = sum(len(image.pairs) for image in images)
+    prompts = 1 if config.contrast is False else 2
+    gib = prompts * pairs * levels * 2 * layout.channels * layout.side**2 * 2 / 2**30
+    crowded = sum(len(image.objects) > 2 for image in images)
+    held_out = sum(image.split != "train" for image in images)
+    steps = config.steps or (variant.steps if variant else None)
+    depths = ", ".join(map(str, possible_depths(len(layout.layers))))
+    when = {True: "yes", False: "no", None: "if the model obeys more than .4 of the relations in its prompts"}
+    return [
+        f"model           {config.model}: {len(layout.layers)} layers with {layout.channels} maps of an object",
+        f"draws           {len(images)} images{f' in {steps} steps' if steps else ''}, {crowded} of them with three to "
+        f"five objects; {held_out} are held out",
+        *(f"for example     {image.prompt()[0]}" for image in images[:3]),
+        f"objects         {len(objects)}: {', '.join(objects[:9])}{', ...' if objects[9:] else ''}",
+        f"labels          of {' and '.join(detectors.split(','))}, for two objects that are there once each",
+        f"wrong words     are also read: {when[config.contrast]}",
+        f"keeps           maps at {levels} noise levels of at most {pairs} pairs, at most {gib:.2f} GiB in "
+        f"{config.out}/{COLLECTION}",
+        f"trains          classifiers that read the first {depths} layers, at most {config.epochs} epochs each",
+        f"tries           the chosen one on {config.trial} new prompts, with and without steering",
+        "time            is estimated from the first image when the run begins; give a --limit above 0 to begin",
+    ]

@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.collection import Manifest
-from learn_to_steer.collection.shards import paths
+from learn_to_steer.collection.shards import PICTURES
 from learn_to_steer.evaluation import image_path
-from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.image_files import read_image
 from learn_to_steer.maps import Layout
 from learn_to_steer.plain_text import printable
@@ -59,7 +59,7 @@ def write_report(
     report = {
         "model": settings["model"],
         "warnings": list(metrics["warnings"]),
-        "drawn": drawn_facts(collection, manifest),
+        "drawn": drawn_facts(manifest),
         "classifier": {
             "depth": metrics["depths"]["chosen"],
             "layers": len(Layout.from_dict(manifest.layout).layers),
@@ -83,41 +83,58 @@ def write_report(
         report=report,
         collection=collection.name,
         trial_figures=list(_trial_figures(trial, report["trial"])),
-        drawn_figures=[],
+        drawn_figures=list(_drawn_figures(collection, manifest, True, DRAWN)),
+        dropped_figures=list(_drawn_figures(collection, manifest, False, DROPPED)),
     )
     storage.write_atomic(out / "report.html", page)
     return report
 
 
-def drawn_facts(collection: Path, manifest: Manifest) -> dict[str, Any]:
+def drawn_facts(manifest: Manifest) -> dict[str, Any]:
     """Count what the model drew.
 
     Args:
-        collection: The folder of the collection.
-        manifest: Its manifest.
+        manifest: The manifest of the collection.
 
     Returns:
-        The number of ``images`` that were planned; the number ``usable``, and for each reason how many are
-        ``left_out``; the number of labelled ``pairs`` of objects, by their ``relations``; and ``obeyed``, the share of
-        those pairs whose prompt names a relation that are as told (None if there are none).
+        The number of ``images``, and how many are ``usable``; for each reason how many images (``dropped``) and pairs
+        of objects (``skipped``) are not; the ``pairs`` by relation; the share of relation words that the model
+        ``obeyed`` (None if none is seen), and whether wrong words were read, too (``contrast``); the ``objects`` and
+        the number of ``rows`` to learn from.
     """
-    relations, told, kept = dict.fromkeys(manifest.classes, 0), 0, 0
-    for shard in manifest.shards:
-        for row in storage.read_jsonl(paths(collection, shard)[1], allow_torn=False):
-            if row["level"] == 0 and row["kind"] != "wrong":
-                relations[row["relation"]] += 1
-                told += row["prompted"] != NEUTRAL
-                kept += row["prompted"] != NEUTRAL and row["relation"] == row["prompted"]
-    left_out = {reason: case["count"] for reason, case in manifest.skipped.items()} | manifest.counts["dropped"]
+    drawn = manifest.drawn
     return {
-        "images": manifest.settings["limit"],
+        "images": drawn["pictures"],
         "usable": sum(manifest.counts["pictures"].values()),
-        "left_out": dict(sorted(left_out.items(), key=lambda item: -item[1])),
-        "pairs": sum(relations.values()),
-        "relations": relations,
-        "obeyed": kept / told if told else None,
+        "dropped": _by_number(manifest.counts["dropped"]),
+        "skipped": _by_number({reason: case["count"] for reason, case in manifest.skipped.items()}),
+        "pairs": {name: drawn["labels"].get(name, 0) for name in manifest.classes},
+        "obeyed": drawn["obeyed"] / drawn["words"] if drawn["words"] else None,
+        "contrast": drawn["contrast"],
+        "objects": drawn["objects"],
+        "detectors": drawn["detectors"],
         "rows": manifest.counts["rows"],
     }
+
+
+def _by_number(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _drawn_figures(collection: Path, manifest: Manifest, kept: bool, most: int) -> Iterator[dict[str, Any]]:
+    """The first images that the model drew of which something can be used, or nothing."""
+    entries = (
+        entry
+        for shard in manifest.shards
+        for entry in storage.read_jsonl(collection / PICTURES / f"{shard}.jsonl", allow_torn=False)
+        if any(pair["used"] for pair in entry["pairs"]) == kept
+    )
+    for entry in islice(entries, most):
+        used = [f"{p['subject']} {p['relation']} {p['object']}" for p in entry["pairs"] if p["used"]]
+        reasons = dict.fromkeys(p["reason"].removeprefix("pair: ") for p in entry["pairs"] if not p["used"])
+        note = "; ".join(used or filter(None, reasons))
+        about = {"right": None, "prompt": printable(entry["prompt"]), "note": printable(note)}
+        yield _figure(collection / PICTURES / entry["file"], entry["detections"][0]) | about
 
 
 def _share(value: float | None) -> str:
