@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from learn_to_steer import registry
 from learn_to_steer.benchmarks import detector_class, matching_detections
-from learn_to_steer.detectors import Detector, Query
+from learn_to_steer.detectors import Detector, Query, run_self_test
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import NEUTRAL, Detection, iou, label_of
 
@@ -40,10 +40,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class LabellingDetector:
-    """A detector, and every word that it knows with the class it reports; None if it looks for any word."""
+    """A detector with its vocabulary and its self-test images.
+
+    Attributes:
+        detector: Finds objects in images.
+        vocabulary: Every word that the detector knows -> the class it reports; None if it looks for any word.
+        self_test_images: As a module of ``detectors`` offers them.
+    """
 
     detector: Detector
     vocabulary: Mapping[str, str] | None
+    self_test_images: Callable[[], list[tuple[Image, list[Detection]]]] | None = None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that the detections depend on."""
+        return self.detector.identity
 
     def knows(self, name: str) -> bool:
         """Tell whether the detector can look for an object."""
@@ -90,7 +102,7 @@ class PictureLabels:
     @property
     def identities(self) -> list[dict[str, Any]]:
         """All that the labels depend on, for every detector."""
-        return [dict(one.detector.identity) for one in self.detectors]
+        return [dict(one.identity) for one in self.detectors]
 
     def known(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return those of some objects that every detector knows."""
@@ -140,7 +152,7 @@ def load_labels(names: str, device: str, diagonals: bool = False) -> PictureLabe
         diagonals: Whether diagonals are relations of their own.
 
     Raises:
-        DataError: Two of them are the same, a name is empty, or weights cannot be loaded.
+        DataError: Two of them are the same, a name is empty, weights cannot be loaded, or a self-test fails.
         UnknownNameError: There is no such detector.
     """
     chosen = [name.strip() for name in names.split(",")]
@@ -150,5 +162,7 @@ def load_labels(names: str, device: str, diagonals: bool = False) -> PictureLabe
     for name in chosen:
         kind, _, source = name.partition(":")
         module = registry.load("detectors", kind)
-        loaded.append(LabellingDetector(module.load(device, source or None), module.vocabulary()))
+        images = getattr(module, "self_test_images", None)
+        loaded.append(LabellingDetector(module.load(device, source or None), module.vocabulary(), images))
+        run_self_test(loaded[-1])
     return PictureLabels(loaded, diagonals)

@@ -10,7 +10,7 @@ from typing import Any
 
 from learn_to_steer import registry, storage
 from learn_to_steer.collection import PATH, CollectConfig, Manifest, MapDataset, benchmark_pairs, collect
-from learn_to_steer.collection.collector import DEFAULT_DETECTOR
+from learn_to_steer.collection.preparation import DEFAULT_DETECTOR
 from learn_to_steer.collection.noise_levels import PROGRESS
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.model import open_pipeline

@@ -2,6 +2,7 @@
 
 from learn_to_steer.sources.base import (
     SPLITS,
+    DrawingSource,
     LabelledImage,
     LabelledImages,
     NamePairs,
@@ -14,6 +15,7 @@ from learn_to_steer.sources.base import (
 
 __all__ = [
     "SPLITS",
+    "DrawingSource",
     "LabelledImage",
     "LabelledImages",
     "NamePairs",

@@ -163,3 +163,36 @@ class Source(Protocol):
                 file cannot be read.
         """
         ...
+
+
+class DrawingSource(Protocol):
+    """A source whose pictures the model draws itself."""
+
+    NOTE: str
+    """Where the images come from, and their licence."""
+
+    def planned(self, request: SourceRequest) -> list[PlannedPicture]:
+        """Return the pictures to draw. They depend on the request alone.
+
+        Args:
+            request: Which pictures are wanted; ``objects`` are the names to choose from.
+
+        Raises:
+            DataError: No two of the objects may come together.
+        """
+        ...
+
+    def common_objects(self) -> tuple[str, ...]:
+        """Return the objects that are drawn where neither the user nor the model names any."""
+        ...
+
+    def read_objects(self, path: str) -> tuple[str, ...]:
+        """Return the objects that the user's file names.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: It cannot be read, or does not name objects.
+        """
+        ...

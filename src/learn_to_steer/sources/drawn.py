@@ -23,7 +23,7 @@ from learn_to_steer.sources._candidates import NameFilter
 from learn_to_steer.sources.base import LabelledImages, PlannedPicture, SourceRequest, Split
 
 NOTE = "drawn by the model itself; what the model's licence says of its pictures holds"
-INVERSION = "path"
+
 CROWDED = 1 / 3  # share of the pictures with three to five objects
 MOST_OBJECTS = 5
 TRIES = 20_000  # to find objects of which no two are excluded
@@ -94,9 +94,8 @@ def read_objects(path: str | Path) -> tuple[str, ...]:
             continue
         name = _nouns.normalise(line)
         if name is None:
-            raise DataError(
-                f"{path}, line {number}: {line.strip()[:60]!r} is no name of an object; write one on each line, like: teddy bear"
-            )
+            shown = line.strip()[:60]
+            raise DataError(f"{path}, line {number}: {shown!r} is no name of an object; write it like: teddy bear")
         names[name] = None
     if len(names) < 2:
         raise DataError(f"{path} names {len(names)} objects, and a relation needs two; write one name on each line")
@@ -122,7 +121,10 @@ def _picture(
     objects = _objects(min(wanted, len(names)), names, may_meet, rng)
     joins = tuple(rng.choice(relations) for _ in objects[1:])
     apart = [pair for pair in combinations(range(len(objects)), 2) if pair[1] - pair[0] > 1]
-    further = tuple(tuple(rng.sample(pair, 2)) for pair in rng.sample(apart, min(1, len(apart))))
+    further: tuple[tuple[int, int], ...] = ()
+    if apart:
+        first, second = rng.sample(rng.choice(apart), 2)
+        further = ((first, second),)
     return PlannedPicture(f"drawn-{request.seed}-{index}", objects, joins, _split(index, request.limit), further)
 
 
