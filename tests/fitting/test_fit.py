@@ -76,14 +76,16 @@ def test_too_few_images(stage: Any, tmp_path: Path, splits: Any, labels: Any, te
 
 
 def test_a_classifier_that_reads_the_words_is_worth_a_warning() -> None:
-    manifest: Any = type("Manifest", (), {"counts": {"pictures": {"train": 300}}})
-
-    def warned(named: float) -> list[str]:
+    def warned(named: float, contrast: bool) -> list[str]:
+        facts = {"counts": {"pictures": {"train": 300}}, "drawn": {"contrast": contrast}}
+        manifest: Any = type("Manifest", (), facts)
         probe = {"names_prompted_word": named, "by_chance": 0.05}
-        return fit_model.warnings_of(manifest, {"val": {"leakage": {"both": probe}}}, None)
+        return fit_model.warnings_of(manifest, {"val": {"pictures": 30, "leakage": {"both": probe}}}, None)
 
-    assert warned(0.14) == []
-    assert "0.11 more often than by chance" in warned(0.16)[0]
+    assert warned(0.14, False) == []
+    (text,) = warned(0.16, False)
+    assert "0.11 more often than by chance, on 30 held-out images" in text and "run with --contrast" in text
+    assert "--contrast" not in warned(0.16, True)[0]
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_alike(
@@ -108,7 +110,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(
 
 def test_a_folder_with_other_settings_or_files_is_refused(stage: Any, tmp_path: Path) -> None:
     fit_model.fit(config(tmp_path / "fit", epochs=1), progress=False)
-    fit_model.fit(config(tmp_path / "fit", epochs=1, batch=3, device="cpu"), progress=False)
+    fit_model.fit(config(tmp_path / "fit", epochs=2, batch=3, device="cpu"), progress=False)
     (tmp_path / "names.txt").write_text("dog\ncat\n")
     for change, text in (
         ({"seed": 1}, "holds a run with seed 0, not 1; choose another --out, or remove the folder"),

@@ -10,8 +10,8 @@ from typing import Any
 
 from learn_to_steer import registry, storage
 from learn_to_steer.collection import PATH, CollectConfig, Manifest, MapDataset, benchmark_pairs, collect
-from learn_to_steer.collection.preparation import DEFAULT_DETECTOR
 from learn_to_steer.collection.noise_levels import PROGRESS
+from learn_to_steer.collection.preparation import DEFAULT_DETECTOR
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families import Variant
@@ -113,19 +113,21 @@ def warnings_of(manifest: Manifest, metrics: dict[str, Any], trial: dict[str, An
             f"only {usable} images could be used, which is too few for a good classifier ({FEW} or more are); "
             "draw more images (--limit) into another folder"
         )
-    probe = (metrics.get("test") or metrics["val"])["leakage"]["both"]
+    held_out = metrics.get("test") or metrics["val"]
+    probe = held_out["leakage"]["both"]
     excess = probe["names_prompted_word"] - probe["by_chance"]
     if excess > LEAKAGE:
+        remedy = "draw more images (--limit)" if manifest.drawn.get("contrast") else "run with --contrast"
         texts.append(
-            f"where the prompt names a wrong relation, that relation is predicted {excess:.2f} more often than by "
-            f"chance (at most {LEAKAGE:.2f} is wanted): the classifier reads the prompt's words; run with --contrast, "
-            "into another folder"
+            f"the classifier may read the prompt's words: where the prompt names a wrong relation, that relation is "
+            f"predicted {excess:.2f} more often than by chance, on {held_out['pictures']} held-out images (at most "
+            f"{LEAKAGE:.2f} is wanted); {remedy}, into another folder"
         )
     if trial and not trial["helps"]:
         low, high = trial["right"]["difference"][1:]
         texts.append(
             f"on {trial['images']} new prompts it is not certain that steering helps (difference between {low:+.2f} "
-            f"and {high:+.2f}); draw more images (--limit), or try it on more prompts (--trial)"
+            f"and {high:+.2f}); try it on more prompts (--trial), or draw more images (--limit) into another folder"
         )
     return texts
 
