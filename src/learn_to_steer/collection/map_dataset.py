@@ -100,8 +100,8 @@ class MapDataset:
         Args:
             index: Indices of the rows.
         """
-        numbers = (values[index] for values in (self.label, self.prompted, self.level, self.group))
-        return MapDataset(*numbers, (), (), self.maps(index), self._at_once)
+        label, prompted, level, group = (v[index] for v in (self.label, self.prompted, self.level, self.group))
+        return MapDataset(label, prompted, level, group, (), (), self.maps(index), self._at_once)
 
     def maps(self, index: Sequence[int] | Tensor) -> Float16[Tensor, "n 2 channels side side"]:
         """Return the maps of some rows.

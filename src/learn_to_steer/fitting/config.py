@@ -27,8 +27,8 @@ _sampling = partial(Option, rich_help_panel="Sampling")
 _training = partial(Option, rich_help_panel="Training")
 _output = partial(Option, rich_help_panel="Output")
 
-# Settings that may differ when the same run goes on. Other batches change pixels by rounding; with more epochs or another
-# trial, it ends like a run that began with these.
+# Settings that may differ when the same run goes on. Other batches change pixels by rounding; with more epochs or
+# another trial, it ends like a run that began with these.
 FREE = ("out", "device", "offload", "batch", "epochs", "trial")
 
 
