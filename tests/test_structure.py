@@ -30,7 +30,7 @@ CODE = sorted(path for top in ("src", "emoji_world", "reproduce", "examples") fo
 OWN = {"learn_to_steer", "learn_to_steer_emoji"} | {path.stem for path in CODE}  # top-level names of this repository
 CEILING = 400
 MEDIAN = 150
-VERBS = ("generate", "collect", "train", "evaluate", "parse", "export-prompts", "list")
+VERBS = ("generate", "fit", "collect", "train", "evaluate", "parse", "export-prompts", "list")
 HEAVY = ("torch", "diffusers", "transformers")
 LIGHT_MODULES = (
     "errors",

@@ -27,8 +27,12 @@ from learn_to_steer.shared_options import (
     MAX_TRAIN_SEED,
     MODELS_OWN,
     Against,
+    Contrast,
     Data,
     Detector,
+    Detectors,
+    Inversion,
+    Objects,
     Seed,
     Similarity,
     SpacyModel,
@@ -333,9 +337,10 @@ class CollectSettings(Checked):
         bool,
         _images("--exclude-benchmarks", help="Leave out pairs of objects that occur in benchmarks."),
     ] = False
-    inversion: Annotated[
-        str, _sampling(help="How the noisy latents of an image are found (see: list inversions).", metavar="NAME")
-    ] = "noise"
+    objects: Objects = None
+    detectors: Detectors = None
+    contrast: Contrast = None
+    inversion: Inversion = None
     limit: Annotated[int, _images(min=1, max=MAX_LIMIT, help="Number of images at most.")] = 1500
     seed: Annotated[int, _images(min=0, max=MAX_SEED, help="Random seed of the choice of images and of the noise.")] = 0
     diagonals: Annotated[bool, _images("--diagonals", help="Also label diagonal relations (above left of, ...).")] = (

@@ -90,6 +90,25 @@ def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> fro
     return frozenset(name for name, true in conditions.items() if true)
 
 
+def label_of(subject: Box, reference: Box, diagonals: bool = False) -> str:
+    """Name the one relation of two boxes, as data are labelled.
+
+    Args:
+        subject: Box of the subject.
+        reference: Box of the reference.
+        diagonals: Whether diagonals are relations of their own.
+
+    Returns:
+        The relation, by GenEval's rule; "is" if neither axis is clear or, without ``diagonals``, if both are.
+    """
+    holding = basic_relations(subject, reference)
+    if len(holding) == 1:
+        return next(iter(holding))
+    if holding and diagonals:
+        return " ".join(sorted(holding, key=BASIC.index))
+    return NEUTRAL
+
+
 def holds(subject: Box, predicate: str, reference: Box, margin: float = MARGIN) -> bool:
     """Decide whether a relation holds between two boxes, by GenEval's rule.
 

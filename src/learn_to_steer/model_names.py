@@ -63,7 +63,7 @@ def find_variant(model: str) -> Variant | None:
     if variant is None or (equals and not source):
         return None
     # Other weights may draw objects that the variant's detector does not know, and know other words.
-    return replace(variant, source=source, detector=None, untaught_words=None) if source else variant
+    return replace(variant, source=source, detector=None, objects=None, untaught_words=None) if source else variant
 
 
 def named_variant(model: str) -> Variant | None:

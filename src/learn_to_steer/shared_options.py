@@ -10,6 +10,7 @@ from typer import Option
 _sampling = partial(Option, rich_help_panel="Sampling")
 _steering = partial(Option, rich_help_panel="Steering")
 _benchmark = partial(Option, rich_help_panel="Benchmark")
+_images = partial(Option, rich_help_panel="Images")
 MODELS_OWN = "the model's own"  # how --help words a default of None
 
 # Upper bounds of options: far above any use, but below what would fill the memory or overflow.
@@ -40,6 +41,40 @@ Detector = Annotated[
         help="Detector that finds the objects (see: list detectors); ':SOURCE' is a folder or hub id with its weights.",
         metavar="NAME[:SOURCE]",
         show_default=MODELS_OWN,
+    ),
+]
+Objects = Annotated[
+    str | None,
+    _images(
+        help="For pictures that the model draws: a text file with the names of the objects, one on each line.",
+        show_default="the model's own, else common nouns",
+        metavar="FILE",
+    ),
+]
+Detectors = Annotated[
+    str | None,
+    _images(
+        help="For pictures that the model draws: the detectors that label them (see: list detectors). Of several, what "
+        "all agree on is kept.",
+        show_default="the model's own, else owlv2",
+        metavar="NAME[:SOURCE],...",
+    ),
+]
+Contrast = Annotated[
+    bool | None,
+    _images(
+        "--contrast/--no-contrast",
+        help="For pictures that the model draws: read each also under a prompt with a wrong relation, so that the "
+        "classifier does not learn from the words.",
+        show_default="if the model obeys more than 0.4 of the words",
+    ),
+]
+Inversion = Annotated[
+    str | None,
+    _sampling(
+        help="How the noisy latents of an image are found (see: list inversions).",
+        metavar="NAME",
+        show_default="noise; of pictures that the model draws, path",
     ),
 ]
 Against = Annotated[

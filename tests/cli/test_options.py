@@ -41,6 +41,8 @@ def test_every_recorded_option_is_there_with_its_default(verb: str, name: str) -
     assert set(recorded["opts"]) <= {*now.opts, *now.secondary_opts}
     if (verb, name) == ("collect", "source"):  # now the model's own; that of the default model, where it has none
         assert now.default is None and usual_source("sd:emoji") == usual_source("sd:1.4") == recorded["default"]
+    elif (verb, name) == ("collect", "inversion"):  # now that of the source: the recorded one where it has images
+        assert now.default is None and recorded["default"] == "noise"
     else:
         assert now.default == recorded["default"]
     assert bool(getattr(now, "multiple", False)) == recorded["multiple"]

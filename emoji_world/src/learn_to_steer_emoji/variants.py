@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from learn_to_steer.families import Variant
 from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
+from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.vocabulary import untaught_words
 
 _DATA = "package:learn_to_steer_emoji/data"
@@ -15,6 +17,7 @@ _COMMON: dict[str, Any] = {
     "step_size": 5.0,
     "detector": "emoji",
     "verifiers": ("emoji-templates", "emoji"),
+    "objects": partial(object_names, "seen"),
     "untaught_words": untaught_words,
 }
 _FLUX_COMMON: dict[str, Any] = {

@@ -16,7 +16,8 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
 
     Args:
         config: The classifier's config.
-        metrics: The metrics, as ``train`` writes them.
+        metrics: The metrics, as ``train`` writes them. ``fit`` adds ``trial``, what ``fitting.trial.Trial.compare``
+            returns, and ``warnings``, sentences without a full stop.
         data: The training data: ``model``, ``base_model`` (a hub id), ``source``, ``note`` (licence of the images),
             ``inversion`` and ``pictures``, all optional.
         parameters: The number of parameters.
@@ -53,6 +54,8 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
             "|---|---|",
             listed,
             "",
+            *_warnings(metrics),
+            *_trial(metrics),
             *_measured(metrics),
             *_calibration(metrics),
             *_depths(metrics),
@@ -71,6 +74,39 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
     )
 
 
+def _warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """The section on what a user should know first; empty when there is nothing."""
+    texts = metrics.get("warnings")
+    return ["## Warnings", "", *(f"- {text[:1].upper()}{text[1:]}." for text in texts), ""] if texts else []
+
+
+def _trial(metrics: Mapping[str, Any]) -> list[str]:
+    """The section on images of new prompts, with and without steering; empty when none were drawn."""
+    trial = metrics.get("trial")
+    if not isinstance(trial, Mapping):
+        return []
+    words = {"right": "right", "present": "all objects present", "once": "each object exactly once"}
+    lines = []
+    for key, label in words.items():
+        its = trial[key]
+        difference, low, high = its["difference"]
+        shares = f"{its['unsteered']:.2f} | {its['steered']:.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        lines.append(f"| {label} | {shares} |")
+    return [
+        "## Does steering help?",
+        "",
+        f"{trial['images']} prompts that it was not trained on, one image each, with and without steering from the",
+        f"same noise, scored by {trial['detector']}, the detector that labelled the training images. Shares of images:",
+        "",
+        "| | unsteered | steered | difference, 95 % interval |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+        f"Steering took {trial['passes']:.1f} iterations for each image.",
+        "",
+    ]
+
+
 def _measured(metrics: Mapping[str, Any]) -> list[str]:
     """The section on held-out accuracy; empty when nothing was measured."""
     held_out = metrics.get("test") or metrics.get("val")
@@ -78,6 +114,9 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         return []
     low, high = held_out["accuracy_interval"]
     probe = held_out["leakage"]["both"]
+    # Wanted of classifiers that learned from images of the model's own, whose prompts it may have obeyed.
+    above = probe["names_prompted_word"] - probe["by_chance"]
+    excess = f"; {above:+.2f} above it, at most .10 is wanted" if "trial" in metrics or "warnings" in metrics else ""
     return [
         "## Measured",
         "",
@@ -90,7 +129,7 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         "",
         f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
         f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
-        f"(by chance {probe['by_chance']:.2f}).",
+        f"(by chance {probe['by_chance']:.2f}{excess}).",
         "",
     ]
 

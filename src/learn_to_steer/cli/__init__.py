@@ -21,8 +21,8 @@ from typing import Any
 
 __all__ = ["main"]
 
-RESUMED = ("collect", "train", "evaluate", "score")
-LOAD_A_MODEL = ("generate", "collect", "evaluate", "doctor", "bench")
+RESUMED = ("fit", "collect", "train", "evaluate", "score")
+LOAD_A_MODEL = ("generate", "fit", "collect", "evaluate", "doctor", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

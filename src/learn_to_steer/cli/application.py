@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from learn_to_steer.cli import generating, inspecting, making, measuring, timing, verifying
+from learn_to_steer.cli import fitting, generating, inspecting, making, measuring, timing, verifying
 from learn_to_steer.cli.commands import Verb, as_command
 from learn_to_steer.cli.console import set_up_logging, show
 from learn_to_steer.errors import SteerError
@@ -22,6 +22,7 @@ LONGEST = 1000  # characters of an error that are shown
 log = logging.getLogger(__name__)
 VERBS: dict[str, Verb] = {
     "generate": generating.generate,
+    "fit": fitting.fit,
     "collect": making.collect,
     "train": making.train,
     "evaluate": measuring.evaluate,

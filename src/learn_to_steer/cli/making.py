@@ -86,12 +86,15 @@ def collect(options: CollectOptions) -> None:
     excluded = collection.benchmark_pairs() if options.exclude_benchmarks else frozenset()
     name = options.source or usual_source(options.model)
     source = registry.load("sources", name)
-    source.images(SourceRequest(options.limit, options.seed, 64, options.diagonals, options.data, excluded))
-    invert = registry.load("inversion", options.inversion).invert
+    collection.check_source(source, options)
+    inversion = options.inversion or (collection.PATH if hasattr(source, "planned") else "noise")
+    if inversion != collection.PATH:
+        source.images(SourceRequest(options.limit, options.seed, 64, options.diagonals, options.data, excluded))
+    invert = registry.load("inversion", inversion).invert
     allowed = [name for name in signature(invert).parameters if name not in ("task", "observe", "limit")]
     for setting in options.settings:
         if setting not in allowed:
-            raise registry.unknown(f"setting of {options.inversion}", setting, allowed)
+            raise registry.unknown(f"setting of {inversion}", setting, allowed)
     pipe, variant = open_pipeline(options)
     if options.levels == "official":
         levels = collection.trained_noise_levels(pipe, find(pipe), variant)
@@ -100,6 +103,7 @@ def collect(options: CollectOptions) -> None:
         collection.CollectConfig,
         options,
         source=name,
+        inversion=inversion,
         inversion_settings=options.settings,
         side=options.side or variant.resolution,
         levels=levels or variant.levels,

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer import benchmarks, digests, families, registry, storage
+from learn_to_steer import digests, storage
 from learn_to_steer.collection.config import CollectConfig
-from learn_to_steer.collection.map_extractor import MapExtractor, NumberedImage
-from learn_to_steer.collection.noise_levels import default_levels, kept_times
+from learn_to_steer.collection.drawing import DrawnMaps
+from learn_to_steer.collection.map_extractor import MapExtractor
+from learn_to_steer.collection.preparation import prepare
 from learn_to_steer.collection.progress import progress_bar
-from learn_to_steer.collection.shards import Manifest, is_done, totals, write_shard
-from learn_to_steer.errors import DataError, InversionError
-from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
-from learn_to_steer.sources import SPLITS, LabelledImage, NamePairs, SkipLog, Source, SourceRequest
+from learn_to_steer.collection.shards import Manifest, ShardRecord, is_done, total_yield, totals, write_shard
+from learn_to_steer.errors import DataError, InversionError, SteerError
+from learn_to_steer.sources import SPLITS, LabelledImage, PlannedPicture
 from learn_to_steer.versions import installed_versions
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,8 @@ SHARD = 32  # images per shard: 512 rows with two prompts and eight noise levels
 def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool = True) -> Manifest:
     """Collect maps from a pipeline into a folder; finished shards of an earlier run are kept.
 
-    Every image is noised and passed to the denoiser once with a true prompt and once with a wrong one, without
+    Pictures that the model draws itself are labelled by detectors, and their maps are those of the sampling path. Every
+    other image is noised and passed to the denoiser once with a true prompt and once with a wrong one, without
     guidance. Both are labelled with the true relation. If the inversion under either prompt fails its quality check,
     the image is dropped.
 
@@ -51,29 +50,27 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     """
     out = Path(out)
     storage.check_folder(out)
-    family = families.find(pipe)
-    if config.side % family.pixel_multiple(pipe):
-        raise DataError(f"the side must be a multiple of {family.pixel_multiple(pipe)} pixels, not {config.side}")
-    source: Source = registry.load("sources", config.source)
-    times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
-    classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
-    images, skipped = _labelled_images(source, config)
-    plan = _plan(images)
-    extractor = MapExtractor(pipe, family, config, times, levels, classes)
+    ready = prepare(pipe, out, config)
+    images: Sequence[Any] = ready.images
+    extractor, plan = ready.extractor, _plan(images)
     manifest = Manifest(
         settings=config.settings(),
         weights=digests.sampled_weights(extractor.denoiser),
         layout=extractor.layout.as_dict(),
         fingerprint=extractor.layout.fingerprint,
-        classes=list(classes),
-        levels=list(levels),
-        source_note=source.NOTE,
+        classes=list(ready.classes),
+        levels=list(ready.levels),
+        source_note=ready.note,
         shards=list(plan),
         versions=installed_versions("learn-to-steer", "torch", "diffusers"),
-        skipped=skipped.as_dict(),
-        chosen=_images_digest(images) if config.data is not None else "",
+        skipped=ready.skipped.as_dict(),
+        chosen=ready.chosen,
+        drawn=ready.drawn,
     )
     _start_or_resume(out, manifest)
+    if isinstance(extractor, DrawnMaps) and extractor.contrast is None and is_done(out, manifest.shards[0]):
+        first = ShardRecord.read(out, manifest.shards[0]).drawn
+        extractor.contrast = first.contrast if first else None  # what the first shard decided
     todo = {shard: indices for shard, indices in plan.items() if not is_done(out, shard)}
     total = sum(len(indices) for indices in todo.values())
     if todo:
@@ -82,47 +79,30 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
         for shard, indices in todo.items():
             write_shard(out, shard, *extractor.shard([(n, images[n]) for n in indices], count))
     counts = totals(out, list(plan))
+    if manifest.drawn:
+        came = total_yield(out, list(plan))
+        skipped = manifest.skipped | came.pop("skipped")
+        manifest = replace(manifest, drawn=manifest.drawn | came, skipped=skipped)
     if not any(counts["rows"].values()):
-        raise InversionError(
-            f"none of the {config.limit} images passed the inversion's quality check ({counts['dropped']}); "
-            "does the model generate such images at this resolution, or is the quality limit too strict?"
-        )
+        raise _nothing_kept(config, manifest, counts["dropped"])
     done = replace(manifest, counts=counts, complete=True)
     done.write(out)
     return done
 
 
-def benchmark_pairs() -> NamePairs:
-    """Return all pairs of objects that one prompt of a benchmark names, for the benchmarks that can be held out."""
-    prompts = (prompt for name in benchmarks.held_out_names() for prompt in benchmarks.prompts(name))
-    return frozenset(frozenset(pair) for prompt in prompts for pair in combinations(prompt.objects, 2))
-
-
-def _labelled_images(source: Source, config: CollectConfig) -> tuple[list[LabelledImage], SkipLog]:
-    """The images to collect from, and what the source skipped. Raises DataError when there are none."""
-    request = SourceRequest(
-        config.limit,
-        config.seed,
-        config.side,
-        diagonals=config.diagonals,
-        data=config.data,
-        exclude=benchmark_pairs() if config.exclude_benchmarks else frozenset(),
-    )
-    labelled = source.images(request)
-    images, skipped = list(labelled), labelled.skipped
-    if not images:
-        reasons = sorted(skipped.counts.items(), key=lambda item: (not item[0].startswith("file:"), -item[1]))[:4]
-        raise DataError(
-            f"none of the images in {config.data} can be used "
-            f"({'; '.join(f'{reason}: {count}' for reason, count in reasons) or 'it lists none'})"
+def _nothing_kept(config: CollectConfig, manifest: Manifest, dropped: Mapping[str, int]) -> SteerError:
+    if manifest.drawn:
+        return DataError(
+            f"none of the {config.limit} pictures that the model drew can be used ({dropped}); draw more (--limit), or "
+            "look at them: does the model draw these objects, and do the detectors find them?"
         )
-    for reason in skipped.counts:
-        if reason.startswith("file:"):
-            log.warning("%s (%s)", reason, "; ".join(skipped.examples[reason]))
-    return images, skipped
+    return InversionError(
+        f"none of the {config.limit} images passed the inversion's quality check ({dropped}); "
+        "does the model generate such images at this resolution, or is the quality limit too strict?"
+    )
 
 
-def _plan(images: Sequence[LabelledImage]) -> dict[str, list[int]]:
+def _plan(images: Sequence[LabelledImage | PlannedPicture]) -> dict[str, list[int]]:
     """Map each shard id to the indices of its images. A shard holds images of one split."""
     plan = {}
     for split in SPLITS:
@@ -130,12 +110,6 @@ def _plan(images: Sequence[LabelledImage]) -> dict[str, list[int]]:
         for start in range(0, len(members), SHARD):
             plan[f"{split}-{start // SHARD:04d}"] = members[start : start + SHARD]
     return plan
-
-
-def _images_digest(images: Sequence[LabelledImage]) -> str:
-    """A hash of which images these are, and in which order."""
-    listed = "\n".join(f"{i.id}|{i.subject}|{i.predicate}|{i.object}|{i.split}" for i in images)
-    return hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _start_or_resume(out: Path, manifest: Manifest) -> None:
@@ -148,10 +122,11 @@ def _start_or_resume(out: Path, manifest: Manifest) -> None:
     manifest.write(out)
 
 
-def _announce(extractor: MapExtractor, images: Sequence[NumberedImage], out: Path) -> None:
+def _announce(extractor: MapExtractor | DrawnMaps, images: Sequence[Any], out: Path) -> None:
     """Log the disk space and time needed. Raises DataError when the disk has less space than that."""
     size, seconds = extractor.estimate(images)
-    log.info("%d images: about %s of maps, at most %.0f min", len(images), _readable(size), seconds / 60)
+    bound = "about" if isinstance(extractor, DrawnMaps) else "at most"
+    log.info("%d images: about %s of maps, %s %.0f min", len(images), _readable(size), bound, seconds / 60)
     free = shutil.disk_usage(out).free
     if size > free:
         raise DataError(

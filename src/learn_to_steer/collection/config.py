@@ -22,6 +22,8 @@ class CollectConfig(CollectSettings):
 
     source: str = field()  # required here; the command line falls back to the source of the model
     """Name of the source of labelled images."""
+    inversion: str = field(default="noise")
+    """Name of the inversion; "path" for a source whose pictures the model draws."""
     inversion_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the inversion."""
     side: Annotated[int, Field(ge=8, le=8192)] = 128
@@ -36,8 +38,8 @@ class CollectConfig(CollectSettings):
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the content, as written to the manifest.
 
-        ``data`` becomes a hash of that file. Settings that older collections do not record are left out at their
-        defaults, so that such collections can be resumed.
+        ``data`` and ``objects`` become hashes of these files. Settings that older collections do not record are left
+        out at their defaults, so that such collections can be resumed.
 
         Raises:
             DataError: ``data`` cannot be read.
@@ -50,5 +52,10 @@ class CollectConfig(CollectSettings):
             del kept["reduce"]
         if self.softmax == "text":
             del kept["softmax"]
+        for name in ("objects", "detectors", "contrast"):
+            if kept[name] in (None, ""):
+                del kept[name]
+        if self.objects is not None:
+            kept["objects"] = f"sha256:{sha256(self.objects)}"
         kept["data"] = f"sha256:{sha256(self.data)}" if self.data is not None else None
         return kept | {"levels": list(self.levels) if self.levels else None}  # a list, as JSON gives it back

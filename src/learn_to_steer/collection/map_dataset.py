@@ -94,6 +94,15 @@ class MapDataset:
     def __len__(self) -> int:
         return len(self.label)
 
+    def some(self, index: Int64[Tensor, " n"]) -> MapDataset:
+        """Return only some of the rows, with their maps in memory.
+
+        Args:
+            index: Indices of the rows.
+        """
+        label, prompted, level, group = (v[index] for v in (self.label, self.prompted, self.level, self.group))
+        return MapDataset(label, prompted, level, group, (), (), self.maps(index), self._at_once)
+
     def maps(self, index: Sequence[int] | Tensor) -> Float16[Tensor, "n 2 channels side side"]:
         """Return the maps of some rows.
 

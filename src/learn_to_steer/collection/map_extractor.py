@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,16 @@ from learn_to_steer.maps import MapSpec, columns_to_weights
 from learn_to_steer.sources import LabelledImage
 
 NumberedImage = tuple[int, LabelledImage]
-ShardContent = tuple[dict[str, Tensor], list[dict[str, Any]], list[dict[str, Any]]]
+
+
+class ShardContent(NamedTuple):
+    """What is written for one shard; see ``shards.write_shard``."""
+
+    tensors: dict[str, Tensor]
+    rows: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
+    pictures: list[dict[str, Any]] | None = None
+    drawn: dict[str, Any] | None = None
 
 
 class MapExtractor:
@@ -70,12 +79,12 @@ class MapExtractor:
         dropped: list[dict[str, Any]] = []
         for start in range(0, len(images), self.config.batch):
             batch = images[start : start + self.config.batch]
-            tensors, kept, lost = self._batch(batch)
-            parts.append(tensors)
-            rows += kept
-            dropped += lost
+            content = self._batch(batch)
+            parts.append(content.tensors)
+            rows += content.rows
+            dropped += content.dropped
             count(len(batch))
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}, rows, dropped
+        return ShardContent({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, rows, dropped)
 
     def estimate(self, images: Sequence[NumberedImage]) -> tuple[int, float]:
         """Estimate, from the first image, the disk space and the time that images take.
@@ -87,7 +96,7 @@ class MapExtractor:
             The size of their maps in bytes, and an upper bound of the time in seconds.
         """
         began = time.monotonic()
-        tensors, _, _ = self._batch(images[:1])
+        tensors = self._batch(images[:1]).tensors
         seconds = time.monotonic() - began
         rows = 2 * len(self.levels)
         row = 2 * self.layout.channels * self.layout.side**2 * tensors["maps"].element_size()
@@ -159,7 +168,7 @@ class MapExtractor:
             "level": torch.tensor([row["level"] for row in rows], dtype=torch.int64),
             "group": torch.tensor([row["group"] for row in rows], dtype=torch.int64),
         }
-        return tensors, rows, dropped
+        return ShardContent(tensors, rows, dropped)
 
 
 def _row(number: int, image: LabelledImage, prompt: ContrastivePrompt, level: int, quality: float) -> dict[str, Any]:

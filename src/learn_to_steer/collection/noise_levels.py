@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError
 from learn_to_steer.families import Family, Variant
+from learn_to_steer.sampling import sampling_arguments
 
 # Share of the schedule that is done (0 at pure noise): timesteps 961, 881, ... 401 of 1000, the part that is steered.
 PROGRESS = tuple(0.039 + 0.08 * index for index in range(8))
@@ -28,6 +30,60 @@ def default_levels(pipe: Any, family: Family) -> tuple[float, ...]:
         The noise levels, noisiest first.
     """
     return tuple(_level_at(pipe, family, progress) for progress in PROGRESS)
+
+
+@dataclass(frozen=True)
+class SamplingPath:
+    """The denoising steps of a model's usual schedule at which maps are kept, while it draws."""
+
+    arguments: Mapping[str, Any]
+    """Of every pipeline call: size, steps, guidance and so on."""
+    schedule: Float[Tensor, " steps"]
+    """The times of all denoising steps, as the denoiser takes them."""
+    kept: tuple[int, ...]
+    """The indices of the steps whose maps are kept."""
+    levels: tuple[float, ...]
+    """The noise levels of these steps, noisiest first."""
+
+    def level_at(self, time: Tensor) -> int | None:
+        """Return the index of the noise level of a denoiser call; None if its maps are not kept.
+
+        Args:
+            time: The time that the denoiser is fed, in any precision.
+        """
+        step = int((self.schedule - time.flatten()[-1].to(self.schedule)).abs().argmin())
+        return self.kept.index(step) if step in self.kept else None
+
+
+def sampling_path(
+    pipe: Any, family: Family, variant: Variant, arguments: Mapping[str, Any], side: int, levels: Sequence[float] | None
+) -> SamplingPath:
+    """Choose the denoising steps whose noise levels are nearest to the wanted ones.
+
+    Args:
+        pipe: The pipeline. Its scheduler's timesteps are those of the path afterwards.
+        family: Its family.
+        variant: How it is usually sampled.
+        arguments: Other arguments of the pipeline calls than the usual ones.
+        side: Width and height of the pictures in pixels.
+        levels: Noise levels in (0, 1]. None: those of the variant, or else eight over the first 60 % of the schedule.
+            Of several that are nearest to one step, it is kept once.
+
+    Raises:
+        DataError: A level lies outside (0, 1].
+    """
+    outside = [level for level in levels or () if not 0 < level <= 1]
+    if outside:
+        raise DataError(f"noise levels lie between 0 and 1 (1 is pure noise), got {outside}")
+    wanted = levels or variant.levels or default_levels(pipe, family)
+    given = sampling_arguments(variant) | dict(arguments) | {"height": side, "width": side}
+    others = {name: value for name, value in given.items() if name not in ("height", "width")}
+    record(pipe, family, ["a"], side, side, others, steps=given["num_inference_steps"])
+    schedule = torch.stack([family.model_timestep(step) for step in pipe.scheduler.timesteps]).float().cpu()
+    exact = [min(family.noise_level(pipe, time), 1.0) for time in schedule]
+    kept = {min(range(len(exact)), key=lambda step: abs(exact[step] - level)) for level in wanted}
+    kept_steps = tuple(sorted(kept))
+    return SamplingPath(given, schedule, kept_steps, tuple(exact[step] for step in kept_steps))
 
 
 def parse_noise_levels(text: str) -> tuple[float, ...]:

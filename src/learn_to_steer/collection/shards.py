@@ -20,6 +20,7 @@ from learn_to_steer.validation import validated
 
 SCHEMA: Final = 1
 MANIFEST = "manifest.json"
+PICTURES = "pictures"  # folder of the pictures that the model drew
 # The sets of relations that a collection may have, beside the basic ones.
 EXTRA_CLASSES: tuple[set[str], ...] = (set(), {NEUTRAL}, {*DIAGONAL}, {NEUTRAL, *DIAGONAL})
 COUNTS = {"rows", "pictures", "dropped"}
@@ -60,6 +61,8 @@ class Manifest:
     """What the source skipped: a count and examples for each reason."""
     chosen: str = ""
     """Hash of the list of images, for sources that read a file; otherwise ""."""
+    drawn: dict[str, Any] = field(default_factory=dict)
+    """Of pictures that the model drew: what was drawn and how, and once complete, the yield."""
     schema: Literal[1] = SCHEMA
     """Version of this file's format."""
 
@@ -119,6 +122,11 @@ class Manifest:
                     f"{folder} was collected from another model or source ({key} differ); use another folder"
                 )
         if self.chosen != other.chosen:
+            if self.drawn:
+                raise DataError(
+                    f"{folder} was collected with other objects or detectors (their lists or weights changed); use "
+                    "another folder"
+                )
             raise DataError(
                 f"{folder} was collected from other image files (some came, went or changed); restore them, or use "
                 "another folder"
@@ -128,6 +136,23 @@ class Manifest:
 class _DroppedImage(BaseModel):
     picture: str
     reason: str
+
+
+class Yield(BaseModel):
+    """What came of the pictures of a shard that the model drew."""
+
+    pictures: Count
+    """The number of pictures drawn."""
+    words: Count
+    """The number of relation words about pairs whose relation is seen."""
+    obeyed: Count
+    """How many of these words are true."""
+    contrast: bool
+    """Whether the pictures were also read under wrong words."""
+    labels: dict[str, Count]
+    """The number of pairs by label."""
+    skipped: dict[str, Any]
+    """The pairs that are left out: a count and examples for each reason."""
 
 
 class ShardRecord(BaseModel):
@@ -141,6 +166,8 @@ class ShardRecord(BaseModel):
     """The images that failed the quality check."""
     sha256: dict[str, str]
     """The hash of each of the shard's other files, by name."""
+    drawn: Yield | None = None
+    """Of pictures that the model drew."""
 
     @classmethod
     def read(cls, folder: Path, shard: str) -> ShardRecord:
@@ -162,6 +189,8 @@ class _Row(BaseModel):
 
     group: Count
     kind: str
+    subject: str = ""
+    object: str = ""
 
 
 def paths(folder: Path, shard: str) -> tuple[Path, Path, Path]:
@@ -181,8 +210,10 @@ def write_shard(
     tensors: Mapping[str, Tensor],
     rows: Sequence[Mapping[str, Any]],
     dropped: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Mapping[str, Any]] | None = None,
+    drawn: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the three files of a shard, the one with counts and hashes last.
+    """Write the files of a shard, the one with counts and hashes last.
 
     Args:
         folder: The folder of the collection.
@@ -190,13 +221,18 @@ def write_shard(
         tensors: Maps, labels and so on, one entry a row.
         rows: What is written as JSON for each row.
         dropped: The images that failed the quality check, with the reason.
+        pictures: What is seen in each picture that the model drew.
+        drawn: The content of a ``Yield``.
     """
     maps, lines, done = paths(folder, shard)
     storage.save_tensors(maps, tensors)
     storage.write_atomic(lines, b"".join(map(storage.jsonl_line, rows)))
     images = len({row["group"] for row in rows})
+    if pictures is not None:
+        storage.write_atomic(folder / PICTURES / f"{shard}.jsonl", b"".join(map(storage.jsonl_line, pictures)))
     hashes = {path.name: storage.sha256(path) for path in (maps, lines)}
-    storage.write_json(done, {"rows": len(rows), "pictures": images, "dropped": list(dropped), "sha256": hashes})
+    record = {"rows": len(rows), "pictures": images, "dropped": list(dropped), "sha256": hashes}
+    storage.write_json(done, record if drawn is None else record | {"drawn": dict(drawn)})
 
 
 def is_done(folder: Path, shard: str) -> bool:
@@ -214,6 +250,24 @@ def totals(folder: Path, shards: Sequence[str]) -> dict[str, Any]:
         for image in record.dropped:
             counts["dropped"][image.reason] = counts["dropped"].get(image.reason, 0) + 1
     return counts
+
+
+def total_yield(folder: Path, shards: Sequence[str]) -> dict[str, Any]:
+    """Add up what came of the pictures that the model drew, over finished shards: the content of a ``Yield``."""
+    total: dict[str, Any] = {"pictures": 0, "words": 0, "obeyed": 0, "contrast": False, "labels": {}, "skipped": {}}
+    for shard in shards:
+        drawn = ShardRecord.read(folder, shard).drawn
+        if drawn is None:
+            raise DataError(f"{paths(folder, shard)[2]} does not say what was drawn; delete it and run collect again")
+        for key in ("pictures", "words", "obeyed"):
+            total[key] += getattr(drawn, key)
+        total["contrast"] |= drawn.contrast
+        for label, count in drawn.labels.items():
+            total["labels"][label] = total["labels"].get(label, 0) + count
+        for reason, case in drawn.skipped.items():
+            known = total["skipped"].setdefault(reason, {"count": 0, "examples": case["examples"]})
+            known["count"] += case["count"]
+    return total | {"labels": dict(sorted(total["labels"].items())), "skipped": dict(sorted(total["skipped"].items()))}
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -322,8 +376,10 @@ def check_shard(folder: Path, shard: str, manifest: Manifest) -> set[int]:
     rows = storage.read_jsonl(lines, _Row, allow_torn=False)
     if [row["group"] for row in rows] != groups:
         raise DataError(f"{lines} has other rows than the tensors; delete it and run collect again")
-    prompts = Counter((row["group"], row["kind"]) for row in rows)
-    if any(prompts[group, kind] != len(manifest.levels) for group in set(groups) for kind in ("true", "wrong")):
+    kinds = ("drawn",) if manifest.drawn else ("true", "wrong")
+    wanted = {(row["group"], row["subject"], row["object"], kind) for row in rows for kind in kinds}
+    found = Counter((row["group"], row["subject"], row["object"], row["kind"]) for row in rows)
+    if any(found[one] != len(manifest.levels) for one in wanted | set(found)):
         raise DataError(
             f"{lines}: an image lacks one of its prompts at some noise level; delete it and run collect again"
         )

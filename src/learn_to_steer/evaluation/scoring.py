@@ -19,12 +19,11 @@ from learn_to_steer.benchmarks import (
     matching_detections,
     score_relations,
 )
-from learn_to_steer.detectors.base import Detector, Query
+from learn_to_steer.detectors import Detector, Query, run_self_test
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.model_names import named_variant
 
-SELF_TEST_IOU = 0.6  # in the self-test a box must overlap the expected one by a higher IoU
 SAME_IOU, SAME_SCORE = 0.9, 0.01  # two detections are the same above this IoU and below this difference of scores
 MANY_IMAGES = 8  # a working detector finds something in at least one of this many images
 
@@ -200,37 +199,6 @@ def default_detector(model: str | None) -> str:
 def detection_query(prompt: BenchmarkPrompt) -> Query:
     """The query for an image of ``prompt``: its objects, and whether it needs colours."""
     return Query(tuple(sorted(prompt.objects)), any("color" in e for e in prompt.metadata.get("include", ())))
-
-
-def run_self_test(scorer: Scorer) -> None:
-    """Check that a detector finds every object of its self-test images.
-
-    This catches wrong labels and shifted boxes, which would otherwise go unnoticed. Detectors without such images
-    pass: their detections depend on weights that do not come with the package.
-
-    Args:
-        scorer: The detector with its self-test images.
-
-    Raises:
-        DataError: The detector misses or misplaces an object.
-    """
-    if scorer.self_test_images is None:
-        return
-    samples = scorer.self_test_images()
-    queries = [Query(tuple(one.name for one in expected)) for _, expected in samples]
-    detected = scorer.detector.detect([image for image, _ in samples], queries)
-    missed = [
-        one.name
-        for (_, expected), detections in zip(samples, detected, strict=True)
-        for one in expected
-        if not any(other.name == one.name and iou(other.box, one.box) > SELF_TEST_IOU for other in detections)
-    ]
-    if missed:
-        raise DataError(
-            f"the detector {scorer.detector.name} fails its self-test, so nothing is scored: it does not find "
-            f"{', '.join(missed)} in its test images; its weights or its installation are broken ({scorer.identity}); "
-            "install them again, or choose another --detector"
-        )
 
 
 def require_repeatable(scorer: Scorer, image: Image, prompt: BenchmarkPrompt, name: str = "its first image") -> None:

@@ -71,6 +71,9 @@ class Variant:
     names none, the first that does not score the images is used."""
     image_source: str | None = None
     """Name of a source of labelled images like this model's own. It is used where the user names none."""
+    objects: Callable[[], Sequence[str]] | None = None
+    """Returns the names of objects that the model draws, for pictures that it draws to learn from. Those kept apart
+    for tests are not among them. None: common nouns."""
     untaught_words: Callable[[str], Sequence[str]] | None = None
     """Takes a prompt and returns those of its words that the model was never taught, for a warning. None: not known, as
     for models that were trained on captions from the web."""

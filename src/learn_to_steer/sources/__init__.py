@@ -2,13 +2,26 @@
 
 from learn_to_steer.sources.base import (
     SPLITS,
+    DrawingSource,
     LabelledImage,
     LabelledImages,
     NamePairs,
+    PlannedPicture,
     SkipLog,
     Source,
     SourceRequest,
     Split,
 )
 
-__all__ = ["SPLITS", "LabelledImage", "LabelledImages", "NamePairs", "SkipLog", "Source", "SourceRequest", "Split"]
+__all__ = [
+    "SPLITS",
+    "DrawingSource",
+    "LabelledImage",
+    "LabelledImages",
+    "NamePairs",
+    "PlannedPicture",
+    "SkipLog",
+    "Source",
+    "SourceRequest",
+    "Split",
+]

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from learn_to_steer.geometry import BASIC, NEUTRAL, OPPOSITE, Box, basic_relations, iou
+from learn_to_steer.geometry import NEUTRAL, OPPOSITE, Box, basic_relations, iou, label_of
 from learn_to_steer.sources import _nouns
 from learn_to_steer.sources._annotations import AnnotatedImage, is_number
 from learn_to_steer.sources.base import NamePairs, SkipLog
@@ -93,7 +93,7 @@ def pair_candidates(
         if names.excludes(first, second):
             skipped.add("pair: used by a benchmark", where)
             continue
-        predicate = _predicate(a, b, diagonals)
+        predicate = label_of(a, b, diagonals)
         annotated = [
             *image.relations.get((i, j), ()),
             *(OPPOSITE[word] for word in image.relations.get((j, i), ())),
@@ -138,16 +138,6 @@ def _usable(image: AnnotatedImage, rules: PairRules, skipped: SkipLog) -> Iterat
             if not _nouns.is_known(name):
                 skipped.add("object: kept, though its name is not in the WordNet table", where)
             yield i, (name, inside)
-
-
-def _predicate(a: Box, b: Box, diagonals: bool) -> str:
-    """The relation of two boxes: "is" if neither axis is clear or, without ``diagonals``, if both are."""
-    holding = basic_relations(a, b)
-    if len(holding) == 1:
-        return next(iter(holding))
-    if holding and diagonals:
-        return " ".join(sorted(holding, key=BASIC.index))
-    return NEUTRAL
 
 
 def _reason_against(

@@ -5,6 +5,10 @@ A source is a module with a constant ``NOTE`` and a function ``images``::
     NOTE = "where the images come from, and their licence"
 
     def images(request: SourceRequest) -> LabelledImages: ...
+
+A source whose pictures the model draws itself has a function ``planned``, too, which is used instead::
+
+    def planned(request: SourceRequest) -> list[PlannedPicture]: ...
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from learn_to_steer.geometry import Box
+from learn_to_steer.geometry import NEUTRAL, Box
+from learn_to_steer.prompts import indefinite_article, phrase
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -91,6 +96,39 @@ class SourceRequest:
     """Path of the annotation file, for sources that read one."""
     exclude: NamePairs = frozenset()
     """Pairs of object names to leave out."""
+    objects: tuple[str, ...] = ()
+    """Names of the objects to draw, for sources whose pictures the model draws."""
+
+
+@dataclass(frozen=True)
+class PlannedPicture:
+    """A picture that a model is to draw. Its prompt names objects in a row, each joined to the next one."""
+
+    id: str
+    """Unique within the plan. The seed of its noise depends on it."""
+    objects: tuple[str, ...]
+    """The names, two or more, no two alike."""
+    joins: tuple[str, ...]
+    """What joins each object to the next: a relation, or "is" for the word "and"."""
+    split: Split
+    further: tuple[tuple[int, int], ...] = ()
+    """Pairs of objects, by index, that are labelled beside the joined ones."""
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int, str], ...]:
+        """The indices of two objects and what the prompt says of them, for every pair that is labelled."""
+        joined = ((n, n + 1, join) for n, join in enumerate(self.joins))
+        return (*joined, *((first, second, NEUTRAL) for first, second in self.further))
+
+    def prompt(self) -> tuple[str, list[tuple[int, int]]]:
+        """Return the prompt, and the character offsets (start, end) of each object's name in it."""
+        text, spans = "", []
+        for name, join in zip(self.objects, ("", *self.joins), strict=True):
+            word = " and " if join == NEUTRAL else f" {phrase(join)} " if join else ""
+            text += f"{word}{indefinite_article(name)} "
+            spans.append((len(text), len(text) + len(name)))
+            text += name
+        return text, spans
 
 
 @dataclass(frozen=True)
@@ -123,5 +161,38 @@ class Source(Protocol):
         Raises:
             DataError: ``data`` is missing, or given to a source that reads none. Raised with the first image: the
                 file cannot be read.
+        """
+        ...
+
+
+class DrawingSource(Protocol):
+    """A source whose pictures the model draws itself."""
+
+    NOTE: str
+    """Where the images come from, and their licence."""
+
+    def planned(self, request: SourceRequest) -> list[PlannedPicture]:
+        """Return the pictures to draw. They depend on the request alone.
+
+        Args:
+            request: Which pictures are wanted; ``objects`` are the names to choose from.
+
+        Raises:
+            DataError: No two of the objects may come together.
+        """
+        ...
+
+    def common_objects(self) -> tuple[str, ...]:
+        """Return the objects that are drawn where neither the user nor the model names any."""
+        ...
+
+    def read_objects(self, path: str) -> tuple[str, ...]:
+        """Return the objects that the user's file names.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: It cannot be read, or does not name objects.
         """
         ...

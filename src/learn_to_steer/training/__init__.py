@@ -1,6 +1,6 @@
 """Train the relation classifier on collected maps, and measure accuracy and leakage."""
 
 from learn_to_steer.training.config import TrainConfig
-from learn_to_steer.training.train_classifier import train
+from learn_to_steer.training.train_classifier import add_metrics, train
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["TrainConfig", "add_metrics", "train"]

@@ -33,7 +33,11 @@ Steered = Mapping[tuple[int, int], bool]
 
 def candidate_depths(manifest: Manifest) -> list[int]:
     """Return the depths that are tried: about a sixth to all of the layers of a collection, in ascending order."""
-    layers = len(Layout.from_dict(manifest.layout).layers)
+    return possible_depths(len(Layout.from_dict(manifest.layout).layers))
+
+
+def possible_depths(layers: int) -> list[int]:
+    """Return about a sixth to all of ``layers``, in ascending order."""
     return sorted({ceil(share * layers) for share in SHARES})
 
 

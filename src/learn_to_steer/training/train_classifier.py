@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from learn_to_steer.training.depth_choice import (
 )
 from learn_to_steer.training.trainer import Trained, fit
 
+METRICS = "metrics.json"
+NOT_IN_HEADER = ("config", "history")  # entries of that file that are not in the classifier's file
+
 
 def train(
     data: str | Path,
@@ -31,6 +34,7 @@ def train(
     *,
     progress: bool = True,
     steer: Callable[[Path], Steered] | None = None,
+    hold_out: bool = False,
 ) -> Path:
     """Train a relation classifier; write ``relation_classifier.safetensors``, its model card and ``metrics.json``.
 
@@ -47,6 +51,8 @@ def train(
         progress: Whether to show a progress bar.
         steer: Confirms a depth that was chosen: steers some prompts with the classifier in a folder, and returns which
             images are right. None: the choice is not confirmed.
+        hold_out: If the collection has no image to train or none to validate on: divide those that it has. Otherwise
+            this is an error.
 
     Returns:
         The path of the classifier's file.
@@ -71,13 +77,13 @@ def train(
     if config.depth != AUTO:
         if any(out.glob(f"depth-*/{checkpoint.FILE}")):
             raise DataError(f"{out} holds a run with depth {AUTO!r}, not {config.depth!r}; use another folder")
-        return _write(fit(data, out, config, manifest, progress), manifest)
+        return _write(fit(data, out, config, manifest, progress, hold_out), manifest)
     checkpoint.load(out, {"depth": AUTO})  # refuses the folder of a run at one depth
     candidates = []
     for depth in candidate_depths(manifest):
         folder = out / f"depth-{depth}"
         storage.remove_leftovers(folder)
-        candidates.append(fit(data, folder, replace(config, depth=depth), manifest, progress))
+        candidates.append(fit(data, folder, replace(config, depth=depth), manifest, progress, hold_out))
         _write(candidates[-1], manifest)
     chosen, table = choose_by_accuracy(candidates, steered_levels(manifest))
     if steer is not None:
@@ -91,16 +97,40 @@ def _write(trained: Trained, manifest: Manifest) -> Path:
     """Write the classifier, its model card, and ``metrics.json``; return the path of the classifier."""
     path = classifier.save(trained.model, trained.folder, trained.metrics, data=_training_data(manifest))
     more = {"config": asdict(trained.config), "history": trained.history}
-    storage.write_json(trained.folder / "metrics.json", trained.metrics | more)
+    storage.write_json(trained.folder / METRICS, trained.metrics | more)
     return path
+
+
+def add_metrics(data: str | Path, out: str | Path, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a trained classifier again, with more metrics in its file, its model card and ``metrics.json``.
+
+    Args:
+        data: The folder of the collection that it was trained on.
+        out: Its folder.
+        more: The metrics to add: ``trial`` and ``warnings``, see ``classifier.card``.
+
+    Returns:
+        All metrics, with those that were added.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    out = Path(out)
+    written = storage.read_json(out / METRICS, dict[str, Any])
+    metrics = {name: value for name, value in written.items() if name not in NOT_IN_HEADER} | dict(more)
+    classifier.save(classifier.load(out), out, metrics, data=_training_data(Manifest.read(Path(data))))
+    storage.write_json(out / METRICS, metrics | {name: written[name] for name in NOT_IN_HEADER if name in written})
+    return metrics
 
 
 def _training_data(manifest: Manifest) -> dict[str, Any]:
     """The facts about the training data for the model card."""
-    images = sum(manifest.counts["rows"].values()) // (2 * len(manifest.levels))
+    images, rows = sum(manifest.counts["pictures"].values()), sum(manifest.counts["rows"].values())
+    every_one_twice = rows == 2 * images * len(manifest.levels)
     named: dict[str, Any] = {
         key: f"{key} {manifest.settings[key]}" for key in ("source", "inversion") if key in manifest.settings
     }
-    about = {"pictures": f"{images} pictures, two prompts each", "note": manifest.source_note}
+    counted = f"{images} pictures, two prompts each" if every_one_twice else f"{images} pictures"
+    about = {"pictures": counted, "note": manifest.source_note}
     model = str(manifest.settings.get("model", ""))
     return {"model": model, "base_model": hub_source(model), **about, **named}

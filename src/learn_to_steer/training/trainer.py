@@ -31,6 +31,7 @@ from learn_to_steer.training.config import TrainConfig
 from learn_to_steer.training.metrics import evaluate_split, predict_logits
 
 GAIN_SAMPLE = 512  # rows from which the spread of the inputs is measured
+HELD_OUT = 4  # one image in so many is validated on, if a collection lacks a split
 LEAST_RATE = 1e-6  # at which the learning rate is no longer reduced
 
 
@@ -59,7 +60,9 @@ class Trained:
     group: Int64[Tensor, " rows"]
 
 
-def fit(data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest, progress: bool) -> Trained:
+def fit(
+    data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest, progress: bool, hold_out: bool = False
+) -> Trained:
     """Train a classifier of one depth, fit its temperatures, and measure it. A killed run is resumed.
 
     Args:
@@ -68,13 +71,14 @@ def fit(data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest,
         config: Settings of optimiser and network.
         manifest: The manifest of the collection.
         progress: Whether to show a progress bar.
+        hold_out: As in ``train``.
 
     Raises:
         DataError: As in ``train``.
         SteerError: The loss is not finite.
     """
     _, channels = config.read_layers(manifest)
-    rows, held_out = (MapDataset.open(data, split, channels=channels) for split in ("train", "val"))
+    rows, held_out = _splits(data, manifest, channels, hold_out)
     run = TrainingRun(config, manifest, rows, held_out, folder)
     total = config.epochs * run.batches
     task = "training" if config.depth is None else f"training at depth {config.depth}"
@@ -97,6 +101,18 @@ def fit(data: str | Path, folder: Path, config: TrainConfig, manifest: Manifest,
     metrics["calibration"] = {"split": split} | calibration
     run.model.config = replace(run.model.config, temperatures=temperatures)
     return Trained(folder, config, run.model.cpu(), metrics, run.history, correct, held_out.level, held_out.group)
+
+
+def _splits(data: str | Path, manifest: Manifest, channels: list[int], hold_out: bool) -> tuple[MapDataset, MapDataset]:
+    """The rows to train on, and those to validate on."""
+    images = manifest.counts.get("pictures", {})
+    if not hold_out or (images.get("train") and images.get("val")):
+        rows, held_out = (MapDataset.open(data, split, channels=channels) for split in ("train", "val"))
+        return rows, held_out
+    only = MapDataset.open(data, max(images, key=lambda split: images[split]), channels=channels)
+    number = {group: place for place, group in enumerate(sorted(set(only.group.tolist())))}
+    held = torch.tensor([number[group] % HELD_OUT == 0 for group in only.group.tolist()])
+    return only.some((~held).nonzero().flatten()), only.some(held.nonzero().flatten())
 
 
 class TrainingRun:
