@@ -1,17 +1,21 @@
-"""How far the detector and template matching agree with a person on the objects in images of the base model.
+"""How far the detector and template matching agree with a person on steered images.
 
-    python training/detector_agreement.py --draw   # 100 images -> docs/results/labelled/pictures.png, prompts.json
-    python training/detector_agreement.py          # compare; needs labels.json beside them, written by a person
+    learn-to-steer evaluate --model flux:emoji --benchmark geneval-position-val --limit 200 --images 1 --out RUN
+    python training/detector_agreement.py --run RUN --sheets out/agreement     # sheets of 25 images, to label
+    python training/detector_agreement.py --run RUN --labels LABELS.json
 
-Takes a few minutes each. ``labels.json`` lists, for every image, the names of the objects that a person sees, in any
-order. Each image has two decisions, "is this object of the prompt present?"; the script also counts the images in which
-the whole lists of names agree. Cohen's kappa compares the detector with template matching, which share no method.
-The results go to agreement.json.
+The sheets show prompts, and no verdict. ``LABELS.json`` maps the id that stands above an image to "right", "wrong" (all
+objects are there, but misplaced), "missing" (an object is, or only a part of it is drawn) or, where a person cannot
+tell, "unclear". The second call prints how often the verdicts of the detector ``emoji`` and of ``emoji-templates`` are
+the label's, and every kind of difference; an unclear image counts as a difference. Intervals (95 %) are over prompts,
+of which each has one image. ``--write`` keeps the numbers and the labels in docs/results/labelled.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +23,102 @@ import numpy as np
 from PIL import Image
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation import ModelConfig, open_model
-from learn_to_steer.evaluation.generation import draw
+from learn_to_steer.benchmarks import prompts
+from learn_to_steer.evaluation.image_folders import image_path
+from learn_to_steer.evaluation.scoring import load_scorer
+from learn_to_steer.report import Panel, image_grid
+from learn_to_steer.report.audit import image_id
 from learn_to_steer.statistics import clustered_interval, cohens_kappa
-from learn_to_steer_emoji import template_matching
-from learn_to_steer_emoji.detector import load
-from learn_to_steer_emoji.sprites import object_names
-from pairs import and_jobs
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results" / "labelled"
-COUNT, ACROSS, SIDE = 100, 10, 128
+ACROSS, SIDE = 5, 192
+CHOICES = ("right", "wrong", "missing", "unclear")
+EYES = ("emoji", "emoji-templates")
 
 
-def draw_images(model_name: str, seed: int) -> None:
-    """Draw prompts "a X and a Y" and tile the images into one file."""
-    pairs, jobs = and_jobs(COUNT, np.random.default_rng([seed, 100]))
-    model = open_model(ModelConfig(model=model_name, objective="none"))
-    tiled = Image.new("RGB", (ACROSS * SIDE, COUNT // ACROSS * SIDE))
-    for start in range(0, COUNT, 20):
-        for number, drawn in enumerate(draw(model, jobs[start : start + 20], seed, steer=False), start):
-            tiled.paste(drawn.image, (number % ACROSS * SIDE, number // ACROSS * SIDE))
-        print(f"{start + 20} of {COUNT} images", flush=True)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    tiled.save(FOLDER / "pictures.png", optimize=True)
-    storage.write_json(FOLDER / "prompts.json", {"pairs": pairs, "seed": seed, "fingerprints": model.fingerprints})
+def sheets(run: Path, rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write sheets of images with their ids and prompts, in the order of the rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    panels = []
+    for row in rows:
+        image = Image.open(image_path(run, row["index"], row["sample"])).convert("RGB")
+        panels.append(Panel(image, None, f"{image_id(row)}: {row['prompt'].removeprefix('a photo of ')}"))
+    panels += [Panel(Image.new("RGB", panels[0].image.size, "white"))] * (-len(panels) % ACROSS**2)
+    for page, start in enumerate(range(0, len(panels), ACROSS**2), 1):
+        lines = [("", panels[first : first + ACROSS]) for first in range(start, start + ACROSS**2, ACROSS)]
+        image_grid([""] * ACROSS, lines, SIDE).save(out / f"sheet-{page}.png")
+    print(f"{len(rows)} images on sheets in {out}")
 
 
-def compare() -> None:
-    """Compare detector, template matching and person, and write agreement.json."""
-    pairs = storage.read_json(FOLDER / "prompts.json")["pairs"]
-    labels = [set(names) for names in storage.read_json(FOLDER / "labels.json")]
-    unknown = set().union(*labels) - set(object_names())
-    if unknown or len(labels) != COUNT:
-        raise SystemExit(f"labels.json: {len(labels)} entries of {COUNT}, unknown names {sorted(unknown)}")
-    tiled = Image.open(FOLDER / "pictures.png")
-    corners = [(n % ACROSS * SIDE, n // ACROSS * SIDE) for n in range(COUNT)]
-    images = [tiled.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
-    names_by = {
-        "detector": [{d.name for d in detections} for detections in load().detect(images)],
-        "templates": [{d.name for d in template_matching.find(image)} for image in images],
-        "person": labels,
+def verdicts(run: Path, rows: Sequence[dict[str, Any]], eye: str, benchmark: str) -> list[str]:
+    """What a detector says of every image: "right", "wrong" or "missing"."""
+    scorer = load_scorer(eye)
+    known = {prompt.index: prompt for prompt in prompts(benchmark, scorer.vocabulary)}
+    said = []
+    for row in rows:
+        image = Image.open(image_path(run, row["index"], row["sample"])).convert("RGB")
+        prompt = known[row["index"]]
+        score = scorer.score(prompt, scorer.detect([image], [prompt])[0])
+        said.append("right" if score["correct"] else "wrong" if score["present"] else "missing")
+    return said
+
+
+def compared(labels: Sequence[str], said: Sequence[str]) -> dict[str, Any]:
+    """Agreement of verdicts with labels, and the differences by kind."""
+    right, found = [label == "right" for label in labels], [verdict == "right" for verdict in said]
+    same = [label != "unclear" and a == b for label, a, b in zip(labels, right, found, strict=True)]
+    images = range(len(labels))
+    kinds = Counter(
+        f"{verdict}, labelled {label}" for label, verdict in zip(labels, said, strict=True) if verdict != label
+    )
+    kappa = cohens_kappa(right, found)
+    return {
+        "right_by_verdict": float(np.mean(found)),
+        "same_verdict": float(np.mean(same)),
+        "same_verdict_interval": clustered_interval(same, images),
+        "kappa": None if np.isnan(kappa) else kappa,
+        "differences": dict(kinds.most_common()),
     }
-    decisions = {
-        who: [name in names for names, pair in zip(sets, pairs, strict=True) for name in pair]
-        for who, sets in names_by.items()
-    }
-    groups = [n for n in range(COUNT) for _ in range(2)]
-    result: dict[str, Any] = {"pictures": COUNT, "decisions": len(groups)}
-    result |= {f"{who}_present": float(np.mean(values)) for who, values in decisions.items()}
-    for who, sets in names_by.items():
-        both = [set(pair) <= names for pair, names in zip(pairs, sets, strict=True)]
-        result[f"{who}_both_present"] = float(np.mean(both))
-    for who in ("detector", "templates"):
-        same = [a == b for a, b in zip(decisions[who], decisions["person"], strict=True)]
-        result[f"{who}_and_person"] = float(np.mean(same))
-        result[f"{who}_and_person_interval"] = clustered_interval(same, groups)
-        result[f"{who}_and_person_whole_lists"] = float(
-            np.mean([a == b for a, b in zip(names_by[who], labels, strict=True)])
-        )
-    every_name = {who: [n in names for names in sets for n in object_names()] for who, sets in names_by.items()}
-    result["kappa_detector_templates_every_name"] = cohens_kappa(every_name["detector"], every_name["templates"])
-    result["kappa_detector_templates"] = cohens_kappa(decisions["detector"], decisions["templates"])
-    result["kappa_detector_person"] = cohens_kappa(decisions["detector"], decisions["person"])
-    storage.write_json(FOLDER / "agreement.json", result)
-    for key, value in result.items():
-        print(f"{key:40} {value}")
-    for number, (a, b) in enumerate(zip(names_by["detector"], labels, strict=True)):
-        if a != b:
-            print(f"image {number}: detector {sorted(a)}, person {sorted(b)}, prompt {pairs[number]}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="sd:emoji")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draw", action="store_true", help="draw new images; they then need new labels")
+    parser.add_argument("--run", type=Path, required=True, help="--out of evaluate")
+    parser.add_argument("--count", type=int, default=200, help="images")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="only write sheets to label")
+    parser.add_argument("--labels", type=Path, metavar="FILE")
+    parser.add_argument("--write", action="store_true", help="keep numbers and labels in docs/results/labelled")
     options = parser.parse_args()
-    if options.draw:
-        draw_images(options.model, options.seed)
-    else:
-        compare()
+    rows = [row for row in storage.read_jsonl(options.run / "results.jsonl") if row["sample"] == 0][: options.count]
+    if options.sheets:
+        sheets(options.run, rows, options.sheets)
+        return
+    if options.labels is None:
+        raise SystemExit("name --sheets, to label images, or --labels, to compare")
+    config = storage.read_json(options.run / "config.json")
+    labels = storage.read_json(options.labels)
+    unknown = sorted(set(labels.values()) - set(CHOICES))
+    missing = [image_id(row) for row in rows if image_id(row) not in labels]
+    if unknown or missing:
+        raise SystemExit(f"{options.labels}: unknown labels {unknown}, no label for {missing[:5]}")
+    given = [labels[image_id(row)] for row in rows]
+    told: dict[str, Any] = {
+        "images": len(rows),
+        "right_by_label": float(np.mean([label == "right" for label in given])),
+        "labels": dict(Counter(given).most_common()),
+    }
+    for eye in EYES:
+        said = verdicts(options.run, rows, eye, config["benchmark"])
+        told[eye] = compared(given, said)
+        for row, label, verdict in zip(rows, given, said, strict=True):
+            if label != verdict and eye == EYES[0]:
+                print(f"{image_id(row)} {row['prompt']}: {eye} says {verdict}, the label {label}")
+    for key, value in told.items():
+        print(f"{key:16} {value}")
+    if options.write:
+        name = config["model"].replace(":", "-")
+        stored = {"model": config["model"], "seed": config["seed"], "agreement": told, "labels": labels}
+        storage.write_json(FOLDER / f"steered-{name}.json", stored)
 
 
 if __name__ == "__main__":
