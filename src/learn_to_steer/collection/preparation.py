@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,7 @@ def check_source(source: Source, config: CollectSettings) -> None:
         raise DataError(f"the setting {named[0]} does not fit the source: {what}")
 
 
+@cache
 def benchmark_pairs() -> NamePairs:
     """Return all pairs of objects that one prompt of a benchmark names, for the benchmarks that can be held out."""
     prompts = (prompt for name in benchmarks.held_out_names() for prompt in benchmarks.prompts(name))
