@@ -46,6 +46,8 @@ VARIANTS = (
         steps=25,
         guidance=6.0,
         classifier=f"{_DATA}/flux-emoji-classifier",
+        # On 200 validation prompts as good as two moves of .02 in a step, at half the passes.
+        tuned_settings={"iterations": 1, "step_size": 0.05},
         shared_components={"vae": _SD, "tokenizer": _SD},
         **_FLUX_COMMON,
     ),

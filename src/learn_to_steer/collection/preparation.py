@@ -159,8 +159,8 @@ def check_source(source: Source, config: CollectSettings) -> None:
     draws = hasattr(source, "planned")
     if config.inversion is not None and draws != (config.inversion == PATH):
         raise DataError(
-            f"the inversion {PATH} and sources whose pictures the model draws need each other: use --source drawn with "
-            f"--inversion {PATH}, or neither"
+            "the inversion path and sources whose pictures the model draws need each other: use --source drawn with "
+            "--inversion path, or neither"
         )
     if draws:
         given = {"data": config.data, "quality": config.quality}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.sources import _nouns
 from learn_to_steer.sources._candidates import NameFilter
-from learn_to_steer.sources.base import LabelledImages, PlannedPicture, SourceRequest, Split
+from learn_to_steer.sources.base import LabelledImages, NamePairs, PlannedPicture, SourceRequest, Split
 
 NOTE = "drawn by the model itself; what the model's licence says of its pictures holds"
 
@@ -54,8 +54,8 @@ def planned(request: SourceRequest) -> list[PlannedPicture]:
     Raises:
         DataError: No two of the objects may come together.
     """
-    names = sorted(dict.fromkeys(request.objects))
-    may_meet = _allowed_pairs(names, request)
+    names = tuple(sorted(set(request.objects)))
+    may_meet = _allowed_pairs(names, request.exclude)
     if not may_meet:
         raise DataError(
             f"no two of the {len(names)} objects may be drawn together (names of one thing, or pairs of a benchmark); "
@@ -102,8 +102,9 @@ def read_objects(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _allowed_pairs(names: Sequence[str], request: SourceRequest) -> frozenset[frozenset[str]]:
-    excluded = NameFilter(request.exclude)
+@lru_cache(maxsize=8)
+def _allowed_pairs(names: tuple[str, ...], exclude: NamePairs) -> NamePairs:
+    excluded = NameFilter(exclude)
     return frozenset(
         frozenset(pair) for pair in combinations(names, 2) if not _nouns.related(*pair) and not excluded.excludes(*pair)
     )
@@ -112,7 +113,7 @@ def _allowed_pairs(names: Sequence[str], request: SourceRequest) -> frozenset[fr
 def _picture(
     index: int,
     names: Sequence[str],
-    may_meet: frozenset[frozenset[str]],
+    may_meet: NamePairs,
     relations: Sequence[str],
     request: SourceRequest,
 ) -> PlannedPicture:
@@ -128,16 +129,14 @@ def _picture(
     return PlannedPicture(f"drawn-{request.seed}-{index}", objects, joins, _split(index, request.limit), further)
 
 
-def _objects(
-    wanted: int, names: Sequence[str], may_meet: frozenset[frozenset[str]], rng: random.Random
-) -> tuple[str, ...]:
+def _objects(wanted: int, names: Sequence[str], may_meet: NamePairs, rng: random.Random) -> tuple[str, ...]:
     """So many objects that may all meet, or fewer where these are not found."""
-    for count in range(wanted, 2, -1):
+    for count in range(wanted, 1, -1):
         for _ in range(TRIES // len(names)):
             chosen = rng.sample(names, count)
             if all(frozenset(pair) in may_meet for pair in combinations(chosen, 2)):
                 return tuple(chosen)
-    pair = rng.choice(sorted(sorted(pair) for pair in may_meet))
+    pair = rng.choice(sorted(sorted(pair) for pair in may_meet))  # where hardly any two may meet
     return tuple(rng.sample(pair, 2))
 
 
