@@ -1,18 +1,22 @@
-"""Template matching: which sprites an image shows, with nothing learned.
+"""Template matching: which sprites an image shows, without a trained network.
 
-A pose is a sprite with a position, a size, an angle and maybe mirrored. Its score in an image is the variance that it
-explains: a window of the image is fitted by the sprite on a flat colour, and by a flat colour alone, both by least
-squares; the score is one minus the ratio of the two squared residuals (1 is a perfect fit).
+Stage one scores windows of every place and size with one filter for every sprite, angle and flip: see
+``template_filters``.
 
-Stage one scores every sprite, angle, flip and size at every position of a coarse copy of the image, by convolutions.
-Stage two refines the best poses, in the sprite's own frame. Colours are compared as they are, so that most sprites
-tinted in another colour are not found.
+Stage two looks at the best of them more closely. A pose is a sprite with a position, a size, an angle and maybe
+mirrored. It is refined to explain as much as possible of the variance of its window, which is fitted by the sprite on a
+flat colour, and by a flat colour alone, both by least squares: the explained variance is one minus the ratio of the two
+squared residuals (1 is a perfect fit). It is also computed for a sprite whose parts may each move a little, as those of
+drawn sprites do. Colours are compared as they are, so that most sprites tinted in another colour are not found.
+
+The score of a sprite combines the three numbers. Of overlapping sprites the best one stays.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -24,18 +28,28 @@ from torch.nn import functional
 
 from learn_to_steer.geometry import Box, Detection
 from learn_to_steer.image_files import to_rgb
+from learn_to_steer_emoji import template_filters
 from learn_to_steer_emoji.sprites import atlas, object_names
+from learn_to_steer_emoji.template_filters import CELL, POSES, SPRITE, WINDOW
 
-COARSE = 40  # height of the image in stage one, in pixels
 FINE = 96  # height of the image in stage two, in pixels
 FRAME = 28  # side of a sprite's window in stage two, in pixels
 RIM = 5  # side of the square by which a sprite's opaque area is dilated in stage two, in pixels of the window
+PARTS = 4  # rows and columns of a sprite's window that may move apart from each other
 MARGIN = 1.15  # side of a window over the side of its sprite
-SIZES = tuple(0.23 * 1.15**k for k in range(7))  # of sprites in stage one, as shares of the image's height
-TURNS = tuple(product((-18.0, 0.0, 18.0), (1.0, -1.0)))  # in stage one: angle in degrees, and -1 if mirrored
-CANDIDATES = 64  # poses that stage one leaves
-THRESHOLD = 0.475  # the least score at which a sprite counts as present
+SIZES = tuple(0.21 * 1.15**k for k in range(9))  # of sprites in stage one, as shares of the image's height
+BORDER = 2  # cells by which an image is padded in stage one
+CANDIDATES = 20  # poses that stage one leaves
+FINALISTS = 10  # of which so many are refined twice
+LEAST = -2.0  # stage one's score of a candidate
+BEHIND = 12.0  # how far a candidate's score in stage one may lie below that of another class beside it
+SAME_POSE = 0.35  # of a sprite's side: closer candidates of one class are one
 SAME_SPOT = 0.5  # of two sprites' mean side: closer centres are one object
+COVERED = 0.5  # of the smaller of two boxes: boxes that share more are one object
+# By logistic regression on drawn pictures, see training/template_threshold.py.
+WEIGHTS = (-3.84, 2.26, 7.05, -0.11)  # of 1, of stage one's score / 10, and of explained variance, whole and in parts
+HIGHEST = 30.0  # stage one's score above which it counts no more
+THRESHOLD = 0.5  # the least score at which a sprite counts as present
 
 
 class _Poses(NamedTuple):
@@ -52,136 +66,181 @@ class _Poses(NamedTuple):
         return _Poses(*(field[index] for field in self))
 
 
-@torch.no_grad()
+class Candidate(NamedTuple):
+    """A sprite that an image may show.
+
+    Attributes:
+        name: Its class.
+        evidence: Stage one's score, and the explained variance, whole and in parts.
+        centre: Of the sprite, in pixels.
+        size: Side of the sprite, in pixels.
+        box: Around its visible part, in pixels.
+    """
+
+    name: str
+    evidence: tuple[float, float, float]
+    centre: tuple[float, float]
+    size: float
+    box: Box
+
+
 def find(image: Image.Image, threshold: float = THRESHOLD) -> list[Detection]:
     """Find the sprites in an image.
 
     Args:
-        image: The image. Sprites are found if their side is about 0.2 to 0.6 of its height and they are rotated by at
+        image: The image. Sprites are found if their side is about 0.2 to 0.65 of its height and they are rotated by at
             most about 30 degrees.
         threshold: The least score of a detection.
 
     Returns:
-        The detections, best first: names without aliases, explained variance as scores, and boxes around the visible
-        part of the sprites, in pixels.
+        The detections, best first: names without aliases, scores in [0, 1], and boxes around the visible part of the
+        sprites, in pixels.
     """
-    image = to_rgb(image)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None] / 255
-    poses = _candidates(_resized(pixels, COARSE))
-    fine = _resized(pixels, FINE)
-    poses, scores = _refined(fine, poses, shift=0.02, grow=0.07, turn=7.0)
-    best = scores.argsort(descending=True)[: CANDIDATES // 2]
-    poses, scores = _refined(fine, poses.take(best), shift=0.008, grow=0.03, turn=3.0)
+    return selected(candidates(image), threshold)
+
+
+def selected(poses: Sequence[Candidate], threshold: float = THRESHOLD) -> list[Detection]:
+    """Select the candidates that count as present.
+
+    Args:
+        poses: All candidates in an image.
+        threshold: The least score of a detection.
+
+    Returns:
+        The detections, best first. None of them covers another.
+    """
+    kept: list[Candidate] = []
     detections: list[Detection] = []
-    taken: list[tuple[float, float, float]] = []
-    for index in scores.argsort(descending=True).tolist():
-        score = float(scores[index])
-        x, y, size = (float(field[index]) for field in (poses.x, poses.y, poses.size))
-        if score < threshold:
-            break
-        if all(math.hypot(x - u, y - v) >= SAME_SPOT * (size + s) / 2 for u, v, s in taken):
-            taken.append((x, y, size))
-            name = object_names()[int(poses.kind[index])]
-            detections.append(Detection(name, score, _visible_box(poses, index, image.height, image.width)))
+    for pose in sorted(poses, key=probability, reverse=True):
+        score = probability(pose)
+        if score >= threshold and not any(_is_one_object(pose, other) for other in kept):
+            kept.append(pose)
+            detections.append(Detection(pose.name, score, pose.box))
     return detections
 
 
-def _resized(pixels: Tensor, height: int) -> Tensor:
-    width = max(round(pixels.shape[3] * height / pixels.shape[2]), 1)
-    return functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+def probability(pose: Candidate) -> float:
+    """Return the score of a candidate, in [0, 1]."""
+    return 1 / (1 + math.exp(-sum(w * value for w, value in zip(WEIGHTS, features(pose), strict=True))))
 
 
-@lru_cache(maxsize=64)
-def _templates(side: int, angle: float, flip: float) -> Tensor:
-    """Draw every sprite in a window: RGB multiplied by alpha, and 1 - alpha, (classes, 4, side, side)."""
-    sheet = atlas()
-    inner = side / MARGIN
-    if inner < sheet.shape[-1]:
-        sheet = functional.interpolate(sheet, (max(round(inner * 1.5), 2),) * 2, mode="bilinear", antialias=True)
-    cos, sin = math.cos(math.radians(angle)) * MARGIN, math.sin(math.radians(angle)) * MARGIN
-    theta = torch.tensor([[flip * cos, flip * sin, 0.0], [-sin, cos, 0.0]]).expand(len(sheet), 2, 3)
-    grid = functional.affine_grid(theta, [len(sheet), 4, side, side], align_corners=False)
-    drawn = functional.grid_sample(sheet, grid, align_corners=False)
-    return torch.cat([drawn[:, :3], 1 - drawn[:, 3:]], 1)
+def features(pose: Candidate) -> tuple[float, ...]:
+    """Return what ``WEIGHTS`` weigh."""
+    filtered, whole, parts = pose.evidence
+    return (1.0, min(filtered, HIGHEST) / 10, whole, parts)
 
 
-def _explained(
-    squares: Tensor,
-    sums: Tensor,
-    crossed: Tensor,
-    behind: Tensor,
-    templates: Tensor,
-    area: Tensor | float,
-) -> Tensor:
-    """Compute how much of the variance of windows I the sprites T explain, each on its best flat background b.
+def _is_one_object(first: Candidate, second: Candidate) -> bool:
+    if math.dist(first.centre, second.centre) < SAME_SPOT * (first.size + second.size) / 2:
+        return True
+    width = min(first.box[2], second.box[2]) - max(first.box[0], second.box[0])
+    height = min(first.box[3], second.box[3]) - max(first.box[1], second.box[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (first.box, second.box))
+    return width > 0 and height > 0 and width * height > COVERED * smaller
 
-    The squared residual of I - T - (1 - alpha) b is quadratic in b, so that sums over the window are enough.
 
-    The shapes below are those after broadcasting.
+@torch.no_grad()
+def candidates(image: Image.Image) -> list[Candidate]:
+    """Find all poses that may be a sprite.
 
     Args:
-        squares: Sum of I squared over pixels and channels (..., classes, rows, columns).
-        sums: Sum of I over pixels (..., classes, channels, rows, columns).
-        crossed: Sum of I T over pixels and channels (..., classes, rows, columns).
-        behind: Sum of (1 - alpha) I over pixels (..., classes, channels, rows, columns).
-        templates: RGB times alpha and 1 - alpha of the sprites (classes, 4, side, side).
-        area: Number of pixels in a window.
+        image: The image.
 
     Returns:
-        The explained variance (..., classes, rows, columns).
+        The candidates, several of an object and most of them wrong.
     """
-    colour, transparency = templates[:, :3], templates[:, 3:]
-    own = colour.square().sum((1, 2, 3))[:, None, None]
-    shadow = (colour * transparency).sum((2, 3))[:, :, None, None]
-    free = transparency.square().sum((1, 2, 3)).clamp_min(1.0)[:, None, None]
-    flat = squares - sums.square().sum(-3) / area
-    residual = squares - 2 * crossed + own - (behind - shadow).square().sum(-3) / free
-    # In a window that is nearly flat, no sprite may reach a high score.
-    return 1 - residual / flat.clamp_min(0.005 * area)
+    image = to_rgb(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None] / 255
+    poses, filtered = _candidates(pixels)
+    if not len(filtered):
+        return []
+    fine = functional.interpolate(
+        pixels, (FINE, max(round(FINE * image.width / image.height), 1)), mode="bilinear", antialias=True
+    )
+    poses, whole, _ = _refined(fine, poses, shift=0.025, grow=0.07, turn=7.0)
+    best = (whole + filtered.clamp(max=HIGHEST) / 40).argsort(descending=True)[:FINALISTS]
+    poses, filtered = poses.take(best), filtered[best]
+    poses, whole, parts = _refined(fine, poses, shift=0.01, grow=0.03, turn=3.0)
+    evidence = torch.stack([filtered, whole, parts], 1).tolist()
+    return [
+        Candidate(
+            object_names()[int(poses.kind[n])],
+            (filtered_score, whole_score, parts_score),
+            (float(poses.x[n]) * image.height, float(poses.y[n]) * image.height),
+            float(poses.size[n]) * image.height,
+            _visible_box(poses, n, image.height, image.width),
+        )
+        for n, (filtered_score, whole_score, parts_score) in enumerate(evidence)
+    ]
 
 
-def _candidates(image: Tensor) -> _Poses:
-    """Stage one: the best poses in a coarse image (1, 3, height, width), one for each class and place."""
-    pad = math.ceil(0.1 * COARSE)
-    padded = functional.pad(image, (pad, pad, pad, pad), mode="replicate")
-    rows: list[Tensor] = []
-    turns = torch.tensor(TURNS)
-    for share in SIZES:
-        side = round(share * COARSE * MARGIN)
-        if side > min(padded.shape[2:]):
-            continue
-        area = side * side
-        sums = functional.avg_pool2d(padded, side, stride=1)[0] * area
-        squares = functional.avg_pool2d(padded.square(), side, stride=1)[0].sum(0) * area
-        maps = []
-        for angle, flip in TURNS:
-            templates = _templates(side, angle, flip)
-            crossed = functional.conv2d(padded, templates[:, :3])[0]
-            behind = functional.conv2d(padded.transpose(0, 1), templates[:, 3:]).transpose(0, 1)
-            maps.append(_explained(squares, sums, crossed, behind, templates, area))
-        score, turned = torch.stack(maps).max(0)
-        peaks = score.where(score == functional.max_pool2d(score, 5, stride=1, padding=2), -1.0)
-        values, places = peaks.flatten(1).topk(min(4, peaks[0].numel()), dim=1)
-        kind = torch.arange(len(score))[:, None].expand_as(places)
-        y, x = places // score.shape[2], places % score.shape[2]
-        choice = turns[turned.flatten(1).gather(1, places)]
-        centre = [(v + side / 2 - pad) / COARSE for v in (x, y)]
-        size = torch.full_like(values, side / MARGIN / COARSE)
-        fields = [values, kind, *centre, size, choice[..., 0], choice[..., 1]]
-        rows.append(torch.stack([field.float() for field in fields], -1).flatten(0, 1))
-    table = torch.cat(rows)
+def _candidates(image: Tensor) -> tuple[_Poses, Tensor]:
+    """Stage one: the best poses in an image (1, 3, height, width), and their scores."""
+    height, width = image.shape[2:]
+    table = torch.cat([_peaks(image, SPRITE / size, width / height) for size in SIZES])
     kept: list[list[float]] = []
     for row in table[table[:, 0].argsort(descending=True)].tolist():
         if len(kept) == CANDIDATES:
             break
-        if all(row[1] != k[1] or math.hypot(row[2] - k[2], row[3] - k[3]) > 0.3 * k[4] for k in kept):
+        if all(row[1] != k[1] or math.hypot(row[2] - k[2], row[3] - k[3]) > SAME_POSE * k[4] for k in kept):
             kept.append(row)
-    columns = torch.tensor(kept).T
-    return _Poses(columns[1].long(), *columns[2:])
+    columns = torch.tensor(kept).view(-1, 7).T
+    return _Poses(columns[1].long(), *columns[2:]), columns[0]
 
 
-def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: float) -> tuple[_Poses, Tensor]:
-    """Stage two: the best of each pose and its 80 neighbours (one step in x, y, size and angle), and its score."""
+def _peaks(image: Tensor, height: float, aspect: float) -> Tensor:
+    """Score windows of an image scaled to about ``height``: rows of score, class, x, y, size, angle and flip."""
+    rows, columns = (max(round(side / CELL), 1) for side in (height, height * aspect))
+    scaled = functional.interpolate(image, (rows * CELL, columns * CELL), mode="bilinear", antialias=True)
+    padded = functional.pad(scaled, (BORDER * CELL,) * 4, mode="replicate")
+    if min(padded.shape[2:]) < WINDOW * CELL:
+        return torch.empty(0, 7)
+    score, pose = template_filters.scores(padded, template_filters.packaged())
+    beside = functional.max_pool2d(score.max(0).values[None], 3, stride=1, padding=1)
+    peaks = (score == functional.max_pool2d(score, 3, stride=1, padding=1)) & (score > beside - BEHIND)
+    values, places = score.where(peaks, -torch.inf).flatten().topk(min(CANDIDATES, score.numel()))
+    places = places[values > LEAST]
+    kind, row, column = torch.unravel_index(places, score.shape)
+
+    def at(down: int, across: int) -> Tensor:
+        return score[kind, (row + down).clamp(0, score.shape[1] - 1), (column + across).clamp(0, score.shape[2] - 1)]
+
+    y = (row + _offset(at(-1, 0), at(0, 0), at(1, 0)) - BORDER + WINDOW / 2) / rows
+    x = (column + _offset(at(0, -1), at(0, 0), at(0, 1)) - BORDER + WINDOW / 2) / columns * aspect
+    turned = torch.tensor(POSES)[pose[kind, row, column]]
+    size = torch.full_like(x, SPRITE / (rows * CELL))
+    return torch.stack([at(0, 0), kind.float(), x, y, size, turned[:, 0], turned[:, 1]], 1)
+
+
+def _offset(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
+    """Where a parabola through three neighbouring scores is highest, from the middle one, in [-0.5, 0.5]."""
+    bend = before - 2 * here + after
+    return torch.where(bend < 0, (before - after) / (2 * bend), 0.0).nan_to_num(0.0).clamp(-0.5, 0.5)
+
+
+@cache
+def _templates() -> Tensor:
+    """Draw every sprite in a window: RGB multiplied by alpha, and 1 - alpha, (classes, 4, FRAME, FRAME)."""
+    sheet = functional.interpolate(atlas(), (round(FRAME / MARGIN * 1.5),) * 2, mode="bilinear", antialias=True)
+    theta = torch.tensor([[MARGIN, 0.0, 0.0], [0.0, MARGIN, 0.0]]).expand(len(sheet), 2, 3)
+    grid = functional.affine_grid(theta, [len(sheet), 4, FRAME, FRAME], align_corners=False)
+    drawn = functional.grid_sample(sheet, grid, align_corners=False)
+    return torch.cat([drawn[:, :3], 1 - drawn[:, 3:]], 1)
+
+
+@cache
+def _parts() -> Tensor:
+    """The pixels of each part of a window (parts, FRAME * FRAME)."""
+    number = torch.arange(FRAME) * PARTS // FRAME
+    return functional.one_hot((number[:, None] * PARTS + number).flatten()).T.float()
+
+
+def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: float) -> tuple[_Poses, Tensor, Tensor]:
+    """Stage two: the best of each pose and its 80 neighbours (one step in x, y, size and angle).
+
+    Also returns how much of the variance it explains, and how much the neighbours explain if each part of the window
+    may choose one of them.
+    """
     steps = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=4)))
     tried = _Poses(
         poses.kind[:, None].expand(-1, len(steps)),
@@ -191,12 +250,24 @@ def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: floa
         poses.angle[:, None] + turn * steps[:, 3],
         poses.flip[:, None].expand(-1, len(steps)),
     )
-    value, best = _scores(image, tried).max(1)
-    return _Poses(*(field.gather(1, best[:, None])[:, 0] for field in tried)), value
+    residual, flat = _residuals(image, tried)
+    whole, best = (1 - residual.sum(-1) / flat).max(1)
+    chosen = flat.gather(1, best[:, None])[:, 0]
+    parts = 1 - residual.amin(1).sum(-1) / chosen
+    return _Poses(*(field.gather(1, best[:, None])[:, 0] for field in tried)), whole, parts
 
 
-def _scores(image: Tensor, poses: _Poses) -> Tensor:
-    """Score poses (rows, variants), all of one sprite in a row, in windows turned so that the sprite is upright."""
+def _residuals(image: Tensor, poses: _Poses) -> tuple[Tensor, Tensor]:
+    """Fit windows I, turned so that the sprite T is upright, by T on its best flat background and by a flat colour.
+
+    Args:
+        image: The image (1, 3, height, width).
+        poses: The poses (rows, variants), all of one sprite in a row.
+
+    Returns:
+        The squared residual of I - T - (1 - alpha) b for the best b, in each part of a window (rows, variants, parts),
+        and that of the best flat colour in the whole window (rows, variants).
+    """
     radians = torch.deg2rad(poses.angle)
     half = poses.size * MARGIN / 2
     cos, sin = radians.cos() * half, radians.sin() * half
@@ -209,22 +280,25 @@ def _scores(image: Tensor, poses: _Poses) -> Tensor:
     # The image is sampled once: its windows are stacked along the height.
     stacked = functional.grid_sample(image, grid.reshape(1, -1, FRAME, 2), padding_mode="border", align_corners=False)
     windows = stacked.view(3, *poses.x.shape, FRAME * FRAME)  # channel, row, variant, pixel
-    templates = _templates(FRAME, 0.0, 1.0)[poses.kind[:, 0]]
+    templates = _templates()[poses.kind[:, 0]]
     # Only the sprite and a rim around it count, so that a neighbour in the window's corner does not.
-    window = functional.max_pool2d(1 - templates[:, 3:], RIM, stride=1, padding=RIM // 2) > 0.1
-    templates = torch.cat([templates[:, :3], templates[:, 3:] * window], 1)
-    mask, flat = window.float().flatten(1), templates.flatten(2)
-    squares = torch.einsum("cnvp,np->nv", windows.square(), mask)
-    sums = torch.einsum("cnvp,np->ncv", windows, mask)
-    crossed = torch.einsum("cnvp,ncp->nv", windows, flat[:, :3])
-    behind = torch.einsum("cnvp,np->ncv", windows, flat[:, 3])
-    sums_of = (squares[..., None], sums[..., None], crossed[..., None], behind[..., None])
-    return _explained(*sums_of, templates, mask.sum(1)[:, None, None])[..., 0]
+    mask = (functional.max_pool2d(1 - templates[:, 3:], RIM, stride=1, padding=RIM // 2) > 0.1).float().flatten(1)
+    colour = (templates[:, :3].flatten(2) * mask[:, None]).transpose(0, 1)[:, :, None]  # channel, row, 1, pixel
+    behind = templates[:, 3].flatten(1) * mask  # row, pixel
+    windows = windows * mask[:, None]
+    area = mask.sum(1)[:, None]
+    flat = torch.einsum("cnvp,cnvp->nv", windows, windows) - windows.sum(-1).square().sum(0) / area
+    left = windows - colour
+    free = behind.square().sum(1).clamp_min(1.0)[:, None]
+    background = torch.einsum("cnvp,np->cnv", left, behind) / free
+    left = left - background[..., None] * behind[:, None]
+    # In a window that is nearly flat, no sprite may reach a high score.
+    return left.square().sum(0) @ _parts().T, flat.clamp_min(0.005 * area)
 
 
 def _visible_box(poses: _Poses, index: int, height: int, width: int) -> Box:
     """Box in pixels around the part of a sprite whose alpha is above one half, cut off at the image's border."""
-    transparency = _templates(FRAME, 0.0, 1.0)[poses.kind[index], 3]
+    transparency = _templates()[poses.kind[index], 3]
     v, u = ((transparency < 0.5).nonzero().T + 0.5) / FRAME * 2 - 1
     half = float(poses.size[index]) * MARGIN / 2
     angle = math.radians(float(poses.angle[index]))
