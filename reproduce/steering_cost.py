@@ -1,6 +1,7 @@
 """What cheaper steering gives up, if anything: a model's own classifier against another one, on the same noise.
 
-    python reproduce/steering_cost.py --model flux:emoji --reference DIR            # an hour on two cores
+    python reproduce/steering_cost.py --model flux:emoji --reference DIR --reference-set iterations=2 \\
+        --reference-set step_size=0.02                                              # an hour on two cores
     python reproduce/steering_cost.py --model flux:emoji --reference DIR --limit 48 --images 1
 
 Three rows on validation prompts: unsteered; *reference*, a classifier of all layers (--reference) whose images are
@@ -34,16 +35,23 @@ def main() -> None:
     parser.add_argument("--reference", required=True, metavar="DIR", help="folder of a classifier of all layers")
     parser.add_argument("--classifier", metavar="DIR", help="another one than the model's own")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--reference-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the reference, where they were others",
+    )
     parser.add_argument("--benchmark", default="geneval-position-val")
     parser.add_argument("--limit", type=int, default=200, help="prompts")
     parser.add_argument("--images", type=int, default=5, help="images of each prompt, each from a seed of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/cost"))
     options = parser.parse_args()
-    changed = {key: json.loads(value) for key, _, value in (one.partition("=") for one in options.settings)}
+    changed, before = parsed(options.settings), parsed(options.reference_set)
     rows: dict[str, dict[str, Any]] = {
         "unsteered": {"objective": "none"},
-        "reference": {"classifier": options.reference, "settings": {"check_while_sampling": False}},
+        "reference": {"classifier": options.reference, "settings": {"check_while_sampling": False, **before}},
         "default": {"classifier": options.classifier, "settings": changed},
     }
     label = options.model.replace(":", "-")
@@ -72,6 +80,11 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "cost" / f"{label}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"model": options.model, "seed": options.seed, "rows": stored})
+
+
+def parsed(pairs: list[str]) -> dict[str, Any]:
+    """The settings in options like "rate=0.03"."""
+    return {key: json.loads(value) for key, _, value in (one.partition("=") for one in pairs)}
 
 
 def _differences(comparison: dict[str, Any]) -> list[tuple[str, list[float]]]:
