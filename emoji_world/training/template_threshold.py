@@ -106,7 +106,7 @@ def main() -> None:
     ]
     template_matching.WEIGHTS = tuple(fitted(rows))
     print(f"WEIGHTS = {template_matching.WEIGHTS}, of {len(rows)} candidates", flush=True)
-    for threshold in np.arange(0.3, 0.85, 0.05).round(2).tolist():
+    for threshold in np.arange(0.3, 0.75, 0.05).round(2).tolist():
         line = f"{threshold:.2f}"
         for model in options.models:
             found = [template_matching.selected(some, threshold) for some in poses[model]]
