@@ -38,7 +38,7 @@ def rendered() -> tuple[list[Image.Image], list[list[Detection]]]:
     pixels, boxes = render(scenes[:RENDERED])
     vae = load_pipeline("sd:emoji").vae
     with torch.no_grad():
-        decoded = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mode()).sample for part in pixels.split(16)]
+        decoded = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mode()).sample for part in torch.split(pixels, 16)]
     truth = [
         [Detection(placed.name, 1.0, box) for placed, box in zip(scene.objects, around, strict=True)]
         for scene, around in zip(scenes, boxes, strict=False)
@@ -79,10 +79,10 @@ def fitted(rows: Sequence[tuple[tuple[float, ...], bool]]) -> list[float]:
             functional.binary_cross_entropy_with_logits(values @ weights, correct, pos_weight=rarity)
             + 1e-5 * weights.square().sum()
         )
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return [round(weight, 2) for weight in weights.tolist()]
 
 

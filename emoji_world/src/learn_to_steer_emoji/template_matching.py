@@ -46,7 +46,7 @@ SAME_POSE = 0.35  # of a sprite's side: closer candidates of one class are one
 SAME_SPOT = 0.5  # of two sprites' mean side: closer centres are one object
 COVERED = 0.5  # of the smaller of two boxes: boxes that share more are one object
 # By logistic regression on drawn pictures, see training/template_threshold.py.
-WEIGHTS = (-4.06, 2.22, 7.03)  # of 1, of stage one's score / 10, and of explained variance
+WEIGHTS: tuple[float, ...] = (-4.06, 2.22, 7.03)  # of 1, of stage one's score / 10, and of explained variance
 HIGHEST = 30.0  # stage one's score above which it counts no more
 THRESHOLD = 0.45  # the least score at which a sprite counts as present
 
