@@ -79,10 +79,10 @@ def fitted(rows: Sequence[tuple[tuple[float, ...], bool]]) -> list[float]:
             functional.binary_cross_entropy_with_logits(values @ weights, correct, pos_weight=rarity)
             + 1e-5 * weights.square().sum()
         )
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return [round(weight, 2) for weight in weights.tolist()]
 
 
