@@ -12,7 +12,8 @@ for the others.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -69,17 +70,22 @@ def pictures(part: str, model: str) -> tuple[list[BenchmarkPrompt], list[Image.I
     folder.mkdir(parents=True, exist_ok=True)
     wanted = planned(part)
     left = [n for n in range(len(wanted)) if not (folder / f"{n:03}.png").exists()]
-    opened = open_model(ModelConfig(model=model)) if left else None
+    if left:
+        _draw(folder, model, part, [(n, wanted[n]) for n in left])
+    return wanted, [Image.open(folder / f"{n:03}.png").convert("RGB") for n in range(len(wanted))]
+
+
+def _draw(folder: Path, model: str, part: str, wanted: Sequence[tuple[int, BenchmarkPrompt]]) -> None:
+    opened = open_model(ModelConfig(model=model))
     for steer in (False, True):
-        rows = [n for n in left if bool(wanted[n].relations) == steer]
+        rows = [(n, prompt) for n, prompt in wanted if bool(prompt.relations) == steer]
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            jobs = [Job(wanted[n].prompt, wanted[n].relations, 0) for n in batch]
-            for n, drawn in zip(batch, draw(opened, jobs, SEEDS[part], steer=steer), strict=True):
+            jobs = [Job(prompt.prompt, prompt.relations, 0) for _, prompt in batch]
+            for (n, _), drawn in zip(batch, draw(opened, jobs, SEEDS[part], steer=steer), strict=True):
                 drawn.image.save(folder / f"{n:03}.tmp", "PNG")
                 (folder / f"{n:03}.tmp").rename(folder / f"{n:03}.png")
-            print(f"{model}, {part}: {len(list(folder.glob('*.png')))} of {len(wanted)} pictures", flush=True)
-    return wanted, [Image.open(folder / f"{n:03}.png").convert("RGB") for n in range(len(wanted))]
+            print(f"{model}, {part}: {len(list(folder.glob('*.png')))} pictures", flush=True)
 
 
 def main() -> None:

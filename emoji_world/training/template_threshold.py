@@ -38,7 +38,7 @@ def rendered() -> tuple[list[Image.Image], list[list[Detection]]]:
     pixels, boxes = render(scenes[:RENDERED])
     vae = load_pipeline("sd:emoji").vae
     with torch.no_grad():
-        decoded = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mode()).sample for part in pixels.split(16)]
+        decoded = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mode()).sample for part in torch.split(pixels, 16)]
     truth = [
         [Detection(placed.name, 1.0, box) for placed, box in zip(scene.objects, around, strict=True)]
         for scene, around in zip(scenes, boxes, strict=False)
@@ -106,7 +106,7 @@ def main() -> None:
     ]
     template_matching.WEIGHTS = tuple(fitted(rows))
     print(f"WEIGHTS = {template_matching.WEIGHTS}, of {len(rows)} candidates", flush=True)
-    for threshold in np.arange(0.3, 0.85, 0.05).round(2).tolist():
+    for threshold in np.arange(0.3, 0.75, 0.05).round(2).tolist():
         line = f"{threshold:.2f}"
         for model in options.models:
             found = [template_matching.selected(some, threshold) for some in poses[model]]

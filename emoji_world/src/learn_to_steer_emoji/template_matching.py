@@ -6,10 +6,10 @@ Stage one scores windows of every place and size with one filter for every sprit
 Stage two looks at the best of them more closely. A pose is a sprite with a position, a size, an angle and maybe
 mirrored. It is refined to explain as much as possible of the variance of its window, which is fitted by the sprite on a
 flat colour, and by a flat colour alone, both by least squares: the explained variance is one minus the ratio of the two
-squared residuals (1 is a perfect fit). It is also computed for a sprite whose parts may each move a little, as those of
-drawn sprites do. Colours are compared as they are, so that most sprites tinted in another colour are not found.
+squared residuals (1 is a perfect fit). Image and sprites are compared at a low resolution, since models draw no fine
+detail right, and in their own colours, so that most sprites tinted in another colour are not found.
 
-The score of a sprite combines the three numbers. Of overlapping sprites the best one stays.
+The score of a sprite combines both numbers. Of overlapping sprites the best one stays.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from learn_to_steer_emoji import template_filters
 from learn_to_steer_emoji.sprites import atlas, object_names
 from learn_to_steer_emoji.template_filters import CELL, POSES, SPRITE, WINDOW
 
-FINE = 96  # height of the image in stage two, in pixels
-FRAME = 28  # side of a sprite's window in stage two, in pixels
-RIM = 5  # side of the square by which a sprite's opaque area is dilated in stage two, in pixels of the window
-PARTS = 4  # rows and columns of a sprite's window that may move apart from each other
+FINE = 64  # height of the image in stage two, in pixels
+FRAME = 20  # side of a sprite's window in stage two, in pixels
+RIM = 3  # side of the square by which a sprite's opaque area is dilated in stage two, in pixels of the window
 MARGIN = 1.15  # side of a window over the side of its sprite
 SIZES = tuple(0.21 * 1.15**k for k in range(9))  # of sprites in stage one, as shares of the image's height
 BORDER = 2  # cells by which an image is padded in stage one
@@ -47,9 +46,9 @@ SAME_POSE = 0.35  # of a sprite's side: closer candidates of one class are one
 SAME_SPOT = 0.5  # of two sprites' mean side: closer centres are one object
 COVERED = 0.5  # of the smaller of two boxes: boxes that share more are one object
 # By logistic regression on drawn pictures, see training/template_threshold.py.
-WEIGHTS = (-3.84, 2.26, 7.05, -0.11)  # of 1, of stage one's score / 10, and of explained variance, whole and in parts
+WEIGHTS: tuple[float, ...] = (-4.06, 2.22, 7.03)  # of 1, of stage one's score / 10, and of explained variance
 HIGHEST = 30.0  # stage one's score above which it counts no more
-THRESHOLD = 0.5  # the least score at which a sprite counts as present
+THRESHOLD = 0.45  # the least score at which a sprite counts as present
 
 
 class _Poses(NamedTuple):
@@ -71,14 +70,14 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: Its class.
-        evidence: Stage one's score, and the explained variance, whole and in parts.
+        evidence: Stage one's score, and the explained variance.
         centre: Of the sprite, in pixels.
         size: Side of the sprite, in pixels.
         box: Around its visible part, in pixels.
     """
 
     name: str
-    evidence: tuple[float, float, float]
+    evidence: tuple[float, float]
     centre: tuple[float, float]
     size: float
     box: Box
@@ -126,8 +125,8 @@ def probability(pose: Candidate) -> float:
 
 def features(pose: Candidate) -> tuple[float, ...]:
     """Return what ``WEIGHTS`` weigh."""
-    filtered, whole, parts = pose.evidence
-    return (1.0, min(filtered, HIGHEST) / 10, whole, parts)
+    filtered, explained = pose.evidence
+    return (1.0, min(filtered, HIGHEST) / 10, explained)
 
 
 def _is_one_object(first: Candidate, second: Candidate) -> bool:
@@ -157,20 +156,19 @@ def candidates(image: Image.Image) -> list[Candidate]:
     fine = functional.interpolate(
         pixels, (FINE, max(round(FINE * image.width / image.height), 1)), mode="bilinear", antialias=True
     )
-    poses, whole, _ = _refined(fine, poses, shift=0.025, grow=0.07, turn=7.0)
-    best = (whole + filtered.clamp(max=HIGHEST) / 40).argsort(descending=True)[:FINALISTS]
+    poses, explained = _refined(fine, poses, shift=0.025, grow=0.07, turn=7.0)
+    best = (explained + filtered.clamp(max=HIGHEST) / 40).argsort(descending=True)[:FINALISTS]
     poses, filtered = poses.take(best), filtered[best]
-    poses, whole, parts = _refined(fine, poses, shift=0.01, grow=0.03, turn=3.0)
-    evidence = torch.stack([filtered, whole, parts], 1).tolist()
+    poses, explained = _refined(fine, poses, shift=0.01, grow=0.03, turn=3.0)
     return [
         Candidate(
             object_names()[int(poses.kind[n])],
-            (filtered_score, whole_score, parts_score),
+            evidence,
             (float(poses.x[n]) * image.height, float(poses.y[n]) * image.height),
             float(poses.size[n]) * image.height,
             _visible_box(poses, n, image.height, image.width),
         )
-        for n, (filtered_score, whole_score, parts_score) in enumerate(evidence)
+        for n, evidence in enumerate(zip(filtered.tolist(), explained.tolist(), strict=True))
     ]
 
 
@@ -228,19 +226,8 @@ def _templates() -> Tensor:
     return torch.cat([drawn[:, :3], 1 - drawn[:, 3:]], 1)
 
 
-@cache
-def _parts() -> Tensor:
-    """The pixels of each part of a window (parts, FRAME * FRAME)."""
-    number = torch.arange(FRAME) * PARTS // FRAME
-    return functional.one_hot((number[:, None] * PARTS + number).flatten()).T.float()
-
-
-def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: float) -> tuple[_Poses, Tensor, Tensor]:
-    """Stage two: the best of each pose and its 80 neighbours (one step in x, y, size and angle).
-
-    Also returns how much of the variance it explains, and how much the neighbours explain if each part of the window
-    may choose one of them.
-    """
+def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: float) -> tuple[_Poses, Tensor]:
+    """Stage two: the best of each pose and its neighbours, one step in x, y, size and angle; what it explains."""
     steps = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=4)))
     tried = _Poses(
         poses.kind[:, None].expand(-1, len(steps)),
@@ -250,23 +237,21 @@ def _refined(image: Tensor, poses: _Poses, shift: float, grow: float, turn: floa
         poses.angle[:, None] + turn * steps[:, 3],
         poses.flip[:, None].expand(-1, len(steps)),
     )
-    residual, flat = _residuals(image, tried)
-    whole, best = (1 - residual.sum(-1) / flat).max(1)
-    chosen = flat.gather(1, best[:, None])[:, 0]
-    parts = 1 - residual.amin(1).sum(-1) / chosen
-    return _Poses(*(field.gather(1, best[:, None])[:, 0] for field in tried)), whole, parts
+    explained, best = _explained(image, tried).max(1)
+    return _Poses(*(field.gather(1, best[:, None])[:, 0] for field in tried)), explained
 
 
-def _residuals(image: Tensor, poses: _Poses) -> tuple[Tensor, Tensor]:
-    """Fit windows I, turned so that the sprite T is upright, by T on its best flat background and by a flat colour.
+def _explained(image: Tensor, poses: _Poses) -> Tensor:
+    """Compute how much of the variance of windows I the sprites T explain, each on its best flat background b.
+
+    The windows are turned so that the sprite is upright. The residual is I - T - (1 - alpha) b.
 
     Args:
         image: The image (1, 3, height, width).
         poses: The poses (rows, variants), all of one sprite in a row.
 
     Returns:
-        The squared residual of I - T - (1 - alpha) b for the best b, in each part of a window (rows, variants, parts),
-        and that of the best flat colour in the whole window (rows, variants).
+        The explained variance (rows, variants).
     """
     radians = torch.deg2rad(poses.angle)
     half = poses.size * MARGIN / 2
@@ -290,10 +275,10 @@ def _residuals(image: Tensor, poses: _Poses) -> tuple[Tensor, Tensor]:
     flat = torch.einsum("cnvp,cnvp->nv", windows, windows) - windows.sum(-1).square().sum(0) / area
     left = windows - colour
     free = behind.square().sum(1).clamp_min(1.0)[:, None]
-    background = torch.einsum("cnvp,np->cnv", left, behind) / free
-    left = left - background[..., None] * behind[:, None]
+    background = torch.einsum("cnvp,np->cnv", left, behind)
+    residual = torch.einsum("cnvp,cnvp->nv", left, left) - background.square().sum(0) / free
     # In a window that is nearly flat, no sprite may reach a high score.
-    return left.square().sum(0) @ _parts().T, flat.clamp_min(0.005 * area)
+    return 1 - residual / flat.clamp_min(0.005 * area)
 
 
 def _visible_box(poses: _Poses, index: int, height: int, width: int) -> Box:
