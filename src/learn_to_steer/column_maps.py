@@ -210,7 +210,7 @@ class ColumnMaps:
 
 
 def _cut(tensor: Tensor, first: Sequence[int], count: int, dim: Literal[-1, -2]) -> Tensor:
-    """``count`` entries of an axis, from one first entry for all rows, or one for each row. Beyond the end: the last."""
+    """``count`` entries of an axis, from one first entry for all rows or one for each; beyond the end, the last one."""
     if len(set(first)) == 1 and first[0] + count <= tensor.shape[dim]:
         return tensor.narrow(dim, first[0], count)
     index = torch.tensor(first, device=tensor.device)[:, None] + torch.arange(count, device=tensor.device)

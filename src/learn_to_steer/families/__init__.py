@@ -91,8 +91,8 @@ def find(pipe: Any) -> Family:
         if family.matches(pipe):
             return family
     raise UnsupportedError(
-        f"no model family knows the pipeline {type(pipe).__name__}{_denoiser_of(pipe)}; use a model of one of the families "
-        f"{', '.join(registry.names('families'))} (see: learn-to-steer list models)"
+        f"no model family knows the pipeline {type(pipe).__name__}{_denoiser_of(pipe)}; use a model of one of the "
+        f"families {', '.join(registry.names('families'))} (see: learn-to-steer list models)"
     )
 
 

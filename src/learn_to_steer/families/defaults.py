@@ -282,7 +282,7 @@ def require_latents_alone(denoiser: nn.Module, what: str, instead: str) -> None:
     """
     config: Any = denoiser.config
     # A transformer's config may have None, for as many as it is fed, which a Control LoRA changes.
-    predicted = int(getattr(denoiser, "out_channels", None) or config.out_channels or config.in_channels)
+    predicted = int(vars(denoiser).get("out_channels") or config.out_channels or config.in_channels)
     if config.in_channels > predicted:
         raise UnsupportedError(
             f"the {type(denoiser).__name__} is fed {config.in_channels} channels but predicts {predicted}: {what}, of "

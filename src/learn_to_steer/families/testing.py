@@ -42,6 +42,7 @@ class TinyModel:
         guided: Arguments of a call with true guidance; the tests add ``negative_prompt``. None: there is no such call.
         embeddings: Takes the pipeline, prompts and ``arguments``; returns ``prompt_embeds`` and whatever else a
             call without ``prompt`` needs. None: the pipeline takes no embeddings.
+        text_arguments: Names of the arguments of the denoiser that hold the states of the text.
         longest: Number of text tokens that the model reads with ``arguments``.
         low_precision: Name of the dtype below float32 in which the pipeline is tried.
     """
@@ -54,6 +55,7 @@ class TinyModel:
     plain: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     guided: Mapping[str, Any] | None = field(default_factory=lambda: {"guidance_scale": 4.0})
     embeddings: Callable[[Any, Sequence[str], Mapping[str, Any]], dict[str, Any]] | None = None
+    text_arguments: tuple[str, ...] = ("encoder_hidden_states",)
     longest: int = 77
     low_precision: str = "bfloat16"
 
