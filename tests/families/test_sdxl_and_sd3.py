@@ -33,7 +33,6 @@ def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:
-    pipe.set_progress_bar_config(disable=True)
     sized = {} if "image" in more else {"height": 64, "width": 64}
     settings = {"num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "latent", **sized}
     return pipe(prompt, generator=torch.Generator().manual_seed(0), **(settings | more))
