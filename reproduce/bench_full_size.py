@@ -153,7 +153,7 @@ def one(model: str, way: str, side: int, passes: int, whole: bool) -> dict[str, 
         else:
             capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
             weights = columns_to_weights([((1,), (2,))], tokens)
-            with capture.capture(weights, *family.latent_size(call)) as maps:
+            with capture.capture(weights, *family.latent_size(denoiser, call)) as maps:
                 denoiser(**arguments)
                 loss = sum(layer.float().square().sum() for layer in maps().layers)
                 (gradient,) = torch.autograd.grad(loss, leaf)
@@ -202,7 +202,7 @@ def count(model: str, side: int, depth: int, passes: int) -> dict[str, Any]:
     dtype = getattr(torch, variant.dtype)
     torch.nn.Module.to(denoiser.requires_grad_(False), dtype=dtype)
     call = call_of(denoiser, side, torch.empty(0, dtype=dtype))
-    loss, size, tokens = loss_on(family, denoiser, depth), family.latent_size(call), family.text_length(call)
+    loss, size, tokens = loss_on(family, denoiser, depth), family.latent_size(denoiser, call), family.text_length(call)
     weights = columns_to_weights([((1,), (2,))], tokens).to("meta")
     arguments = {
         key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in family.write(call).items()

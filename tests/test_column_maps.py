@@ -116,7 +116,7 @@ def test_the_gradient_of_a_model_is_the_same(
     def gradient() -> torch.Tensor:
         leaf = latents.clone().requires_grad_()
         capture = AttentionCapture(family.attention_layers(recording.denoiser))
-        with capture.capture(weights, *family.latent_size(recording.call)) as maps:
+        with capture.capture(weights, *family.latent_size(recording.denoiser, recording.call)) as maps:
             recording(leaf, recording.call.time)
             (found,) = torch.autograd.grad(maps().stack(4).square().sum(), leaf)
         return found

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode, _pop_mode
 
 from learn_to_steer.column_maps import Attention, ColumnMaps, ColumnWeights, Method
 from learn_to_steer.errors import CaptureError
-from learn_to_steer.maps import AttentionMaps, HookPoint, MapSpec
+from learn_to_steer.maps import AttentionMaps, HookPoint, MapSpec, TextSpan
 
 _CAPTURE: ContextVar[_Current | None] = ContextVar("learn_to_steer_capture", default=None)  # the one under way
 
@@ -128,6 +128,7 @@ class AttentionCapture:
         height: int,
         width: int,
         rows: Int[Tensor, " batch"] | None = None,
+        spans: Sequence[TextSpan] | None = None,
     ) -> Iterator[Callable[[], AttentionMaps]]:
         """Hook the layers inside the context, which has to stay open until the backward is done.
 
@@ -136,6 +137,7 @@ class AttentionCapture:
             height: Height of the latents: image tokens on FLUX, latent pixels on Stable Diffusion.
             width: Width of the latents, likewise.
             rows: The rows of the forward that are read. None: all of them.
+            spans: Where the text and the image of each row that is read stand in the sequence (``Family.spans``).
 
         Yields:
             A function that returns the maps after the forward. It raises CaptureError if a layer did not call
@@ -148,7 +150,9 @@ class AttentionCapture:
         sizes = [point.layer.size(height, width) for point in points]
         columns = ColumnWeights(weights)
         cross = [
-            CrossAttentionRecorder(s, ColumnMaps(columns, p.text, self.spec.softmax, self.method), rows)
+            CrossAttentionRecorder(
+                s, ColumnMaps(columns, p.text, self.spec.softmax, self.method, s[0] * s[1], spans), rows
+            )
             for p, s in zip(points, sizes, strict=True)
         ]
         own = [SelfAttentionRecorder(size, rows) for size in sizes] if self.spec.self_attention else []
@@ -284,7 +288,7 @@ class CrossAttentionRecorder(EagerAttention):
             self._store(columns.recomputed(attention.select(self._rows)))
             return output
         probabilities = attention.probabilities()
-        if columns.text == "only":  # the maps are columns of these probabilities
+        if columns.text == "only" and columns.spans is None:  # the maps are columns of these probabilities
             self._store(probabilities @ columns.weights.on(probabilities.device).transpose(-2, -1))
         else:  # small: to recompute them would cost more time than the memory is worth
             self._store(columns.of(attention))
@@ -292,7 +296,9 @@ class CrossAttentionRecorder(EagerAttention):
 
     def _is_of_the_text(self, attention: Attention) -> bool:
         """Whether the keys are the text's, by their number; an IP-Adapter makes further calls with its own tokens."""
-        keys, tokens = attention.key.shape[-2], self._columns.weights.tokens
+        keys, tokens, spans = attention.key.shape[-2], self._columns.weights.tokens, self._columns.spans
+        if spans is not None:
+            return keys >= max(span.start + span.length for span in spans)
         if self._columns.text == "only":
             return keys == tokens
         return keys >= tokens + self._size[0] * self._size[1]

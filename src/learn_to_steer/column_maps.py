@@ -6,7 +6,7 @@ in fp32 and no probabilities. On a FLUX.1 transformer these would weigh many tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from learn_to_steer.maps import Softmax, Text
+from learn_to_steer.maps import Softmax, Text, TextSpan
 
 Method = Literal["auto", "explicit", "indicator", "logits"]
 FP32_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -104,12 +104,16 @@ class ColumnMaps:
         text: Where the text stands among the keys.
         softmax: As in ``MapSpec``.
         method: As in ``AttentionCapture``.
+        places: Number of the image's queries, which padding may follow. None: all queries that are not the text's.
+        spans: Per sample, where its text and image stand; None where ``text`` says all.
     """
 
     weights: ColumnWeights
     text: Text
     softmax: Softmax
     method: Method
+    places: int | None = None
+    spans: Sequence[TextSpan] | None = None
 
     def of(self, attention: Attention) -> Float[Tensor, "batch heads places objects"]:
         """Return the maps, with the text cut out of a joint sequence; autograd keeps what they are computed from."""
@@ -120,28 +124,66 @@ class ColumnMaps:
         return recomputed(partial(self._compute, scale=attention.scale), attention)
 
     def _compute(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-        tokens = self.weights.tokens
-        text = {"only": slice(None), "first": slice(0, tokens), "last": slice(-tokens, None)}[self.text]
-        if self.text == "first":
-            query = query[..., tokens:, :]
-        elif self.text == "last":
-            query = query[..., :-tokens, :]
-        if self.softmax == "text":
-            key, text = key[..., text, :], slice(None)
-            mask = None if self.text != "only" else mask
+        key = _for_every_head(key, query)
+        mask = mask if mask is None else mask.reshape(*[1] * (4 - mask.ndim), *mask.shape)
+        weights, text = self.weights.on(query.device), slice(None)
+        if self.text != "only":
+            query, mask = self._of_the_image(query, mask)
+        if self.text != "only" and self.softmax == "text":
+            key, mask = self._of_the_text(key, mask)
+        elif self.spans is not None:
+            weights = self._placed(weights, key.shape[-2])
+        elif self.text != "only":
+            text = self._columns()
         query, key = query.float(), key.float()
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.float()
         if self.method == "explicit":
             probabilities = _logits(query, key, mask, scale).softmax(dim=-1)
-            return probabilities[..., text] @ self.weights.on(query.device).transpose(-2, -1)
-        if self.method == "logits":
-            return self._by_logits(query, key, mask, scale, text)
-        return self._by_indicator(query, key, mask, scale, text)
+            return probabilities[..., text] @ weights.transpose(-2, -1)
+        by = self._by_logits if self.method == "logits" else self._by_indicator
+        return by(query, key, mask, scale, weights, text)
+
+    def _columns(self) -> slice:
+        """Where the text columns are among the keys of a joint sequence without padding."""
+        return slice(0, self.weights.tokens) if self.text == "first" else slice(-self.weights.tokens, None)
+
+    def _of_the_image(self, query: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The queries of the image and their rows of the mask. A joint sequence has those of text and padding, too."""
+        tokens = self.weights.tokens
+        first = [tokens if self.text == "first" else 0] if self.spans is None else [span.image for span in self.spans]
+        places = self.places or query.shape[-2] - tokens
+        query = _cut(query, first, places, dim=-2)
+        if mask is not None and mask.shape[-2] > 1:
+            mask = _cut(mask, first, places, dim=-2)
+        return query, mask
+
+    def _of_the_text(self, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The keys of the text and their columns of the mask. Columns beyond a sample's own text are masked."""
+        if self.spans is None:
+            return key[..., self._columns(), :], mask if mask is None else mask[..., self._columns()]
+        tokens, first = self.weights.tokens, [span.start for span in self.spans]
+        key = _cut(key, first, tokens, dim=-2)
+        mask = mask if mask is None else _cut(mask, first, tokens, dim=-1)
+        if all(span.length == tokens for span in self.spans):
+            return key, mask
+        lengths = torch.tensor([span.length for span in self.spans], device=key.device)
+        own = (torch.arange(tokens, device=key.device) < lengths[:, None])[:, None, None]
+        if mask is None or mask.dtype == torch.bool:
+            return key, own if mask is None else mask & own
+        return key, torch.where(own, mask, float("-inf"))
+
+    def _placed(self, weights: Tensor, keys: int) -> Tensor:
+        """The weights with one entry per key of the layer in place of one per text column."""
+        placed = weights.new_zeros(*weights.shape[:-1], keys)
+        for row, span in enumerate(self.spans or ()):
+            placed[row, ..., span.start : span.start + span.length] = weights[row, ..., : span.length]
+        return placed
 
     def _by_indicator(
-        self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, weights: Tensor, text: slice
     ) -> Tensor:
         """Attention whose values are the columns' weights: its output is the maps, and memory stays linear."""
-        weights = self.weights.on(query.device)
         objects, width = weights.shape[-2], query.shape[-1]
         padded = -(-objects // width) * width
         values = query.new_zeros(*key.shape[:-1], padded)
@@ -157,13 +199,32 @@ class ColumnMaps:
             ]
         return torch.cat(parts, dim=-1)[..., :objects]
 
-    def _by_logits(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, text: slice) -> Tensor:
+    def _by_logits(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, weights: Tensor, text: slice
+    ) -> Tensor:
         """The softmax of some columns: their logits minus the log-sum-exp of all. Checks the other methods."""
         logits = _logits(query, key, mask, scale)
         total = logits.logsumexp(dim=-1, keepdim=True)
-        weights = self.weights.on(query.device)
         used = weights.sum((0, 1, 2)).nonzero().flatten()
         return (logits[..., text][..., used] - total).exp() @ weights[..., used].transpose(-2, -1)
+
+
+def _cut(tensor: Tensor, first: Sequence[int], count: int, dim: Literal[-1, -2]) -> Tensor:
+    """``count`` entries of an axis, from one first entry for all rows or one for each; beyond the end, the last one."""
+    if len(set(first)) == 1 and first[0] + count <= tensor.shape[dim]:
+        return tensor.narrow(dim, first[0], count)
+    index = torch.tensor(first, device=tensor.device)[:, None] + torch.arange(count, device=tensor.device)
+    index = index.clamp(max=tensor.shape[dim] - 1)[:, None]
+    index = index[..., None] if dim == -2 else index[:, :, None]
+    shape = [max(len(first), tensor.shape[0]), *tensor.shape[1:]]
+    whole, shape[dim] = tensor.expand(shape), count
+    return whole.gather(dim, index.expand(shape))
+
+
+def _for_every_head(key: Tensor, query: Tensor) -> Tensor:
+    """The keys repeated for the heads of the queries that share them (grouped-query attention)."""
+    heads = query.shape[-3]
+    return key if key.shape[-3] == heads else key.repeat_interleave(heads // key.shape[-3], dim=-3)
 
 
 def recomputed(function: Callable[[Tensor, Tensor, Tensor | None], Tensor], attention: Attention) -> Tensor:
@@ -219,4 +280,4 @@ def _logits(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None
 
 
 def _mean_probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    return _logits(query.float(), key.float(), mask, scale).softmax(dim=-1).mean(dim=1)
+    return _logits(query.float(), _for_every_head(key, query).float(), mask, scale).softmax(dim=-1).mean(dim=1)

@@ -55,11 +55,10 @@ class ConditioningSnapshot:
             time: The timestep in the denoiser's own unit (``Call.time``), a scalar or one value per row.
 
         Returns:
-            The denoiser's raw prediction (noise, velocity, ...).
+            The denoiser's prediction (noise, velocity, ...), as the pipeline gives it to the scheduler.
         """
         call = replace(self.call, latents=latents.to(self.call.latents.dtype), time=time.to(latents.device))
-        prediction: Tensor = self.denoiser(**self.family.write(call) | {"return_dict": False})[0]
-        return prediction
+        return self.family.predicted(self.denoiser(**self.family.write(call) | {"return_dict": False})[0], call)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from learn_to_steer.errors import DataError, SteerError, UnknownNameError, Unsup
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
+from learn_to_steer.plain_text import shown
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
 from learn_to_steer.validation import check_fields
@@ -204,21 +205,21 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
 
     folder = Path(source).expanduser()
     location = str(folder) if folder.is_dir() else source
-    errors = []
-    for name in registry.names("families"):
-        family: Family = registry.load("families", name).FAMILY
+    reasons = []
+    networks = {plugin.FAMILY.denoiser: plugin.FAMILY.network for plugin in registry.load_all("families").values()}
+    for component, network in networks.items():
         try:
-            with quiet():
-                config = getattr(diffusers, family.network).load_config(
-                    location, subfolder=family.denoiser, revision=revision
-                )
+            with quiet():  # the class does not matter
+                config = getattr(diffusers, network).load_config(location, subfolder=component, revision=revision)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            errors.append(" ".join(str(error).split()))
+            reasons.append(" ".join(str(error).split()))
             continue
-        check_config(config, f"the config of the {family.denoiser} of {source}")
-        if config.get("_class_name") == family.network:
+        check_config(config, f"the config of the {component} of {source}")
+        if family := families.of_config(config):
             return family, dict(config)
-    raise DataError(f"no model family knows {source}" + (f" ({errors[0]})" if errors else ""))
+        reasons.insert(0, f"its {component} is a {shown(config.get('_class_name'))} that is none of theirs")
+    known = ", ".join(registry.names("families"))
+    raise DataError(f"no model family knows {source} ({reasons[0]}); families: {known}")
 
 
 def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shared: Mapping[str, str]) -> Any:

@@ -57,7 +57,8 @@ class HookPoint:
     Attributes:
         layer: The layer.
         module: Its attention module.
-        text: Where the text stands among the module's keys; "only" for cross-attention.
+        text: Where the text stands among the module's keys; "only" for cross-attention. Where ``Family.spans`` gives
+            the positions of every sample, "first" and "last" mean the same.
         self_attention: The self-attention module of the same block; None where text and image attend to each other in
             one module.
     """
@@ -66,6 +67,21 @@ class HookPoint:
     module: nn.Module
     text: Text = "only"
     self_attention: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """Where the text and the image of one sample stand in the sequence of an attention layer.
+
+    Attributes:
+        start: Position of the first key of the sample's own text.
+        length: Number of its text columns. Column ``n`` is the key at ``start + n``.
+        image: Position of the image's first query, for layers in which text and image are one sequence.
+    """
+
+    start: int
+    length: int
+    image: int = 0
 
 
 # Selects the layers to read, given all of them, height and width of the latents.
@@ -247,14 +263,16 @@ class AttentionMaps:
 
 
 def columns_to_weights(
-    columns: Sequence[Sequence[Sequence[int]]], tokens: int
+    columns: Sequence[Sequence[Sequence[int]]], tokens: int, spans: Sequence[TextSpan] | None = None
 ) -> Float[Tensor, "batch objects tokens"]:
     """Return the weights that average the text columns of each object.
 
     Args:
-        columns: Per prompt and object, the text columns (token positions) of its name. Prompts may have different
-            numbers of objects; missing ones get zero weights and so zero maps.
+        columns: Per prompt and object, the text columns (token positions) of its name. Negative ones count from the
+            end, as in Python, for texts that are padded on the left. Prompts may have different numbers of objects;
+            missing ones get zero weights and so zero maps.
         tokens: Number of text columns.
+        spans: Per prompt, how many of them are its own; None: all.
 
     Raises:
         PromptError: A column is outside the text, or an object has no columns.
@@ -263,10 +281,11 @@ def columns_to_weights(
     weights = torch.zeros(len(columns), objects, tokens)
     for b, sample in enumerate(columns):
         for o, its_columns in enumerate(sample):
-            if not its_columns or not all(0 <= column < tokens for column in its_columns):
+            own = spans[b].length if spans is not None else tokens
+            if not its_columns or not all(-own <= column < own for column in its_columns):
                 raise PromptError(
                     f"object {o + 1} of prompt {b + 1} is in the text columns {list(its_columns)}, but the text has "
-                    f"{tokens} columns (0 to {tokens - 1}); name it earlier in the prompt, or give other columns"
+                    f"{own} columns (0 to {own - 1}); name it earlier in the prompt, or give other columns"
                 )
-            weights[b, o, list(its_columns)] = 1 / len(its_columns)
+            weights[b, o, [column % own for column in its_columns]] = 1 / len(its_columns)
     return weights

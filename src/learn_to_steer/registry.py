@@ -1,8 +1,8 @@
 """The registry of plug-ins: files in this package's own folders, and entry points of installed packages.
 
 Each file in such a folder is a plug-in: ``detectors/owlv2.py`` is the detector ``owlv2``. Files that begin with
-an underscore are no plug-ins; neither is ``base.py``, which says what a plug-in of that folder must offer. Other
-packages add plug-ins with entry points::
+an underscore are no plug-ins; neither is ``base.py``, which says what a plug-in of that folder must offer, nor are
+others that help to write plug-ins (``NOT_PLUGINS``). Other packages add plug-ins with entry points::
 
     [project.entry-points."learn_to_steer.losses"]
     my-loss = "my_package.my_loss"
@@ -34,7 +34,7 @@ DEFAULT_MODEL_PACKAGE = "learn-to-steer-emoji"
 DEFAULT_MODEL_FOLDER = "./emoji_world"  # where that package is in a clone of the repository
 
 OWN = "learn-to-steer"
-NOT_PLUGINS = ("base",)
+NOT_PLUGINS = ("base", "defaults", "testing")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ def one_pass(family: Any, denoiser: torch.nn.Module, call: Call) -> tuple[int, t
     leaf = call.latents.requires_grad_()
     capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
     tokens = family.text_length(call)
-    with capture.capture(columns_to_weights([((1,), (2,))], tokens), *family.latent_size(call)) as maps:
+    with capture.capture(columns_to_weights([((1,), (2,))], tokens), *family.latent_size(denoiser, call)) as maps:
         denoiser(**family.write(Call(leaf, call.time, call.rest, call.shared)) | {"return_dict": False})
         stacked = maps().stack(16)
         (gradient,) = torch.autograd.grad(stacked.square().sum(), leaf)

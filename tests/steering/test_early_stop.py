@@ -106,7 +106,7 @@ def test_a_pass_of_all_layers_ends_with_the_last(tiny_flux: Any) -> None:
     arguments = family.write(call) | {"return_dict": False}
     weights = columns_to_weights([[(1,), (3,)]], family.text_length(call))
     capture = AttentionCapture(family.attention_layers(denoiser))
-    with torch.no_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
+    with torch.no_grad(), capture.capture(weights, *family.latent_size(denoiser, call)) as maps:
         run_until_captured(denoiser, arguments)
         assert len(maps().layers) == len(family.attention_layers(denoiser)) and not ran
     with torch.no_grad():

@@ -102,7 +102,7 @@ def flux():
     facts = json.loads((GOLDEN / "flux_steering.json").read_text())
     given = {
         "hidden_states": tensors["latents"],
-        "timestep": FLUX.model_timestep(tensors["timestep"]),
+        "timestep": FLUX.model_timestep(None, tensors["timestep"]),
         "encoder_hidden_states": tensors["text"],
         "pooled_projections": tensors["pooled"],
         "guidance": tensors["guidance"],
@@ -118,7 +118,7 @@ def test_flux_maps(flux, method):
     transformer, tensors, facts, call = flux
     weights = columns_to_weights([[facts["subject_tokens"], facts["object_tokens"]]], FLUX.text_length(call))
     with AttentionCapture(FLUX.attention_layers(transformer), method=method).capture(
-        weights, *FLUX.latent_size(call)
+        weights, *FLUX.latent_size(transformer, call)
     ) as maps:
         prediction = transformer(**FLUX.write(call)).sample
         stacked = maps().stack(16, renormalise=False)

@@ -38,7 +38,7 @@ def one_pass(recording: Any, spec: MapSpec) -> Iterator[list[torch.Tensor]]:
     weights = torch.eye(tokens)[None] if spec.columns == "every" else columns_to_weights([((1,), (2,))], tokens)
     leaf = torch.randn_like(call.latents).requires_grad_()
     arguments = family.write(replace(call, latents=leaf)) | {"return_dict": False}
-    size = family.latent_size(call)
+    size = family.latent_size(recording.denoiser, call)
     del call
     capture = AttentionCapture(family.attention_layers(recording.denoiser), spec=spec, method="indicator")
     with capture.capture(weights, *size) as maps:

@@ -18,7 +18,7 @@ from learn_to_steer.collection.contrastive_prompts import ContrastivePrompt, pro
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
-from learn_to_steer.maps import MapSpec, columns_to_weights
+from learn_to_steer.maps import MapSpec, TextSpan, columns_to_weights
 from learn_to_steer.sources import LabelledImage
 
 NumberedImage = tuple[int, LabelledImage]
@@ -115,12 +115,13 @@ class MapExtractor:
                 f"the pipeline calls its denoiser with {recording.batch} rows for {len(prompts)} prompts; "
                 "maps are collected from the conditional batch alone (turn off perturbed-attention guidance)"
             )
-        weights = self._token_weights(prompts, self.family.text_length(recording.call))
-        size = self.family.latent_size(recording.call)
+        spans = self.family.spans(self.denoiser, recording.call)
+        weights = self._token_weights(prompts, self.family.text_length(recording.call), spans)
+        size = self.family.latent_size(self.denoiser, recording.call)
         maps_at: dict[int, Float[Tensor, "prompts 2 channels side side"]] = {}
 
         def observe(level: int, latents: Tensor, time: Tensor) -> Tensor:
-            with self._capture.capture(weights, *size) as maps:
+            with self._capture.capture(weights, *size, spans=spans) as maps:
                 prediction = recording(latents, time).float()
                 stacked = maps().stack(self.layout.side, self.layout.renormalise, self.layout.reduce)
                 maps_at[level] = stacked.half().cpu()
@@ -134,12 +135,14 @@ class MapExtractor:
         maps = torch.stack([maps_at[level] for level in range(len(self.levels))], dim=1)
         return self._content(batch, pairs, maps, quality)
 
-    def _token_weights(self, prompts: Sequence[ContrastivePrompt], tokens: int) -> Float[Tensor, "prompts 2 tokens"]:
+    def _token_weights(
+        self, prompts: Sequence[ContrastivePrompt], tokens: int, text_spans: Sequence[TextSpan] | None
+    ) -> Float[Tensor, "prompts 2 tokens"]:
         columns = []
         for prompt in prompts:
             spans = [span for span in (prompt.relation.subject_span, prompt.relation.object_span) if span is not None]
             columns.append(self.family.token_indices(self.pipe, prompt.text, spans, self.config.arguments))
-        return columns_to_weights(columns, tokens)
+        return columns_to_weights(columns, tokens, text_spans)
 
     def _content(
         self,

@@ -115,7 +115,7 @@ def trained_noise_levels(pipe: Any, family: Family, variant: Variant) -> tuple[f
     if not variant.trained_steps:
         raise DataError(f"the authors trained no classifier for {variant.name}; name noise levels, or leave them out")
     record(pipe, family, ["a"], variant.resolution, variant.resolution, variant.arguments, steps=variant.steps)
-    times = [family.model_timestep(pipe.scheduler.timesteps[step]) for step in variant.trained_steps]
+    times = [family.model_timestep(pipe, pipe.scheduler.timesteps[step]) for step in variant.trained_steps]
     return tuple(family.noise_level(pipe, time) for time in times)
 
 

@@ -13,7 +13,7 @@ from learn_to_steer import registry
 from learn_to_steer.errors import DataError, PluginError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families.base import Call, Family, Variant
 
-__all__ = ["Call", "Family", "Variant", "find", "resolve", "unknown_model", "usual_source", "variants"]
+__all__ = ["Call", "Family", "Variant", "find", "of_config", "resolve", "unknown_model", "usual_source", "variants"]
 
 
 def variants() -> dict[str, Variant]:
@@ -90,8 +90,34 @@ def find(pipe: Any) -> Family:
         family: Family = plugin.FAMILY
         if family.matches(pipe):
             return family
-    known = ", ".join(registry.names("families"))
-    raise UnsupportedError(f"no model family knows the pipeline {type(pipe).__name__}; families: {known}")
+    raise UnsupportedError(
+        f"no model family knows the pipeline {type(pipe).__name__}{_denoiser_of(pipe)}; use a model of one of the "
+        f"families {', '.join(registry.names('families'))} (see: learn-to-steer list models)"
+    )
+
+
+def of_config(config: Mapping[str, Any]) -> Family | None:
+    """Return the family that a denoiser belongs to by its config; None if no family knows it.
+
+    Args:
+        config: The config of a denoiser, with the name of its class as ``_class_name``.
+    """
+    for plugin in registry.load_all("families").values():
+        family: Family = plugin.FAMILY
+        if config.get("_class_name") == family.network and family.knows_config(config):
+            return family
+    return None
+
+
+def _denoiser_of(pipe: Any) -> str:
+    """What the pipeline's denoiser is, as a part of a sentence; empty if it has none."""
+    for name in ("unet", "transformer"):
+        if (denoiser := getattr(pipe, name, None)) is not None:
+            kind = type(denoiser).__name__
+            families = [name for name, plugin in registry.load_all("families").items() if plugin.FAMILY.network == kind]
+            other = f" with other inputs or another text than those of {' and '.join(families)}" if families else ""
+            return f" (its {name} is a {kind}{other})"
+    return ""
 
 
 def _declared() -> registry.Declared[Variant]:

@@ -2,19 +2,20 @@
 
 A plug-in is one file of this folder, or a module that an installed package registers. It offers ``FAMILY``, an object
 with everything that ``Family`` lists, and may offer ``VARIANTS``, a tuple of ``Variant``: models with names of their
-own. See ``docs/add_a_family.md``.
+own. ``families/defaults.py`` has classes to derive from, with which most of it is a few facts. See
+``docs/add_a_family.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from learn_to_steer.maps import HookPoint, Layout, MapLayer
+from learn_to_steer.maps import HookPoint, Layout, MapLayer, TextSpan
 
 Images = Float[Tensor, "batch 3 height width"]
 
@@ -77,6 +78,8 @@ class Variant:
     untaught_words: Callable[[str], Sequence[str]] | None = None
     """Takes a prompt and returns those of its words that the model was never taught, for a warning. None: not known, as
     for models that were trained on captions from the web."""
+    unconfirmed: tuple[str, ...] = ()
+    """Names of those fields above that could not be checked against the model's public card."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,21 @@ class Call:
         time: The timestep as the denoiser is fed it, a scalar or one value per row.
         rest: All other arguments by name. A tensor whose first axis is as long as the batch has one row per sample.
         shared: Further arguments by name that belong to all samples together, whatever the length of their first axis.
+        lists: Further arguments by name that are lists with one entry per sample, such as texts of different lengths.
     """
 
     latents: Tensor
     time: Tensor
     rest: Mapping[str, Any]
     shared: Mapping[str, Any] = field(default_factory=dict)
+    lists: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 class Family(Protocol):
     """The facts of one model family, for all of its pipelines.
 
-    A family is one final class without state. ``pipe`` is always a diffusers pipeline for which ``matches`` is true,
+    A family is a class without state that derives from this one; what most families have in common is implemented
+    here. ``pipe`` is always a diffusers pipeline for which ``matches`` is true,
     ``denoiser`` its UNet or transformer, ``call`` a ``Call`` that ``read`` made, and ``time`` a timestep as the
     denoiser is fed it (``model_timestep``).
 
@@ -111,6 +117,10 @@ class Family(Protocol):
         schedulers: Class names of the schedulers that work with steering, the usual one first. Their ``step`` must
             start from the latents it is given: one that rebuilds them from earlier steps loses the update.
         pipelines: Class names of the diffusers pipelines that were tried (docs/pipelines.md).
+        conditional: Which half of a guided batch is made for the prompts; the other is for negative ones. Pipelines
+            that call the denoiser twice make the first call for the prompts.
+        masks: Names of arguments of the denoiser whose values say how long its sequences are. The memory estimate,
+            whose other tensors have no values, keeps these.
     """
 
     name: str
@@ -119,6 +129,8 @@ class Family(Protocol):
     dtype: str
     schedulers: tuple[str, ...]
     pipelines: tuple[str, ...]
+    conditional: Literal["first", "last"] = "last"
+    masks: tuple[str, ...] = ()
 
     # Which models belong to the family, and how they are sampled.
 
@@ -127,6 +139,27 @@ class Family(Protocol):
 
         Args:
             pipe: Any diffusers pipeline.
+        """
+        denoiser = getattr(pipe, self.denoiser, None)
+        return type(denoiser).__name__ == self.network and self.knows_config(denoiser.config)
+
+    def knows_config(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a denoiser belongs to this family, by its config alone.
+
+        Args:
+            config: The config of a denoiser of the class ``network``. Keys may be missing, as in older files.
+        """
+        return True
+
+    def check(self, pipe: Any) -> None:
+        """Refuse a pipeline of this family that cannot be steered, however it is called.
+
+        Args:
+            pipe: The pipeline.
+
+        Raises:
+            UnsupportedError: It lacks a component, or its denoiser is fed more than latents. The message says what to
+                use instead.
         """
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
@@ -157,6 +190,7 @@ class Family(Protocol):
 
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         """Return all attention modules, whether their maps are captured or not."""
+        return tuple(point.module for point in self.attention_layers(denoiser))
 
     def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
         """Return the layout of the denoiser's maps.
@@ -165,16 +199,21 @@ class Family(Protocol):
             denoiser: The UNet or transformer; its weights are not needed.
             side: Height and width to which the maps are resized.
         """
+        return Layout(self.name, tuple(point.layer for point in self.attention_layers(denoiser)), side)
 
     # Which tokens of a prompt the maps belong to.
 
     def tokenizer(self, pipe: Any) -> Any:
         """Return the tokenizer whose tokens are the text columns of the maps."""
+        return pipe.tokenizer
 
     def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
-        """Return the text columns of parts of a prompt.
+        """Return the text columns of parts of a prompt, counted from the start of the text that the denoiser is given.
+
+        A template around the prompt counts, too, apart from tokens that the pipeline drops again. Where texts are
+        padded on the left and nothing in the call says how far, columns are negative: they count from the end.
 
         Args:
             pipe: The pipeline.
@@ -199,9 +238,26 @@ class Family(Protocol):
         Returns:
             One text per prompt.
         """
+        return list(prompts)
 
     def text_length(self, call: Call) -> int:
-        """Return the number of text columns among the attention keys of a call."""
+        """Return the number of text columns of a call: those of its longest text."""
+        return int(call.rest["encoder_hidden_states"].shape[1])
+
+    def spans(self, denoiser: nn.Module, call: Call) -> Sequence[TextSpan] | None:
+        """Return where the text and the image of each sample of a call stand in the sequence of an attention layer.
+
+        Needed where texts of different lengths stand in one batch, or where anything but text and image is in the
+        sequence. Columns beyond a sample's own text are then no part of its maps: they are those of the sample alone.
+
+        Args:
+            denoiser: The module that is called.
+            call: The call, or some rows of one.
+
+        Returns:
+            One span per row. None: ``HookPoint.text`` says it all, and every row has ``text_length`` columns.
+        """
+        return None
 
     # The denoiser's call.
 
@@ -221,13 +277,38 @@ class Family(Protocol):
     def write(self, call: Call) -> dict[str, Any]:
         """Return the keyword arguments with which the denoiser repeats a call."""
 
-    def latent_size(self, call: Call) -> tuple[int, int]:
-        """Return height and width of a call's latents, in positions that the denoiser attends from."""
+    def predicted(self, output: Any, call: Call) -> Tensor:
+        """Return the prediction in the denoiser's output, as the pipeline gives it to the scheduler.
+
+        Args:
+            output: The first entry of what the denoiser returns. Some return a list, or further channels, or the
+                negative of what the scheduler takes.
+            call: The call that it was returned for.
+
+        Returns:
+            A tensor of the shape of the call's latents.
+        """
+        prediction: Tensor = output
+        return prediction
+
+    def latent_size(self, denoiser: nn.Module, call: Call) -> tuple[int, int]:
+        """Return height and width of a call's latents, in positions that the denoiser attends from.
+
+        Args:
+            denoiser: The module that is called.
+            call: The call.
+        """
 
     # Time and noise.
 
-    def model_timestep(self, timestep: Tensor) -> Tensor:
-        """Return what the denoiser is fed for a timestep of the scheduler (an entry of ``scheduler.timesteps``)."""
+    def model_timestep(self, pipe: Any, timestep: Tensor) -> Tensor:
+        """Return what the denoiser is fed for a timestep of the scheduler.
+
+        Args:
+            pipe: The pipeline.
+            timestep: An entry of ``scheduler.timesteps``.
+        """
+        return timestep
 
     def noise_level(self, pipe: Any, time: Tensor) -> float:
         """Return the noise level at ``time``: the factor of the noise in the latents, from 0 (clean) to 1 (noise)."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families.base import Call, Images, Variant
-from learn_to_steer.maps import HookPoint, Layout, MapLayer
+from learn_to_steer.families.defaults import VariancePreserving, require_latents_alone
+from learn_to_steer.maps import HookPoint, MapLayer
 from learn_to_steer.prompts import token_indices
 
 VARIANTS = (
@@ -60,32 +61,29 @@ _ARGUMENTS = ("sample", "timestep", "encoder_hidden_states")
 _BLOCK_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
-class StableDiffusion:
+class StableDiffusion(VariancePreserving):
     """The facts of SD1.x and SD2.x pipelines, whether they predict the noise, the velocity or the clean latents."""
 
     name = "sd"
     denoiser = "unet"
     network = "UNet2DConditionModel"
     dtype = "float32"
-    schedulers = (
-        "DDIMScheduler",
-        "DDPMScheduler",
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-        "DEISMultistepScheduler",
-        "LCMScheduler",
-    )
-    pipelines = (
+    inpainting = "StableDiffusionInpaintPipeline"  # takes the weights of text-to-image models, too
+    pipelines: tuple[str, ...] = (
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
         "StableDiffusionControlNetPipeline",
         "StableDiffusionPAGPipeline",  # while its guidance is off
     )
 
-    def matches(self, pipe: Any) -> bool:
-        unet = getattr(pipe, "unet", None)
-        return type(unet).__name__ == self.network and getattr(pipe, "text_encoder_2", None) is None
+    def knows_config(self, config: Mapping[str, Any]) -> bool:
+        # Kolors, SDXL, DeepFloyd IF and Kandinsky have the same kind of UNet, with more inputs or another text.
+        return config.get("addition_embed_type") is None and _reads_clip(config)
+
+    def check(self, pipe: Any) -> None:
+        instead = f"{self.pipelines[0]} or, to inpaint, {self.inpainting}"
+        require_latents_alone(pipe.unet, "a model for inpainting, depth or upscaling", instead)
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         config = pipe.unet.config
@@ -131,19 +129,10 @@ class StableDiffusion:
     def attention(self, denoiser: nn.Module) -> tuple[nn.Module, ...]:
         return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn1", ".attn2")))
 
-    def layout(self, denoiser: nn.Module, side: int = 16) -> Layout:
-        return Layout(self.name, tuple(point.layer for point in self.attention_layers(denoiser)), side)
-
-    def tokenizer(self, pipe: Any) -> Any:
-        return pipe.tokenizer
-
     def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
-        return token_indices(pipe.tokenizer, prompt, spans)
-
-    def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
-        return list(prompts)
+        return token_indices(self.tokenizer(pipe), prompt, spans)
 
     def read(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         rest = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
@@ -159,40 +148,8 @@ class StableDiffusion:
     def write(self, call: Call) -> dict[str, Any]:
         return {"sample": call.latents, "timestep": call.time, **call.rest}
 
-    def model_timestep(self, timestep: Tensor) -> Tensor:
-        return timestep
-
-    def text_length(self, call: Call) -> int:
-        return int(call.rest["encoder_hidden_states"].shape[1])
-
-    def latent_size(self, call: Call) -> tuple[int, int]:
+    def latent_size(self, denoiser: nn.Module, call: Call) -> tuple[int, int]:
         return call.latents.shape[-2], call.latents.shape[-1]
-
-    def noise_level(self, pipe: Any, time: Tensor) -> float:
-        return float((1 - _alpha_bar(pipe, time)).sqrt().flatten()[0])
-
-    def progress(self, pipe: Any, time: Tensor) -> float:
-        return 1 - float(time.flatten()[0]) / int(pipe.scheduler.config.num_train_timesteps)
-
-    def times(self, pipe: Any, levels: Tensor) -> Tensor:
-        schedule: Tensor = (1 - pipe.scheduler.alphas_cumprod.to(levels.device)).sqrt()
-        return (levels[:, None] - schedule[None]).abs().argmin(dim=1)
-
-    def add_noise(self, pipe: Any, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        alpha_bar = _alpha_bar(pipe, time).to(clean).reshape(-1, 1, 1, 1)
-        noisy: Tensor = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        return noisy
-
-    def predict_clean(self, pipe: Any, latents: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        alpha_bar = _alpha_bar(pipe, time).to(latents).reshape(-1, 1, 1, 1)
-        kind = pipe.scheduler.config.prediction_type
-        if kind == "epsilon":
-            return (latents - (1 - alpha_bar).sqrt() * prediction) / alpha_bar.sqrt()
-        if kind == "v_prediction":
-            return alpha_bar.sqrt() * latents - (1 - alpha_bar).sqrt() * prediction
-        if kind == "sample":
-            return prediction
-        raise UnsupportedError(f"the scheduler's prediction_type {kind!r} is not one of epsilon, v_prediction, sample")
 
     def encode(self, pipe: Any, images: Images) -> Tensor:
         return _vae.encode(pipe, images)
@@ -211,10 +168,9 @@ class StableDiffusion:
         )
 
 
-def _alpha_bar(pipe: Any, time: Tensor) -> Tensor:
-    """The share of the signal's variance in the latents at ``time`` (``alphas_cumprod`` of the scheduler)."""
-    schedule: Tensor = pipe.scheduler.alphas_cumprod
-    return schedule[time.to("cpu").round().long().clamp(0, len(schedule) - 1)].to(time.device)
+def _reads_clip(config: Mapping[str, Any]) -> bool:
+    """Whether a UNet attends to the states of CLIP as they are; an IP-Adapter adds its own."""
+    return config.get("encoder_hid_dim_type") in (None, "ip_image_proj") and config.get("class_embed_type") is None
 
 
 FAMILY = StableDiffusion()

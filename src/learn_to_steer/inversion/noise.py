@@ -59,7 +59,10 @@ def add_noise_and_observe(
     family, pipe = task.recording.family, task.pipe
     error = baseline = torch.full((len(task.clean),), float("nan"))
     for level, time in enumerate(task.times):
-        noisy = family.add_noise(pipe, task.clean, noise(level), time if strength == 1.0 else time * strength)
+        noisy_time = time
+        if strength != 1.0:
+            (noisy_time,) = family.times(pipe, torch.tensor([family.noise_level(pipe, time)]) * strength)
+        noisy = family.add_noise(pipe, task.clean, noise(level), noisy_time)
         prediction = observe(level, noisy, time)
         if level == len(task.times) - 1:
             error, baseline = (

@@ -69,10 +69,10 @@ def invert(
         raise DataError("mode 'compat' needs gamma = eta = 1, the authors' setting")
     levels = _grid(task, steps or STEPS)
     latents = _up(task, noise, levels, gamma)
+    observed = _observed(task)
     for level, after in pairwise([*levels[::-1], 0.0]):
-        kept = [n for n, time in enumerate(task.times) if abs(float(time) - level) < 1e-6]
-        moment = torch.tensor(level)
-        velocity = observe(kept[0], latents, task.times[kept[0]]) if kept else task.recording(latents, moment).float()
+        kept = [n for n, noise_level in enumerate(observed) if abs(noise_level - level) < 1e-6]
+        velocity = observe(kept[0], latents, task.times[kept[0]]) if kept else _velocity(task, latents, level)
         latents = latents + (after - level) * (velocity + eta * ((latents - task.clean) / level - velocity))
     return reconstruction_quality(task, latents, LEAST if limit is None else limit)
 
@@ -100,7 +100,7 @@ def _up(task: InversionTask, noise: Tensor, levels: list[float], gamma: float) -
     latents = task.clean
     for level, after in pairwise([0.0, *levels]):
         if gamma < 1:
-            velocity = task.recording(latents, torch.tensor(level)).float()
+            velocity = _velocity(task, latents, level)
             controlled = velocity + gamma * ((noise - latents) / (1 - level) - velocity)
         else:
             controlled = (noise - latents) / (1 - level)
@@ -110,7 +110,7 @@ def _up(task: InversionTask, noise: Tensor, levels: list[float], gamma: float) -
 
 def _grid(task: InversionTask, steps: int) -> list[float]:
     """The levels of the steps and the levels to observe, least noisy first, up to the noisiest to observe."""
-    kept = [float(time) for time in task.times]
+    kept = _observed(task)
     if min(kept) <= 0:
         raise DataError("the lowest noise level is 0, the clean image; give levels above 0")
     between = [n / steps for n in range(1, steps)]
@@ -118,11 +118,23 @@ def _grid(task: InversionTask, steps: int) -> list[float]:
     return sorted([*steps_between, *kept])
 
 
+def _observed(task: InversionTask) -> list[float]:
+    """The noise levels to observe."""
+    return [task.recording.family.noise_level(task.pipe, time) for time in task.times]
+
+
+def _velocity(task: InversionTask, latents: Tensor, level: float) -> Tensor:
+    """What the network predicts at a noise level."""
+    (time,) = task.recording.family.times(task.pipe, torch.tensor([level]))
+    return task.recording(latents, time).float()
+
+
 def _require_flow(task: InversionTask) -> None:
     """Raise UnsupportedError unless, at level 1, the clean latents are the latents minus the prediction."""
     ones = torch.ones_like(task.clean[:1])
     family = task.recording.family
-    clean = family.predict_clean(task.pipe, ones, 2 * ones, torch.ones(()))
+    (time,) = family.times(task.pipe, torch.ones(1))
+    clean = family.predict_clean(task.pipe, ones, 2 * ones, time)
     if not torch.equal(clean, -ones):
         raise UnsupportedError(
             f"{family.name} models are not rectified flows; use the inversion 'noise' or 'fixed-point'"

@@ -106,13 +106,15 @@ def object_maps(
     tokens = family.text_length(snapshot.call)
     columns = family.token_indices(pipe, prompt, list(objects), sampling)
     capture = AttentionCapture(family.attention_layers(snapshot.denoiser), spec=None)
-    weights = columns_to_weights([columns] * len(samples), tokens)
+    spans = family.spans(snapshot.denoiser, snapshot.call)
+    weights = columns_to_weights([columns] * len(samples), tokens, spans)
+    size = family.latent_size(snapshot.denoiser, snapshot.call)
     steps = sorted(samples[0][0].kept)
     maps_by_step = []
     for step in steps:
-        time = family.model_timestep(samples[0][0].kept[step][0])
+        time = family.model_timestep(pipe, samples[0][0].kept[step][0])
         latents = torch.stack([trajectory.kept[step][1][number] for trajectory, number in samples])
-        with torch.no_grad(), capture.capture(weights, *family.latent_size(snapshot.call)) as maps:
+        with torch.no_grad(), capture.capture(weights, *size, spans=spans) as maps:
             snapshot(latents, time)
             maps_by_step.append(maps().stack(MAP_SIDE).mean(dim=2).float().cpu())
     values = torch.stack(maps_by_step, dim=1).numpy()

@@ -35,17 +35,38 @@ _LOCKS_GUARD = threading.Lock()
 _EAGER: contextvars.ContextVar[bool] = contextvars.ContextVar("learn_to_steer_eager", default=False)
 
 
+def check_model(pipe: Any, family: Family) -> None:
+    """Refuse a pipeline that cannot be steered whatever its settings are: its model or its class.
+
+    Args:
+        pipe: A diffusers pipeline.
+        family: Its family, which lists the pipelines that were tested.
+
+    Raises:
+        UnsupportedError: The denoiser is fed more than latents, or the class was not tried.
+    """
+    family.check(pipe)
+    kinds = [kind.__name__ for kind in type(pipe).__mro__]
+    if not set(kinds) & set(family.pipelines):
+        others = f", or in one of: {', '.join(family.pipelines[1:])}" if family.pipelines[1:] else ""
+        raise UnsupportedError(
+            f"{kinds[0]} has not been tried with steering; use the same weights in {family.pipelines[0]} "
+            f"({family.pipelines[0]}.from_pipe(pipe)){others}"
+        )
+
+
 def check_pipeline(pipe: Any, family: Family) -> None:
     """Refuse a pipeline whose images steering would corrupt, or whose denoiser has no gradient.
 
     Args:
         pipe: A diffusers pipeline.
-        family: Its family, which lists the schedulers and pipelines that were tested.
+        family: Its family, which lists the schedulers that were tested.
 
     Raises:
-        UnsupportedError: The scheduler, pipeline class, cache, offloading or torch mode does not work with steering;
+        UnsupportedError: The model, scheduler, cache, offloading or torch mode does not work with steering;
             the message names the remedy.
     """
+    check_model(pipe, family)
     scheduler = type(pipe.scheduler).__name__
     if scheduler not in family.schedulers:
         usual = family.schedulers[0]
@@ -54,12 +75,6 @@ def check_pipeline(pipe: Any, family: Family) -> None:
             f"UniPC rebuild them from stored values); set another one, e.g. pipe.scheduler = {usual}.from_config("
             f"pipe.scheduler.config), or --scheduler {usual}. "
             f"Supported: {', '.join(name.removesuffix('Scheduler') for name in family.schedulers)}"
-        )
-    kinds = [kind.__name__ for kind in type(pipe).__mro__]
-    if not set(kinds) & set(family.pipelines):
-        raise UnsupportedError(
-            f"{kinds[0]} has not been tried with steering; use the same weights in {family.pipelines[0]} "
-            f"({family.pipelines[0]}.from_pipe(pipe)), or in one of: {', '.join(family.pipelines[1:])}"
         )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")

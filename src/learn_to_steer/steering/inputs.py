@@ -22,6 +22,7 @@ from learn_to_steer import prompts as text
 from learn_to_steer.errors import PromptError
 from learn_to_steer.families import Family
 from learn_to_steer.losses.base import Loss, ObjectPair
+from learn_to_steer.maps import TextSpan
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering.arguments import (
     Columns,
@@ -240,15 +241,19 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-def word_columns(targets: Sequence[Target], tokens: int) -> Bool[Tensor, "targets tokens"]:
+def word_columns(
+    targets: Sequence[Target], tokens: int, spans: Sequence[TextSpan] | None = None
+) -> Bool[Tensor, "targets tokens"]:
     """Return which text columns hold words; where ``Target.words`` is empty, all but the first and the last.
 
     Args:
         targets: The targets.
         tokens: Number of text columns.
+        spans: Per target, how many of them are its own; None: all.
     """
     mask = torch.zeros(len(targets), tokens, dtype=torch.bool)
-    for row, target in zip(mask, targets, strict=True):
+    for number, target in enumerate(targets):
+        row = mask[number, : spans[number].length if spans is not None else tokens]
         if target.words:
             row[list(target.words)] = True
         else:

@@ -184,16 +184,18 @@ class SteeringLoop:
         """Capture what the loss reads of the images at ``indices``; ``rows`` are theirs in a larger batch."""
         targets = [self.targets[i] for i in indices]
         tokens, device = self.family.text_length(call), call.latents.device
-        weights = columns_to_weights([target.columns for target in targets], tokens)
+        spans = self.family.spans(self.denoiser, call)
+        weights = columns_to_weights([target.columns for target in targets], tokens, spans)
         every_column = self.loss.spec.columns == "every"
         captured = torch.eye(tokens).expand(len(indices), -1, -1) if every_column else weights
-        with self.capture.capture(captured, *self.family.latent_size(call), rows) as captured_maps:
+        size = self.family.latent_size(self.denoiser, call)
+        with self.capture.capture(captured, *size, rows, spans) as captured_maps:
 
             def maps() -> AttentionMaps:
                 result = replace(captured_maps(), memory=tuple(state.loss_memory.get(i) for i in indices))
                 if not every_column:
                     return result
-                words = word_columns(targets, tokens).to(device)
+                words = word_columns(targets, tokens, spans).to(device)
                 return replace(result, objects=weights.to(device), words=words)
 
             yield maps
@@ -335,7 +337,7 @@ def index_batch(call: Call, index: Int[Tensor, " rows"], batch: int) -> Call:
     """Return a denoiser call with some of the rows of another.
 
     Every tensor whose first axis is the batch is indexed, nested ones too (ControlNet residuals,
-    ``added_cond_kwargs``); what is in ``call.shared`` is not.
+    ``added_cond_kwargs``), and so is every list in ``call.lists``; what is in ``call.shared`` is not.
 
     Args:
         call: The denoiser call.
@@ -352,4 +354,5 @@ def index_batch(call: Call, index: Int[Tensor, " rows"], batch: int) -> Call:
             return {key: indexed(v) for key, v in value.items()}
         return value
 
-    return Call(indexed(call.latents), indexed(call.time), indexed(call.rest), call.shared)
+    lists = {name: tuple(entries[i] for i in index.tolist()) for name, entries in call.lists.items()}
+    return Call(indexed(call.latents), indexed(call.time), indexed(call.rest), call.shared, lists)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -74,9 +74,9 @@ def count_kept(denoiser: nn.Module, family: Family, call: Call, spec: MapSpec) -
         spec: Which maps are read.
     """
     denoiser.requires_grad_(False)
-    moved = replace(_on_meta(call), latents=call.latents.detach().to("meta").requires_grad_())
-    tokens = family.text_length(call)
-    weights = columns_to_weights([((1,), (2,))], tokens)
+    moved = replace(_on_meta(call, family.masks), latents=call.latents.detach().to("meta").requires_grad_())
+    tokens, spans, size = family.text_length(call), family.spans(denoiser, call), family.latent_size(denoiser, call)
+    weights = columns_to_weights([((1,), (2,))], tokens, spans)
     if spec.columns == "every":
         weights = torch.eye(tokens)[None]
     capture = AttentionCapture(family.attention_layers(denoiser), spec=spec, method="indicator")
@@ -86,7 +86,7 @@ def count_kept(denoiser: nn.Module, family: Family, call: Call, spec: MapSpec) -
             torch.enable_grad(),
             count.hooks(),
             _FusedMode(),
-            capture.capture(weights.to("meta"), *family.latent_size(call)) as maps,
+            capture.capture(weights.to("meta"), *size, spans=spans) as maps,
         ):
             run_until_captured(denoiser, family.write(moved) | {"return_dict": False})
             maps()  # says which layer could not be read, if any
@@ -178,8 +178,8 @@ class _FusedMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _on_meta(call: Call) -> Call:
-    """The call with tensors that have a shape and no data."""
+def _on_meta(call: Call, masks: Collection[str]) -> Call:
+    """The call with tensors that have a shape and no data, except for ``masks``."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -187,10 +187,11 @@ def _on_meta(call: Call) -> Call:
         if isinstance(value, (tuple, list)):
             return type(value)(moved(v) for v in value)
         if isinstance(value, dict):
-            return {key: moved(v) for key, v in value.items()}
+            return {key: v if key in masks else moved(v) for key, v in value.items()}
         return value
 
-    return Call(moved(call.latents), moved(call.time), moved(dict(call.rest)), moved(dict(call.shared)))
+    parts = (moved(dict(arguments)) for arguments in (call.rest, call.shared, call.lists))
+    return Call(moved(call.latents), moved(call.time), *parts)
 
 
 def _modules(pipe: Any) -> list[nn.Module]:

@@ -239,7 +239,7 @@ class _Hooks:
                 self._begin_step()
                 step = self._steer(call)
                 if step is not None and self.config.check_while_sampling:
-                    around.enter_context(self.loop.checking(step, len(call.latents) - len(self.loop.targets), state))
+                    around.enter_context(self.loop.checking(step, self._first_row(call), state))
             if state.moved_latents is None:
                 return denoiser(*args, **kwargs)
             latents = self._with_moves(call.latents, state.moved_latents)
@@ -286,7 +286,8 @@ class _Hooks:
         if not self._is_in_window(timestep):
             return None
         began = time.monotonic()
-        conditional = index_batch(call, torch.arange(batch - images, batch), batch) if batch > images else call
+        first = self._first_row(call)
+        conditional = index_batch(call, torch.arange(first, first + images), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
         info = StepInfo(self.family.noise_level(self.view, timestep), state.step, len(self.scheduler.timesteps))
         step = DenoisingStep(conditional, info)
@@ -297,6 +298,10 @@ class _Hooks:
         self._keep(before, self.loop.steer(step, start, state))
         state.seconds += time.monotonic() - began
         return step
+
+    def _first_row(self, call: Call) -> int:
+        """Index of the first row that is made for the prompts."""
+        return 0 if self.family.conditional == "first" else len(call.latents) - len(self.loop.targets)
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
         """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
@@ -325,5 +330,6 @@ class _Hooks:
         """``latents`` with the moved rows replaced, in both halves under guidance; other rows keep their bits."""
         result, images = latents.clone(), len(self.loop.targets)
         for half in range(latents.shape[0] // images):
-            result[self.state.moved_rows + half * images] = moved.to(latents.dtype)
+            # A pipeline may keep an axis of frames that the denoiser is not fed.
+            result[self.state.moved_rows + half * images] = moved.to(latents.dtype).reshape(-1, *latents.shape[1:])
         return result

@@ -73,7 +73,9 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     quantised = getattr(denoiser, "hf_quantizer", None) is not None
     memory = None if quantised else estimate(pipe, family, snapshot)
     call = snapshot.call
-    weights = columns_to_weights([((1,), (2,))], family.text_length(call))
+    spans = family.spans(denoiser, call)
+    weights = columns_to_weights([((1,), (2,))], family.text_length(call), spans)
+    size = family.latent_size(denoiser, call)
     capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser))
     cuda = call.latents.device.type == "cuda"
     noise = torch.randn(call.latents.shape, generator=torch.Generator().manual_seed(0)).to(call.latents)
@@ -81,7 +83,7 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     def one_iteration() -> float:
         """The norm of the gradient; to have it as a number, the GPU must have finished."""
         leaf = noise.clone().requires_grad_()
-        with torch.enable_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
+        with torch.enable_grad(), capture.capture(weights, *size, spans=spans) as maps:
             snapshot(leaf, call.time)
             # The sum of a map is nearly constant; the sum of its squares is not.
             loss = torch.stack([layer.float().square().sum() for layer in maps().layers]).sum()

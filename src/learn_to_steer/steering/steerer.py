@@ -12,7 +12,7 @@ from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import find_variant
 from learn_to_steer.sampling import loaded_variant
-from learn_to_steer.steering.compatibility import check_update, refuse_wrapped, without_compile
+from learn_to_steer.steering.compatibility import check_model, check_update, refuse_wrapped, without_compile
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
 from learn_to_steer.steering.trained_classifier import load_classifier, warn_of_other_model
@@ -89,11 +89,13 @@ class Steerer:
 
         Raises:
             MismatchError: The classifier was made for another model.
-            UnsupportedError: The pipeline belongs to no known model family, or the loss cannot be used with it.
+            UnsupportedError: The pipeline belongs to no known model family or cannot be steered, or the loss cannot be
+                used with it.
         """
         refuse_wrapped(pipe)
         plain = without_compile(pipe)
         family = find(plain)
+        check_model(plain, family)
         denoiser = getattr(plain, family.denoiser)
         layout = family.layout(denoiser)
         variant = self._variant or loaded_variant(pipe) or family.default_variant(plain, "")
