@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from learn_to_steer.families import Variant
-from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
+from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP
 from learn_to_steer_emoji.sprites import object_names
 from learn_to_steer_emoji.vocabulary import untaught_words
 

@@ -197,12 +197,14 @@ class DrawnMaps:
         columns = [self._columns(text, its) for text, its in zip(texts, spans, strict=True)]
         side = self.config.side
         recording = record(self.pipe, self.family, texts, side, side, self._conditioning())
-        weights = columns_to_weights(columns, self.family.text_length(recording.call))
-        size, device = self.family.latent_size(recording.call), recording.call.latents.device
+        denoiser, device = getattr(self.pipe, self.family.denoiser), recording.call.latents.device
+        places = self.family.spans(denoiser, recording.call)
+        weights = columns_to_weights(columns, self.family.text_length(recording.call), places)
+        size = self.family.latent_size(denoiser, recording.call)
         latents = torch.stack([picture.latents for picture in drawn if picture.latents is not None])
         of_levels = []
         for level, moment in enumerate(self._times):
-            with self._reader.capturing(weights, size) as maps:
+            with self._reader.capturing(weights, size, spans=places) as maps:
                 recording(latents[:, level].to(device), moment.to(device))
                 of_levels.append(maps())
         self.pipe.maybe_free_model_hooks()

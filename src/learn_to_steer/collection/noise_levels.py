@@ -79,7 +79,7 @@ def sampling_path(
     given = sampling_arguments(variant) | dict(arguments) | {"height": side, "width": side}
     others = {name: value for name, value in given.items() if name not in ("height", "width")}
     record(pipe, family, ["a"], side, side, others, steps=given["num_inference_steps"])
-    schedule = torch.stack([family.model_timestep(step) for step in pipe.scheduler.timesteps]).float().cpu()
+    schedule = torch.stack([family.model_timestep(pipe, step) for step in pipe.scheduler.timesteps]).float().cpu()
     exact = [min(family.noise_level(pipe, time), 1.0) for time in schedule]
     kept = {min(range(len(exact)), key=lambda step: abs(exact[step] - level)) for level in wanted}
     kept_steps = tuple(sorted(kept))

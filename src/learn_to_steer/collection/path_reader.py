@@ -16,7 +16,7 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.collection.noise_levels import SamplingPath
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
-from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, columns_to_weights
+from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, TextSpan, columns_to_weights
 
 Columns = Sequence[Sequence[Sequence[int]]]  # of each prompt and object, the positions of its tokens
 # The reading under way in this context; other calls of the same denoiser, from other threads, are not read.
@@ -62,7 +62,11 @@ class PathReader:
 
     @contextmanager
     def capturing(
-        self, weights: Float[Tensor, "prompts objects tokens"], size: tuple[int, int], rows: Tensor | None = None
+        self,
+        weights: Float[Tensor, "prompts objects tokens"],
+        size: tuple[int, int],
+        rows: Tensor | None = None,
+        spans: Sequence[TextSpan] | None = None,
     ) -> Iterator[Callable[[], Float[Tensor, "prompts objects channels side side"]]]:
         """Capture the maps of one forward.
 
@@ -70,11 +74,12 @@ class PathReader:
             weights: The weights that average the text columns of each object.
             size: Height and width of the latents.
             rows: The rows of the forward that are read; None: all.
+            spans: Where the text and the image of each of these rows stand in the sequence (``Family.spans``).
 
         Yields:
             A function that returns the maps after the forward, stacked, in fp16, on the CPU.
         """
-        with self._capture.capture(weights, *size, rows) as maps:
+        with self._capture.capture(weights, *size, rows, spans) as maps:
             yield lambda: self._stacked(maps())
 
     @contextmanager
@@ -107,11 +112,15 @@ class PathReader:
                     f"the pipeline calls its denoiser with {batch} rows for {prompts} prompts; maps are read off the "
                     "conditional rows (turn off perturbed-attention guidance)"
                 )
-            kept.latents[level] = call.latents[batch - prompts :].cpu()
+            first = 0 if self._family.conditional == "first" else batch - prompts
+            kept.latents[level] = call.latents[first : first + prompts].cpu()
             kept.times[level] = call.time.flatten()[-1].cpu()
-            rows = None if batch == prompts else torch.arange(prompts, batch)
-            weights = columns_to_weights(columns, self._family.text_length(call))
-            maps = around.enter_context(self.capturing(weights, self._family.latent_size(call), rows))
+            rows = None if batch == prompts else torch.arange(first, first + prompts)
+            spans = self._family.spans(self._denoiser, call)
+            spans = spans and spans[first : first + prompts]
+            weights = columns_to_weights(columns, self._family.text_length(call), spans)
+            size = self._family.latent_size(self._denoiser, call)
+            maps = around.enter_context(self.capturing(weights, size, rows, spans))
             under_way.append((level, maps))
 
         def leave(_module: nn.Module, _arguments: Any, output: Any) -> None:
