@@ -288,7 +288,8 @@ class _LaterNoise:
 
     def __init__(self, given: torch.Generator | Sequence[torch.Generator] | None) -> None:
         self._of_images = [*given] if isinstance(given, Sequence) else None
-        self._seeds = [_next_number(one) for one in self._of_images or [given] if one is not None]
+        each = [*given] if isinstance(given, Sequence) else [given]
+        self._seeds = [_next_number(one) for one in each if one is not None]
 
     def generators(self, prompts: Sequence[str], attempt: int) -> list[torch.Generator]:
         """The generator of each image in a try, on the CPU, so that the noise is the same on every device.
