@@ -62,8 +62,10 @@ def find_variant(model: str) -> Variant | None:
     variant = families.variants().get(name)
     if variant is None or (equals and not source):
         return None
-    # Other weights may draw objects that the variant's detector does not know, and know other words.
-    return replace(variant, source=source, detector=None, objects=None, untaught_words=None) if source else variant
+    if not source:
+        return variant
+    # Other weights may draw objects that the variant's detectors do not know, and know other words.
+    return replace(variant, source=source, detector=None, verifiers=(), objects=None, untaught_words=None)
 
 
 def named_variant(model: str) -> Variant | None:

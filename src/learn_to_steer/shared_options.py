@@ -106,8 +106,8 @@ Verifier = Annotated[
     str | None,
     _steering(
         help="Detector that looks at finished images and tells whether they are right, or 'classifier': the last look "
-        "of the loss's classifier, which cannot see a missing or doubled object. With the loss for-unified: the "
-        "detector of its second stage, which makes an image again and keeps the better one.",
+        "of the loss's classifier, which cannot see a missing or doubled object. In evaluate, with the loss "
+        "for-unified: the detector of its second stage, which makes an image again and keeps the better one.",
         show_default="with several tries the model's own, else the classifier",
         metavar="NAME[:SOURCE]",
     ),

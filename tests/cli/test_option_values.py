@@ -24,6 +24,7 @@ NEEDED = {
     "evaluate": ["--benchmark", "unseen"],
     "score": ["images"],
     "audit": ["folder"],
+    "fit": ["--model", "sd:emoji", "--out", "classifier"],
     "verify": ["folder"],
     "parse": [DOG],
     "push": ["folder", "owner/name"],

@@ -127,7 +127,7 @@ def test_maps_are_those_of_the_path_and_cost_no_forward(pipe: Any, tmp_path: Pat
         columns = family.token_indices(pipe, entry["prompt"], spans, manifest.drawn["arguments"])
         weights = columns_to_weights([columns], family.text_length(call)).expand(len(call.latents), -1, -1)
         capture = AttentionCapture(family.attention_layers(denoiser), spec=MapSpec("text"))
-        with torch.no_grad(), capture.capture(weights, *family.latent_size(call)) as maps:
+        with torch.no_grad(), capture.capture(weights, *family.latent_size(denoiser, call)) as maps:
             denoiser(**family.write(call))
             conditional = maps().stack(16)[-1]
         torch.testing.assert_close(stored[level], conditional.cpu(), atol=1e-3, rtol=1e-2)

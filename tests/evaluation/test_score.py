@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from learn_to_steer import benchmarks
-from learn_to_steer.errors import DataError, PromptError, UnknownNameError
+from learn_to_steer.errors import DataError, PromptError, UnknownNameError, UnsupportedError
 from learn_to_steer.evaluation import ScoreConfig, Scorer, score
 from learn_to_steer.evaluation.image_folders import PromptImage, find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -195,6 +195,25 @@ def test_an_evaluation_is_scored_again_and_compared(prompts: str, scorer: Scorer
     (generated / "config.json").write_text('{"model": "sd:emoji"}')
     with pytest.raises(DataError, match="name a benchmark"):
         score(ScoreConfig(str(generated), out=str(tmp_path / "again")), scorer=scorer)
+
+
+def test_what_selected_the_images_does_not_score_them(prompts: str, scorer: Scorer, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    as_geneval(made / "images", prompts)
+    settings = {"model": "some/model", "detector": "another", "verifier": "stub:folder", "prompts": prompts}
+    kept = {"passes": 3, "satisfied": True, "tries": 2, "why": "stub: as the prompt says", "seconds": 2.0}
+    listed = [{"index": 0, "sample": k, "prompt": PROMPTS[0], "correct": False, **kept} for k in (0, 1)]
+    (made / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    (made / "summary.json").write_text("{}")
+    (made / "config.json").write_text(json.dumps(settings))
+    config = ScoreConfig(str(made), detector="Stub", out=str(tmp_path / "again"))
+    with pytest.raises(UnsupportedError, match=r"Stub selected the images .* choose another --detector"):
+        score(config, scorer=scorer)
+    (made / "config.json").write_text(json.dumps(settings | {"verifier": "third"}))
+    summary = score(config, scorer=scorer)
+    assert summary["verifier"]["satisfied"] == 1.0 and summary["tries_per_image"] == 2
+    (row, _) = map(json.loads, (tmp_path / "again" / "results.jsonl").read_text().splitlines())
+    assert {name: row[name] for name in kept} == kept
 
 
 def test_samples_are_in_numeric_order_and_other_files_are_ignored(prompts: str, tmp_path: Path) -> None:

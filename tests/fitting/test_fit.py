@@ -79,13 +79,26 @@ def test_a_classifier_that_reads_the_words_is_worth_a_warning() -> None:
     def warned(named: float, contrast: bool) -> list[str]:
         facts = {"counts": {"pictures": {"train": 300}}, "drawn": {"contrast": contrast}}
         manifest: Any = type("Manifest", (), facts)
-        probe = {"names_prompted_word": named, "by_chance": 0.05}
+        probe = {"names_prompted_word": named, "by_chance": 0.05, "rows": 60}
         return fit_model.warnings_of(manifest, {"val": {"pictures": 30, "leakage": {"both": probe}}}, None)
 
     assert warned(0.14, False) == []
     (text,) = warned(0.16, False)
     assert "0.11 more often than by chance, on 30 held-out images" in text and "run with --contrast" in text
     assert "--contrast" not in warned(0.16, True)[0]
+
+
+def test_leakage_that_cannot_be_measured_is_no_zero(stage: Any, run: Any, tmp_path: Path) -> None:
+    stage.obeys = True  # no prompt names a wrong relation
+    words = ("fit", "--model", "sd:emoji", "--trial", 0, "--epochs", 1, "--out", tmp_path, "--no-contrast")
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert "above chance" not in out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["leakage"]["above_chance"] is None and report["leakage"]["rows"] == 0
+    assert any("not known whether the classifier reads the prompt's words" in text for text in report["warnings"])
+    assert "words was not measured" in " ".join((tmp_path / "report.html").read_text().split())
+    assert "Leakage probe: not measured" in (tmp_path / "README.md").read_text()
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_alike(
@@ -120,6 +133,13 @@ def test_a_folder_with_other_settings_or_files_is_refused(stage: Any, tmp_path: 
         with pytest.raises(DataError) as refusal:
             fit_model.fit(config(tmp_path / "fit", epochs=1, **change), progress=False)
         assert text in str(refusal.value)
+    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "config.json").write_text('{"model": "sd:emoji"}')
+    with pytest.raises(DataError, match="holds no classifier of fit"):
+        fit_model.fit(config(tmp_path / "evaluated"), progress=False)
+    with pytest.raises(DataError, match="the limit is 0"):
+        fit_model.fit(config(tmp_path / "none", limit=0), progress=False)
+    assert not (tmp_path / "none").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(DataError, match="choose a new or an empty folder"):
@@ -137,7 +157,9 @@ def test_the_plan_is_explained_and_nothing_is_done(run: Any, tmp_path: Path) -> 
         "1000 images in 25 steps" in out
         and "of emoji, for two objects" in out
         and "wrong words     are also read: no" in out
+        and "on at most 48 other prompts" in out
     )
+    assert "tries           nothing (--trial 0)" in run(*words, "--trial", 0)[1]
     code, out, err = run(*words, "--objects", tmp_path / "names.txt", "--detectors", "owlv2:folder,grounding-dino")
     assert code == 0, err
     assert "3: dog, teddy bear, kettle" in out and "of owlv2:folder and grounding-dino" in out

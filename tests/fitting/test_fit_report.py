@@ -22,7 +22,7 @@ class OnePair:
 
     helps = True
 
-    def __init__(self, config: Any, pipe: Any, detector: str, collection: Path, folder: Path) -> None:
+    def __init__(self, config: Any, pipe: Any, detector: str, collection: Path, folder: Path, progress: bool) -> None:
         self.folder, self.detector = folder, detector
 
     def steered(self, source: Path) -> dict[tuple[int, int], bool]:
@@ -37,7 +37,14 @@ class OnePair:
             box = {"name": "<b>dog</b>", "score": 0.9, "box": [1, 2, 31.06, 40]}
             line = {"index": 0, "sample": 0, "prompt": "a <dog>", "correct": right, "reason": "wrong side: <x>"}
             storage.append_jsonl(self.folder / name / "results.jsonl", line | {"boxes": [box]})
-        facts = {"images": 1, "passes": 3.0, "seconds": {"unsteered": 1.0, "steered": 2.0}, "helps": self.helps}
+        facts = {
+            "images": 1,
+            "new_prompts": 1,
+            "new_pairs": 0,
+            "passes": 3.0,
+            "seconds": {"unsteered": 1.0, "steered": 2.0},
+            "helps": self.helps,
+        }
         shares = dict.fromkeys(("right", "present", "once"), SHARE)
         return shares | facts | {"folders": folders, "detector": self.detector}
 
@@ -56,6 +63,7 @@ def test_the_page_shows_pairs_of_images(stage: Any, tmp_path: Path, monkeypatch:
     assert page.count("data:image/webp;base64,") == 2 + 24 + 6
     assert page.count('<rect x="1.0" y="2.0" width="10.0" height="20.0"/>') == 24 + 6
     assert "a &lt;dog&gt;" in page and "wrong side: &lt;x&gt;" in page and "<b>dog" not in page
+    assert "1 of the prompts are not among those of the training images, 0 name two objects" in page
     assert "Steering helps." in page and "+1.00 [+0.90, +1.00]" in page and "<code>emoji</code>" in page
     assert "{{" not in page and "{%" not in page and "http" not in page and "<script" not in page
     assert "208 images, of which 200 can be used (96 %)" in page and "The images were not also read" in page
@@ -69,5 +77,5 @@ def test_it_says_when_steering_may_not_help(stage: Any, tmp_path: Path, monkeypa
     monkeypatch.setattr(OnePair, "helps", False)
     page = page_of(tmp_path / "fit", detectors="owlv2:folder,emoji")
     assert "It is not certain that steering helps." in page and "<code>owlv2:folder</code>" in page
-    assert "On 1 new prompts it is not certain" in (tmp_path / "fit" / "README.md").read_text()
+    assert "In the trial, 1 images, it is not certain" in (tmp_path / "fit" / "README.md").read_text()
     assert "It was not tried" in page_of(tmp_path / "untried", trial=0)

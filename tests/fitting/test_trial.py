@@ -21,7 +21,8 @@ from learn_to_steer.result_rows import read_rows
 def collection(folder: Path, pairs: dict[str, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the rows of some shards, by their names, and nothing else."""
     for shard, its in pairs.items():
-        lines = [storage.jsonl_line({"subject": subject, "object": reference}) for subject, reference in its]
+        rows = [{"subject": a, "object": b, "prompt": f"a {a} above a {b}"} for a, b in its]
+        lines = [storage.jsonl_line(row) for row in rows]
         storage.write_atomic(folder / "shards" / f"{shard}.jsonl", b"".join(lines))
     manifest: Any = type("Manifest", (), {"shards": list(pairs)})
     monkeypatch.setattr(Manifest, "read", lambda folder: manifest)
@@ -47,6 +48,22 @@ def test_prompts_are_of_new_pairs_first(tmp_path: Path, monkeypatch: pytest.Monk
     for line in lines:
         ((subject, _, reference),) = line["relations"]
         assert line["prompt"].startswith(f"a {subject} ") and line["prompt"].endswith(f" a {reference}")
+
+
+def test_prompts_of_training_images_are_avoided_and_none_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = ("kettle", "robot")
+    folder = collection(tmp_path, {"train-0000": [pair]}, monkeypatch)
+    for seed in range(8):
+        lines = trial.trial_prompts(folder, 4, seed)
+        assert "a kettle above a robot" not in {line["prompt"] for line in lines} and len(lines) == 4
+        assert trial.count_new(folder, lines) == {"new_prompts": 4, "new_pairs": 0}
+    lines = trial.trial_prompts(folder, 48, 0)
+    assert len({line["prompt"] for line in lines}) == len(lines) == 8  # four relations, in both orders
+    assert trial.count_new(folder, lines) == {"new_prompts": 7, "new_pairs": 0}
+    wider = collection(tmp_path, {"train-0000": [pair], "val-0000": [("snail", "kettle")]}, monkeypatch)
+    assert trial.count_new(wider, trial.trial_prompts(wider, 24, 0)) == {"new_prompts": 23, "new_pairs": 16}
 
 
 def test_pairs_of_benchmarks_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +106,7 @@ def test_images_with_and_without_steering(
     random_classifier: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     detector = DogLeftOfCat()
     scorer = Scorer(detector, {"dog": "dog", "cat": "cat"})
@@ -97,9 +115,12 @@ def test_images_with_and_without_steering(
     save(random_classifier(tiny_sd), tmp_path / "depth-7")
     pipe = load_pipeline(str(saved_sd), "cpu")
     config = FitConfig(model=str(saved_sd), steps=2, side=64, trial=4, device="cpu", out=str(tmp_path))
-    made = trial.Trial(config, pipe, "stub", folder, tmp_path / "trial")
+    made = trial.Trial(config, pipe, "stub", folder, tmp_path / "trial", progress=True)
     compared = made.compare(tmp_path / "depth-7")
+    shown = capsys.readouterr().err
+    assert "trial, unsteered" in shown and "trial of depth-7" in shown and shown.count("4/4 images") == 2
     assert compared["images"] == 4 and compared["detector"] == "stub" and compared["passes"] > 0
+    assert (compared["new_prompts"], compared["new_pairs"]) == (4, 0)
     # The detector sees the same in all, so as many are right with and without steering.
     rows = read_rows(tmp_path / "trial" / compared["folders"]["unsteered"])
     left = [row["relations"][0] in (["dog", "left of", "cat"], ["cat", "right of", "dog"]) for row in rows]

@@ -50,13 +50,18 @@ def test_folders_of_fit(run: Callable[..., str], tmp_path: Path, monkeypatch: py
     Path("empty").mkdir()
     accepted("empty")
 
+    with told("choose one from 1, or call explain to see the plan"):
+        fit_model.fit(FitConfig(model="sd:emoji", limit=0, out="none"))
+    accepted("none", limit=1)
+    assert fit_model.explain(FitConfig(model="sd:emoji", limit=0, out="none"))
+
 
 def test_objects_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
     manifest: Any = type("Manifest", (), {"shards": ["train-0000"]})
     monkeypatch.setattr(Manifest, "read", lambda folder: manifest)
-    row = {"subject": "dog", "object": "dog"}
+    row = {"subject": "dog", "object": "dog", "prompt": "a dog"}
     (shards / "train-0000.jsonl").write_text(json.dumps(row) + "\n")
     with told("has images of fewer than two objects; name more of them (--objects)"):
         trial.trial_prompts(tmp_path, 4, 0)

@@ -161,6 +161,15 @@ def test_folders_of_images(run: Callable[..., Path], config: EvaluateConfig, tmp
         score(listed, out=str(tmp_path / "h"), **given)
 
 
+def test_images_that_a_verifier_selected(run: Callable[..., Path], tmp_path: Path) -> None:
+    out = run()
+    settings = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(settings | {"verifier": "seer"}))
+    with told("choose another --detector"):
+        score(out)
+    score_images(ScoreConfig(str(out), detector="another", out=str(tmp_path / "scored")), scorer=SCORER)
+
+
 def test_images_of_other_prompts(run: Callable[..., Path], config: EvaluateConfig, tmp_path: Path) -> None:
     out = run()
     other = prompt_file(tmp_path, ["a dog above a cat", "a cat above a dog"])

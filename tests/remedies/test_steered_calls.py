@@ -16,6 +16,7 @@ from told import tells, told
 from transformers import AutoTokenizer
 
 from learn_to_steer import families, load_pipeline
+from learn_to_steer.families import find
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.prompts import Relation, parse, token_indices
@@ -349,9 +350,16 @@ def test_models_that_are_fed_more_than_latents(tiny_sd: Any, put_on: Callable[..
 
     text_to_image = tiny_sd.unet
     tiny_sd.unet = UNet2DConditionModel.from_config(text_to_image.config, in_channels=33)
-    with told("use a text-to-image pipeline"):
+    with told("use the weights of a text-to-image model"):
         put_on(tiny_sd)(PROMPT, **FAST, latents=torch.zeros(1, 33, 8, 8))
     tiny_sd.unet = text_to_image
+    put_on(tiny_sd)(PROMPT, **FAST)
+
+
+def test_calls_that_feed_more_than_latents(tiny_sd: Any, put_on: Callable[..., Any]) -> None:
+    text = {"encoder_hidden_states": torch.zeros(1, 77, 32)}
+    with told("use a text-to-image pipeline"):
+        find(tiny_sd).read(tiny_sd.unet, (torch.zeros(1, 9, 8, 8), torch.tensor(1)), text)
     put_on(tiny_sd)(PROMPT, **FAST)
 
 

@@ -14,8 +14,10 @@ from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import resolve
 from learn_to_steer.geometry import Detection
+from learn_to_steer.model_names import find_variant
 from learn_to_steer.prompts import parse
 from learn_to_steer.steering import DetectorVerifier, Verdict
+from learn_to_steer.steering import tries as steering_tries
 from learn_to_steer.steering.tries import UnsteeredPipeline, draw_best
 from learn_to_steer.steering.verifiers import default_verifier
 
@@ -24,15 +26,17 @@ FAST: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2}
 
 
 class ColourPipeline:
-    """Draws grey images whose value is the first number of the image's generator; remembers the prompts of calls."""
+    """Draws grey images whose value is the first number of the image's generator; remembers its calls."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.drawn: list[list[int]] = []
 
     def __call__(self, prompt: list[str], generator: Any = None, **arguments: Any) -> Any:
         self.calls.append(prompt)
         each = generator if isinstance(generator, list) else [generator] * len(prompt)
         values = [int(torch.randint(256, (), generator=one)) for one in each]
+        self.drawn.append(values)
         return SimpleNamespace(images=[Image.new("L", (4, 4), value) for value in values])
 
 
@@ -116,6 +120,44 @@ def test_one_generator_for_all_images_and_none() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_without_a_generator_the_first_try_is_that_of_a_plain_call() -> None:
+    torch.manual_seed(0)
+    plain = brightness(draw([DOG], None, 1)[1].images[0])
+    torch.manual_seed(0)
+    assert brightness(draw([DOG], None, 4, plain)[1].images[0]) == plain
+    torch.manual_seed(0)
+    first, second = (draw([DOG], None, 2)[0] for _ in range(2))
+    assert first.drawn[0] == [plain] and first.drawn[1] != second.drawn[1]  # later calls have other noise
+
+
+def test_with_one_generator_the_other_prompts_of_a_call_do_not_matter() -> None:
+    alone = draw([DOG], noise(3), 4)[0].drawn
+    among = draw([PIZZA, PLAIN, DOG, DOG], noise(3), 4)[0].drawn
+    assert [values[0] for values in among[1:]] == [values[0] for values in alone[1:]]
+    assert all(one != other for one, other in among[1:])  # the second image of that prompt
+
+
+def test_a_generator_that_is_given_twice_makes_different_noise() -> None:
+    again = draw([DOG, DOG], [noise(3)] * 2, 2)[0].drawn[1]
+    assert again[0] != again[1] and again[0] == draw([DOG], [noise(3)], 2)[0].drawn[1][0]
+
+
+def test_the_verifier_is_where_the_pipeline_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of an offloaded pipeline is not the device of its weights."""
+    devices = []
+
+    def load(name: str, device: str) -> Brightness:
+        devices.append(device)
+        return Brightness(0)
+
+    monkeypatch.setattr(steering_tries, "load_verifier", load)
+    pipe: Any = ColourPipeline()
+    pipe.device, pipe._execution_device = torch.device("meta"), torch.device("cpu")
+    relations = [list(parse(DOG))]
+    draw_best(UnsteeredPipeline(pipe), {"prompt": [DOG], "relations": relations}, 2, "some-detector")
+    assert devices == ["cpu"]
+
+
 LEFT, RIGHT = Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))
 SECOND = Detection("dog", 0.4, (0, 60, 20, 80))
 WORDS = {"dog": "dog", "puppy": "dog", "cat": "cat"}
@@ -144,6 +186,7 @@ def test_default_verifiers() -> None:
     assert default_verifier(emoji) == default_verifier(emoji, "emoji") == "emoji-templates"
     assert default_verifier(emoji, "emoji-templates") == "emoji"
     assert default_verifier(resolve("sd:1.4"), "owlv2") == default_verifier(None) == "classifier"
+    assert default_verifier(find_variant("sd:emoji=owner/other-weights")) == "classifier"
 
 
 def test_a_single_try_is_a_call_without_tries(tiny_steerer: Any) -> None:

@@ -95,8 +95,10 @@ def _trial(metrics: Mapping[str, Any]) -> list[str]:
     return [
         "## Does steering help?",
         "",
-        f"{trial['images']} prompts that it was not trained on, one image each, with and without steering from the",
-        f"same noise, scored by {trial['detector']}, the detector that labelled the training images. Shares of images:",
+        f"{trial['images']} prompts, one image each, with and without steering from the same noise,",
+        f"scored by {trial['detector']}, the detector that labelled the training images.",
+        f"{trial['new_prompts']} of the prompts are not among those of the training images,",
+        f"{trial['new_pairs']} name two objects that none of these has both. Shares of images:",
         "",
         "| | unsteered | steered | difference, 95 % interval |",
         "|---|---|---|---|",
@@ -117,6 +119,13 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
     # Wanted of classifiers that learned from images of the model's own, whose prompts it may have obeyed.
     above = probe["names_prompted_word"] - probe["by_chance"]
     excess = f"; {above:+.2f} above it, at most .10 is wanted" if "trial" in metrics or "warnings" in metrics else ""
+    leakage = (
+        f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
+        f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
+        f"(by chance {probe['by_chance']:.2f}{excess})."
+    )
+    if probe.get("rows") == 0:  # files of version 0.1.0 do not have this number
+        leakage = "Leakage probe: not measured, since no held-out prompt names a wrong relation."
     return [
         "## Measured",
         "",
@@ -127,9 +136,7 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         "|" + "---|" * len(held_out["per_relation"]),
         "| " + " | ".join(f"{share:.2f}" for share in held_out["per_relation"].values()) + " |",
         "",
-        f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
-        f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
-        f"(by chance {probe['by_chance']:.2f}{excess}).",
+        leakage,
         "",
     ]
 

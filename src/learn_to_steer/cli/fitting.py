@@ -42,13 +42,15 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         f"drawn           {drawn['images']} images, of which {drawn['usable']} can be used",
         f"classifier      reads {classifier['depth']} of {classifier['layers']} layers; accuracy "
         f"{classifier['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}) on {classifier['pictures']} held-out images",
-        f"prompt's words  a wrong one is predicted {report['leakage']['above_chance']:+.3f} above chance",
     ]
+    excess = report["leakage"]["above_chance"]
+    if excess is not None:
+        lines.append(f"prompt's words  a wrong one is predicted {excess:+.3f} above chance")
     if trial:
         right = trial["right"]
         difference, low, high = right["difference"]
         lines.append(
             f"steering        {right['unsteered']:.3f} right unsteered, {right['steered']:.3f} steered on "
-            f"{trial['images']} new prompts: {difference:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+            f"{trial['images']} prompts: {difference:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
         )
     return lines

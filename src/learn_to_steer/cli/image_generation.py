@@ -27,6 +27,7 @@ from learn_to_steer.evaluation import (
 )
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.families import find
+from learn_to_steer.loading import resolve_device
 from learn_to_steer.prompts import Relation, analyse, load_nlp, locate, parse
 from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
 from learn_to_steer.steering import DetectorVerifier, ImageReport
@@ -187,7 +188,7 @@ def _verifier(model: Model, config: GenerateConfig) -> DetectorVerifier | str | 
         require_judge(model.steered or UnsteeredPipeline(model.pipe))
     if name is None or name == CLASSIFIER:
         return name
-    detector = load_scorer(name, str(model.pipe.device))
+    detector = load_scorer(name, resolve_device(config.device))
     return DetectorVerifier(detector.detector, detector.vocabulary)
 
 

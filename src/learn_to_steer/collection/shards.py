@@ -377,8 +377,9 @@ def check_shard(folder: Path, shard: str, manifest: Manifest) -> set[int]:
     if [row["group"] for row in rows] != groups:
         raise DataError(f"{lines} has other rows than the tensors; delete it and run collect again")
     kinds = ("drawn",) if manifest.drawn else ("true", "wrong")
-    wanted = {(row["group"], row["subject"], row["object"], kind) for row in rows for kind in kinds}
-    found = Counter((row["group"], row["subject"], row["object"], row["kind"]) for row in rows)
+    images = [(row["group"], row.get("subject"), row.get("object")) for row in rows]
+    wanted = {(*image, kind) for image in images for kind in kinds}
+    found = Counter((*image, row["kind"]) for image, row in zip(images, rows, strict=True))
     if any(found[one] != len(manifest.levels) for one in wanted | set(found)):
         raise DataError(
             f"{lines}: an image lacks one of its prompts at some noise level; delete it and run collect again"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.configs import ScoreConfig
-from learn_to_steer.errors import DataError
+from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.evaluation.image_folders import PromptImage, find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
 from learn_to_steer.evaluation.results import (
@@ -36,6 +36,7 @@ from learn_to_steer.evaluation.scoring import (
     require_repeatable,
     require_some,
 )
+from learn_to_steer.evaluation.verifier_choice import is_same_detector
 from learn_to_steer.geometry import Detection
 from learn_to_steer.image_files import read_image
 from learn_to_steer.result_rows import FILE as RESULTS
@@ -63,9 +64,10 @@ class EvaluatedWith(BaseModel):
     prompts: str | None = None
     data: str | None = None
     detector: str | None = None
+    verifier: str | None = None
 
 
-COST = ("passes", "checks", "converged", "probability", "note", "satisfied", "tries", "seconds")
+COST = ("passes", "checks", "converged", "probability", "note", "satisfied", "tries", "why", "seconds")
 BATCH = 16
 
 
@@ -90,6 +92,7 @@ def score(
 
     Raises:
         DataError: Images are missing or cannot be read, or the detector is broken.
+        UnsupportedError: The detector looked at the images while they were drawn, and selected those that are here.
         SteerError: Anything that ``load_scorer`` and ``PromptSelection.select`` raise.
     """
     storage.check_folder(config.out)
@@ -175,7 +178,7 @@ def detect_images(
 def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
     """``config`` with the prompts and detector of the evaluation that generated the images, unless others are named.
 
-    Raises DataError if no detector is named and none is known for the model.
+    Raises DataError if no detector is named and none is known for the model, UnsupportedError if it is the verifier.
     """
     if not Path(config.pictures).exists():
         raise DataError(
@@ -188,7 +191,13 @@ def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:
     if made_with and config.benchmark is None and config.prompts is None:
         config = replace(config, **{name: made_with.get(name) for name in ("benchmark", "prompts", "data")})
     detector = config.detector or (scorer.detector.name if scorer else made_with.get("detector"))
-    return replace(config, detector=detector or default_detector(made_with.get("model")))
+    detector = detector or default_detector(made_with.get("model"))
+    if is_same_detector(made_with.get("verifier") or "", detector):
+        raise UnsupportedError(
+            f"{detector} selected the images in {config.pictures} while they were drawn, so that its score says "
+            "nothing; choose another --detector"
+        )
+    return replace(config, detector=detector)
 
 
 def _earlier_rows(folder: Path) -> dict[Key, Row]:

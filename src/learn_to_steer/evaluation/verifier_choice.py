@@ -39,7 +39,7 @@ def verifier_name(config: EvaluateConfig, scorer: str, given: Scorer | None = No
                 "out, or choose another --loss"
             )
         name = name or default_verifier(named_variant(config.model), scorer)
-    if name is not None and registry.normal(name.partition(":")[0]) == registry.normal(scorer):
+    if name is not None and is_same_detector(name, scorer):
         raise UnsupportedError(
             f"{name} would select the images that it scores, so that the score says nothing; choose another --verifier "
             "or --detector"
@@ -47,6 +47,12 @@ def verifier_name(config: EvaluateConfig, scorer: str, given: Scorer | None = No
     if name == CLASSIFIER and registry.normal(config.objective) == UNSTEERED:
         raise UnsupportedError("no classifier looks at images that are not steered; name a detector as --verifier")
     return name
+
+
+def is_same_detector(name: str, other: str) -> bool:
+    """Whether two names, with or without a source of weights, are those of one detector."""
+    kinds = [registry.normal(one.partition(":")[0]) for one in (name, other)]
+    return kinds[0] == kinds[1]
 
 
 def find_verifier(

@@ -72,7 +72,7 @@ class FitConfig(PlacementConfig):
         _training(
             min=0,
             max=MAX_LIMIT,
-            help="Number of new prompts that are drawn with and without steering in the end; 0: no trial.",
+            help="Number of prompts at most that are drawn with and without steering in the end; 0: no trial.",
         ),
     ] = 48
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")]

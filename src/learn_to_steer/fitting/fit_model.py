@@ -16,7 +16,7 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families import Variant
 from learn_to_steer.fitting.config import FitConfig
-from learn_to_steer.fitting.fit_report import write_report
+from learn_to_steer.fitting.fit_report import leakage_facts, write_report
 from learn_to_steer.fitting.trial import Trial
 from learn_to_steer.loading import skeleton
 from learn_to_steer.model_names import named_variant
@@ -46,10 +46,12 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
         The content of ``report.json``, see ``fit_report``.
 
     Raises:
-        DataError: The folder holds a run with other settings, or too few images can be used: fewer than eight, or all
-            with the same relation. The images are kept.
+        DataError: ``limit`` is 0, the folder holds a run with other settings, or too few images can be used: fewer than
+            eight, or all with the same relation. The images are kept.
         SteerError: Anything that ``load_pipeline``, ``collect``, ``train`` and ``evaluate`` raise.
     """
+    if config.limit == 0:
+        raise DataError("the limit is 0, so that nothing is drawn; choose one from 1, or call explain to see the plan")
     out = Path(config.out)
     _objects_and_detectors(config)  # reports mistakes before the model is loaded, which takes long
     _claim_folder(out, config)
@@ -57,7 +59,8 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
     data = out / COLLECTION
     manifest = collect(pipe, data, collect_config(config, variant), progress=progress)
     _require_usable(data, manifest)
-    trial = Trial(config, pipe, labelling_detector(config, variant), data, out / TRIAL) if config.trial else None
+    detector = labelling_detector(config, variant)
+    trial = Trial(config, pipe, detector, data, out / TRIAL, progress=progress) if config.trial else None
     settings = TrainConfig(depth="auto", prompts="balanced", epochs=config.epochs, seed=config.seed)
     train(data, out, settings, progress=progress, steer=trial.steered if trial else None, hold_out=True)
     metrics = storage.read_json(out / METRICS, dict[str, Any])
@@ -114,10 +117,14 @@ def warnings_of(manifest: Manifest, metrics: dict[str, Any], trial: dict[str, An
             "draw more images (--limit) into another folder"
         )
     held_out = metrics.get("test") or metrics["val"]
-    probe = held_out["leakage"]["both"]
-    excess = probe["names_prompted_word"] - probe["by_chance"]
-    if excess > LEAKAGE:
-        remedy = "draw more images (--limit)" if manifest.drawn.get("contrast") else "run with --contrast"
+    excess = leakage_facts(held_out)["above_chance"]
+    remedy = "draw more images (--limit)" if manifest.drawn.get("contrast") else "run with --contrast"
+    if excess is None:
+        texts.append(
+            "it is not known whether the classifier reads the prompt's words, since no held-out prompt names a wrong "
+            f"relation; {remedy}, into another folder"
+        )
+    elif excess > LEAKAGE:
         texts.append(
             f"the classifier may read the prompt's words: where the prompt names a wrong relation, that relation is "
             f"predicted {excess:.2f} more often than by chance, on {held_out['pictures']} held-out images (at most "
@@ -126,8 +133,9 @@ def warnings_of(manifest: Manifest, metrics: dict[str, Any], trial: dict[str, An
     if trial and not trial["helps"]:
         low, high = trial["right"]["difference"][1:]
         texts.append(
-            f"on {trial['images']} new prompts it is not certain that steering helps (difference between {low:+.2f} "
-            f"and {high:+.2f}); try it on more prompts (--trial), or draw more images (--limit) into another folder"
+            f"in the trial, {trial['images']} images, it is not certain that steering helps (difference between "
+            f"{low:+.2f} and {high:+.2f}); try it on more prompts (--trial), or draw more images (--limit) into "
+            "another folder"
         )
     return texts
 
@@ -137,9 +145,9 @@ def _claim_folder(out: Path, config: FitConfig) -> None:
     storage.check_folder(out)
     path = out / SETTINGS
     ours = json.loads(json.dumps(config.decisive() | {"objects": _digest(config.objects)}))
-    if path.exists():
-        stored = storage.read_json(path, dict[str, Any], "repair it, or remove the folder").get("decisive")
-        theirs = stored if isinstance(stored, dict) else {}
+    stored = storage.read_json(path, dict[str, Any], "repair it, or remove the folder") if path.exists() else {}
+    theirs = stored.get("decisive")  # other verbs write a config.json without it
+    if isinstance(theirs, dict):
         name = next((name for name in ours if theirs.get(name) != ours[name]), None)
         if name is not None:
             raise DataError(
@@ -219,6 +227,8 @@ def explain(config: FitConfig) -> list[str]:
         f"keeps           maps at {levels} noise levels of at most {pairs} pairs, at most {gib:.2f} GiB in "
         f"{config.out}/{COLLECTION}",
         f"trains          classifiers that read the first {depths} layers, at most {config.epochs} epochs each",
-        f"tries           the chosen one on {config.trial} new prompts, with and without steering",
+        f"tries           the chosen one on at most {config.trial} other prompts, with and without steering"
+        if config.trial
+        else "tries           nothing (--trial 0)",
         "time            is estimated from the first image when the run begins; give a --limit above 0 to begin",
     ]

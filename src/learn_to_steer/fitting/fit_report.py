@@ -55,7 +55,6 @@ def write_report(
         wrong prompt is predicted; the ``trial`` (None without one); ``settings`` and ``versions``.
     """
     held_out = metrics.get("test") or metrics["val"]
-    probe = held_out["leakage"]["both"]
     report = {
         "model": settings["model"],
         "warnings": list(metrics["warnings"]),
@@ -70,7 +69,7 @@ def write_report(
             **{name: held_out[name] for name in ("per_level", "per_relation", "confusion")},
             "calibration": metrics["calibration"],
         },
-        "leakage": {**probe, "above_chance": probe["names_prompted_word"] - probe["by_chance"]},
+        "leakage": leakage_facts(held_out),
         "trial": metrics.get("trial"),
         "settings": dict(settings),
         "versions": installed_versions("learn-to-steer", "torch", "diffusers"),
@@ -88,6 +87,19 @@ def write_report(
     )
     storage.write_atomic(out / "report.html", page)
     return report
+
+
+def leakage_facts(held_out: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how often the relation of a wrong prompt is predicted.
+
+    Args:
+        held_out: The metrics on the held-out images.
+
+    Returns:
+        The leakage probe, and how much is ``above_chance``; None if no prompt names a wrong relation.
+    """
+    probe = held_out["leakage"]["both"]
+    return {**probe, "above_chance": probe["names_prompted_word"] - probe["by_chance"] if probe["rows"] else None}
 
 
 def drawn_facts(manifest: Manifest) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Draw new prompts with and without steering, from the same noise, to see whether a classifier helps.
 
-The prompts name objects that occur in the collection, two at a time, in pairs that it has no image of as far as there
-are such pairs. The images are scored by the detector that labelled the collection.
+The prompts name objects that occur in the collection, two at a time, in pairs that no training image was drawn of as
+far as there are such pairs, then in words that none was. The images are scored by the detector that labelled the
+collection.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
 from learn_to_steer import storage
-from learn_to_steer.collection import Manifest, benchmark_pairs
+from learn_to_steer.collection import Manifest, benchmark_pairs, progress_bar
 from learn_to_steer.collection.shards import paths
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
@@ -42,14 +44,18 @@ class Trial:
         detector: Name of the detector that scores, with its source if it has one.
         collection: The folder of the collection; it must be complete.
         folder: The folder of the trial.
+        progress: Whether to show progress bars.
     """
 
-    def __init__(self, config: FitConfig, pipe: Any, detector: str, collection: Path, folder: Path) -> None:
+    def __init__(
+        self, config: FitConfig, pipe: Any, detector: str, collection: Path, folder: Path, *, progress: bool = False
+    ) -> None:
         # Paths in an evaluation's settings must not depend on where the command runs.
         self.folder = folder.resolve()
-        self._pipe = pipe
+        self._pipe, self._progress = pipe, progress
         self._scorer: Scorer = load_scorer(detector, resolve_device(config.device))
         lines = trial_prompts(collection, config.trial, config.seed)
+        self._prompts, self._new = len(lines), count_new(collection, lines)
         storage.write_atomic(self.folder / PROMPTS, b"".join(map(storage.jsonl_line, lines)))
         self._config = EvaluateConfig(
             **{name: getattr(config, name) for name in ("model", "revision", "lora", "device", "dtype", "offload")},
@@ -83,7 +89,16 @@ class Trial:
         content = [config.decisive(), model.fingerprints, self._scorer.identity, storage.sha256(self.folder / PROMPTS)]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
         out = self.folder / f"{name}-{digest}"
-        evaluate(replace(config, out=str(out)), model=model, scorer=self._scorer)
+        task = "trial, unsteered" if source is None else f"trial of {name}"
+        with progress_bar(task, self._prompts, "images") if self._progress else nullcontext(lambda _: None) as count:
+            before = 0
+
+            def on_progress(done: int, total: int) -> None:
+                nonlocal before
+                count(done - before)
+                before = done
+
+            evaluate(replace(config, out=str(out)), on_progress, model=model, scorer=self._scorer)
         return out
 
     def steered(self, source: Path) -> dict[tuple[int, int], bool]:
@@ -104,13 +119,14 @@ class Trial:
             source: The folder of the classifier.
 
         Returns:
-            What ``compare_rows`` returns, the name of the ``detector``, and the folders of both evaluations.
+            What ``compare_trials`` and ``count_new`` return, the name of the ``detector``, and the ``folders`` of both
+            evaluations.
         """
         folders = {"unsteered": self.run(None), "steered": self.run(source)}
         rows = {name: read_rows(folder) for name, folder in folders.items()}
         compared = compare_trials(rows["unsteered"], rows["steered"])
         names = {name: folder.name for name, folder in folders.items()}
-        return compared | {"detector": self._config.detector, "folders": names}
+        return compared | self._new | {"detector": self._config.detector, "folders": names}
 
 
 def compare_trials(unsteered: Sequence[Mapping[str, Any]], steered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -143,28 +159,21 @@ def compare_trials(unsteered: Sequence[Mapping[str, Any]], steered: Sequence[Map
 
 
 def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any]]:
-    """Return prompts of two objects and a relation that a collection was not made from, as lines of a prompt file.
+    """Return prompts of two objects and a relation, as far as possible such that no training image is of them.
 
     Args:
         collection: The folder of the collection.
-        count: The number of prompts. The four basic relations take turns, also for the same pair.
+        count: The number of prompts, at most. The four basic relations take turns, also for the same pair.
         seed: Seed of the choice.
 
     Returns:
-        Lines with ``prompt`` and ``relations``. Pairs that a benchmark names are left out, and pairs that the
-        collection has in its training images come last.
+        Lines with ``prompt`` and ``relations``, each once: fewer than ``count`` where the objects have no more. Pairs
+        that a benchmark names are left out, and pairs that the collection has in its training images come last.
 
     Raises:
         DataError: The collection has fewer than two objects.
     """
-    manifest = Manifest.read(collection)
-    names, trained = set[str](), set[frozenset[str]]()
-    for shard in manifest.shards:
-        for row in storage.read_jsonl(paths(collection, shard)[1], allow_torn=False):
-            pair = frozenset((row["subject"], row["object"]))
-            names |= pair
-            if shard.startswith("train"):
-                trained.add(pair)
+    names, trained, trained_prompts = _trained(collection)
     random_numbers = random.Random(seed)
     every = [pair for pair in combinations(sorted(names), 2)]
     held_out = benchmark_pairs()
@@ -173,11 +182,44 @@ def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any
         raise DataError(f"{collection} has images of fewer than two objects; name more of them (--objects)")
     random_numbers.shuffle(pairs)
     pairs.sort(key=lambda pair: frozenset(pair) in trained)
-    lines: list[dict[str, Any]] = []
-    for number in range(count):
+    lines: dict[str, list[str]] = {}
+    for number in range(min(count, len(pairs) * len(BASIC) * 2)):
         round, place = divmod(number, len(pairs))
-        subject, reference = pairs[place] if random_numbers.random() < 0.5 else reversed(pairs[place])
         predicate = BASIC[(place + round) % len(BASIC)]
-        text = relation_prompt(subject, predicate, reference)
-        lines.append({"prompt": text, "relations": [[subject, predicate, reference]]})
-    return lines
+        both_orders = [(one, predicate, other) for one, other in permutations(pairs[place])]
+        random_numbers.shuffle(both_orders)
+        texts = {relation_prompt(*relation): list(relation) for relation in both_orders}
+        text = min(texts, key=lambda text: (text in lines, text in trained_prompts))
+        lines[text] = texts[text]
+    return [{"prompt": text, "relations": [relation]} for text, relation in lines.items()]
+
+
+def count_new(collection: Path, lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count what no training image of a collection was drawn of.
+
+    Args:
+        collection: The folder of the collection.
+        lines: What ``trial_prompts`` returned.
+
+    Returns:
+        The numbers of ``new_prompts``, and of ``new_pairs``, prompts whose two objects no training image has both.
+    """
+    _, trained, trained_prompts = _trained(collection)
+    pairs = [frozenset((subject, reference)) for line in lines for subject, _, reference in line["relations"]]
+    return {
+        "new_prompts": sum(line["prompt"] not in trained_prompts for line in lines),
+        "new_pairs": sum(pair not in trained for pair in pairs),
+    }
+
+
+def _trained(collection: Path) -> tuple[set[str], set[frozenset[str]], set[str]]:
+    """The objects of a collection; the pairs of them and the prompts of its training images."""
+    names, pairs, prompts = set[str](), set[frozenset[str]](), set[str]()
+    for shard in Manifest.read(collection).shards:
+        for row in storage.read_jsonl(paths(collection, shard)[1], allow_torn=False):
+            pair = frozenset((row["subject"], row["object"]))
+            names |= pair
+            if shard.startswith("train"):
+                pairs.add(pair)
+                prompts.add(row["prompt"])
+    return names, pairs, prompts

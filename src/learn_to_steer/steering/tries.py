@@ -103,7 +103,7 @@ def draw_best(steered: Any, arguments: Mapping[str, Any], tries: int, verifier: 
         )
     if tries > 1:
         _require_rows(arguments)
-    noise = _LaterNoise(arguments.get("generator")) if tries > 1 else None
+    later_noise = _LaterNoise(arguments.get("generator"))
     interrupts = _Interrupts(steered.pipe)
     arguments = interrupts.watched(arguments)
     output = steered(**arguments)
@@ -111,9 +111,10 @@ def draw_best(steered: Any, arguments: Mapping[str, Any], tries: int, verifier: 
     best = _look(output, looks, steered.config)
     for attempt in range(1, tries):
         wrong = [i for i, verdict in enumerate(best) if verdict is not None and not verdict.satisfied]
-        if not wrong or noise is None or interrupts.seen():
+        if not wrong or interrupts.seen():
             break
-        generators = [noise.generator(i, report.images[i].prompt, attempt) for i in wrong]
+        every = later_noise.generators([image.prompt for image in report.images], attempt)
+        generators = [every[i] for i in wrong]
         again = steered(**_rows(arguments, wrong, len(best)) | {"generator": generators})
         report.seconds += _report(again).seconds
         for row, (i, verdict) in enumerate(zip(wrong, _look(again, looks, steered.config), strict=True)):
@@ -149,7 +150,8 @@ def _find_verifier(pipe: Any, given: str | Verifier | None) -> Verifier | None:
     if given == CLASSIFIER:
         return None
     if isinstance(given, str):
-        return load_verifier(given, str(getattr(pipe, "device", "cpu")))
+        # An offloaded pipeline's own device is not where it computes.
+        return load_verifier(given, str(getattr(pipe, "_execution_device", "cpu")))
     if not hasattr(given, "look"):
         raise UnsupportedError(
             f"{given!r} is no verifier; give the name of a detector (see: list detectors), or an object with the "
@@ -285,20 +287,38 @@ class _LaterNoise:
     """
 
     def __init__(self, given: torch.Generator | Sequence[torch.Generator] | None) -> None:
-        self._of_images = isinstance(given, Sequence)
-        self._seeds = [_first_number(one) for one in (given if isinstance(given, Sequence) else [given])]
+        self._of_images = [*given] if isinstance(given, Sequence) else None
+        each = [*given] if isinstance(given, Sequence) else [given]
+        self._seeds = [_next_number(one) for one in each if one is not None]
 
-    def generator(self, image: int, prompt: str, attempt: int) -> torch.Generator:
-        """The generator of a try, on the CPU, so that the noise is the same on every device."""
-        key = [self._seeds[image]] if self._of_images else [self._seeds[0], image, prompt]
-        digest = hashlib.sha256("\n".join(map(str, ["try", attempt, *key])).encode()).digest()
-        return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    def generators(self, prompts: Sequence[str], attempt: int) -> list[torch.Generator]:
+        """The generator of each image in a try, on the CPU, so that the noise is the same on every device.
+
+        Args:
+            prompts: The prompt of each image.
+            attempt: The number of the try, from 1.
+        """
+        if not self._seeds:  # drawn after the first try, whose noise it would change
+            self._seeds = [int(torch.randint(2**63 - 1, ()))]
+        if self._of_images is None:
+            return [_generator(attempt, self._seeds[0], n, prompt) for n, prompt in _numbered(prompts)]
+        # A generator that is given for several images makes other noise for each.
+        uses = [n for n, _ in _numbered([id(one) for one in self._of_images])]
+        return [_generator(attempt, seed, *([n] if n else [])) for seed, n in zip(self._seeds, uses, strict=True)]
 
 
-def _first_number(generator: torch.Generator | None) -> int:
-    """The number that a generator would draw next. It is not changed; without one, torch's own draws a number."""
-    if generator is None:
-        return int(torch.randint(2**63 - 1, ()))
+def _numbered(values: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Each value, with how many before it are the same."""
+    return [(values[:place].count(value), value) for place, value in enumerate(values)]
+
+
+def _generator(attempt: int, *key: Any) -> torch.Generator:
+    digest = hashlib.sha256("\n".join(map(str, ["try", attempt, *key])).encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _next_number(generator: torch.Generator) -> int:
+    """The number that a generator would draw next. It is not changed."""
     copied = torch.Generator(generator.device)
     copied.set_state(generator.get_state())
     return int(torch.randint(2**63 - 1, (), generator=copied, device=generator.device))

@@ -106,7 +106,7 @@ def _leakage(logits: Float[Tensor, "n classes"], rows: MapDataset, classes: Sequ
     """The accuracy under true and wrong prompts, and how often the relation of a wrong prompt is predicted.
 
     ``by_chance`` is how often it would be if errors were spread evenly over all wrong classes. Neutral prompts name no
-    relation, so they are left out of both.
+    relation, so they are left out of both. ``rows`` is the number of the others; without any, both mean nothing.
     """
     predicted = logits.argmax(dim=1)
     correct = predicted == rows.label
@@ -117,6 +117,7 @@ def _leakage(logits: Float[Tensor, "n classes"], rows: MapDataset, classes: Sequ
         "wrong_prompts": _mean(correct[wrong]),
         "names_prompted_word": _mean((predicted == rows.prompted)[names_a_wrong_relation]),
         "by_chance": (1 - _mean(correct[names_a_wrong_relation])) / (len(classes) - 1),
+        "rows": int(names_a_wrong_relation.sum()),
     }
 
 
