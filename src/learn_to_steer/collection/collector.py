@@ -18,6 +18,7 @@ from learn_to_steer.collection.map_extractor import MapExtractor, NumberedImage
 from learn_to_steer.collection.noise_levels import default_levels, kept_times
 from learn_to_steer.collection.progress import progress_bar
 from learn_to_steer.collection.shards import Manifest, is_done, totals, write_shard
+from learn_to_steer.conditioning import record
 from learn_to_steer.errors import DataError, InversionError
 from learn_to_steer.geometry import BASIC, DIAGONAL, NEUTRAL
 from learn_to_steer.sources import SPLITS, LabelledImage, NamePairs, SkipLog, Source, SourceRequest
@@ -55,6 +56,8 @@ def collect(pipe: Any, out: str | Path, config: CollectConfig, *, progress: bool
     if config.side % family.pixel_multiple(pipe):
         raise DataError(f"the side must be a multiple of {family.pixel_multiple(pipe)} pixels, not {config.side}")
     source: Source = registry.load("sources", config.source)
+    # Some schedulers shift their noise levels by the size of the image, and know it from a call of the pipeline.
+    record(pipe, family, ["a"], config.side, config.side, config.arguments)
     times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
     classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
     images, skipped = _labelled_images(source, config)
