@@ -19,6 +19,7 @@ from learn_to_steer.collection.map_extractor import MapExtractor
 from learn_to_steer.collection.noise_levels import default_levels, kept_times, sampling_path
 from learn_to_steer.collection.picture_labels import PictureLabels, load_labels
 from learn_to_steer.collection.shards import PICTURES
+from learn_to_steer.conditioning import record
 from learn_to_steer.configs import CollectSettings
 from learn_to_steer.errors import DataError
 from learn_to_steer.families import Family, Variant
@@ -111,6 +112,8 @@ def prepare(pipe: Any, out: Path, config: CollectConfig) -> Preparation:
     classes = (*BASIC, *(DIAGONAL if config.diagonals else ()), NEUTRAL)
     if hasattr(source, "planned"):
         return _prepare_drawing(pipe, family, source, config, classes, out)
+    # Some schedulers shift their noise levels by the size of the image, and know it from a call of the pipeline.
+    record(pipe, family, ["a"], config.side, config.side, config.arguments)
     times, levels = kept_times(pipe, family, config.levels or default_levels(pipe, family))
     images, skipped = _labelled_images(source, config)
     extractor = MapExtractor(pipe, family, config, times, levels, classes)

@@ -15,6 +15,9 @@ from learn_to_steer.families.base import Call, Family, Variant
 
 __all__ = ["Call", "Family", "Variant", "find", "of_config", "resolve", "unknown_model", "usual_source", "variants"]
 
+# Networks without a gradient with respect to the latents, or with a wrong one: as a part of a sentence, why.
+_NO_GRADIENT = {"HiDreamImageTransformer2DModel": ", whose experts run without gradients"}
+
 
 def variants() -> dict[str, Variant]:
     """Return every variant by its full name ("sd:1.4"): those of the families, and those of installed packages."""
@@ -116,6 +119,7 @@ def _denoiser_of(pipe: Any) -> str:
             kind = type(denoiser).__name__
             families = [name for name, plugin in registry.load_all("families").items() if plugin.FAMILY.network == kind]
             other = f" with other inputs or another text than those of {' and '.join(families)}" if families else ""
+            other = _NO_GRADIENT.get(kind, other)
             return f" (its {name} is a {kind}{other})"
     return ""
 

@@ -228,6 +228,17 @@ class Family(Protocol):
             PromptError: A span lies beyond the tokens that the model reads.
         """
 
+    def padded(self, pipe: Any, text: str, columns: Sequence[int], arguments: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return columns as ``token_indices`` does, given some that count from the start of a text.
+
+        Args:
+            pipe: The pipeline.
+            text: The text.
+            columns: The columns.
+            arguments: Other arguments of the pipeline call.
+        """
+        return tuple(columns)
+
     def text(self, prompts: Sequence[str], arguments: Mapping[str, Any]) -> list[str]:
         """Return the texts whose tokens are the text columns.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import _vae
 from learn_to_steer.families.base import Call, Family, Images
 from learn_to_steer.maps import HookPoint, MapLayer, Text
@@ -79,8 +79,23 @@ class Transformer(Family):
     def token_indices(
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
-        """See ``Family.token_indices``: for a prompt that is encoded as it is."""
-        return token_indices(self.tokenizer(pipe), prompt, spans, max_length=self.longest(arguments))
+        """See ``Family.token_indices``: for a prompt that is encoded as it is, and filled up on either side."""
+        columns = token_indices(self.tokenizer(pipe), prompt, spans, max_length=self.longest(arguments))
+        return [self.padded(pipe, prompt, group, arguments) for group in columns]
+
+    def padded(self, pipe: Any, text: str, columns: Sequence[int], arguments: Mapping[str, Any]) -> tuple[int, ...]:
+        """See ``Family.padded``; columns of a text that is filled up on the left count from its end.
+
+        Raises:
+            PromptError: A column lies beyond the text.
+        """
+        tokenizer = self.tokenizer(pipe)
+        if getattr(tokenizer, "padding_side", "right") == "right":
+            return tuple(columns)
+        read = len(tokenizer(text, truncation=True, max_length=self.longest(arguments))["input_ids"])
+        if max(columns) >= read:
+            raise PromptError(f"{text!r} has {read} text columns (0 to {read - 1}), but {max(columns)} is given")
+        return tuple(column - read for column in columns)
 
     def longest(self, arguments: Mapping[str, Any]) -> int | None:
         """Return how many text tokens the model reads of a prompt; None: as many as its tokenizer says.

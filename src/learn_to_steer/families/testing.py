@@ -45,6 +45,8 @@ class TinyModel:
         text_arguments: Names of the arguments of the denoiser that hold the states of the text.
         longest: Number of text tokens that the model reads with ``arguments``.
         low_precision: Name of the dtype below float32 in which the pipeline is tried.
+        reads_padding: Whether a text is filled up to the longest of its batch and the model reads that, too, so that
+            beside a longer text it is another one.
     """
 
     pipeline: str
@@ -58,6 +60,7 @@ class TinyModel:
     text_arguments: tuple[str, ...] = ("encoder_hidden_states",)
     longest: int = 77
     low_precision: str = "bfloat16"
+    reads_padding: bool = False
 
 
 def tiny(name: str) -> Any:

@@ -122,6 +122,8 @@ def read_targets(
         zip(prompts, per_prompt, given_columns, strict=True)
     ):
         its_text = expand(texts[number]) if texts is not None else None
+        if its_text is not None:  # the caller counts from the start of the text, whatever it is filled up with
+            its_columns = {name: family.padded(pipe, its_text, its, kwargs) for name, its in its_columns.items()}
         _require_objects(its_columns, its_relations, its_text, explicit=relations is not None)
         kept, left_out, found = _divide(pipe, family, loss, its_text, its_relations, kwargs, its_columns)
         if left_out and relations is not None:
