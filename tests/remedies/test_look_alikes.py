@@ -178,6 +178,15 @@ def test_kontext(loss_for: Any) -> None:
     steered(diffusers.FluxPipeline.from_pipe(pipe), loss_for("flux"), max_sequence_length=48)
 
 
+def test_a_tokenizer_that_fills_up_on_the_other_side(loss_for: Any) -> None:
+    pipe, loss = tiny("cogview4"), loss_for("cogview4")
+    pipe.tokenizer.padding_side = "right"
+    with told('; set pipe.tokenizer.padding_side = "left"'):
+        Steerer(loss).on(pipe)
+    pipe.tokenizer.padding_side = "left"
+    steered(pipe, loss, max_sequence_length=48)
+
+
 def test_a_video_model(loss_for: Any) -> None:
     transformer = diffusers.WanTransformer3DModel(
         num_attention_heads=2, attention_head_dim=12, text_dim=16, freq_dim=16, ffn_dim=16, num_layers=1
