@@ -19,7 +19,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation.image_folders import image_path
-from learn_to_steer.report import Panel, image_grid
+from learn_to_steer.report import Panel, image_pages
 from learn_to_steer.report.audit import image_id
 from table_page import LABELS, lines, settings, stored
 from table_rows import tables
@@ -57,11 +57,9 @@ def main() -> None:
         Panel(image, None, f"{image_id(line)}: {line['prompt'].removeprefix('a photo of ')}")
         for image, line in zip(images, kept, strict=True)
     ]
-    panels += [Panel(Image.new("RGB", (width, height), "white"))] * (-len(panels) % A_PAGE**2)
-    for start in range(0, len(panels), A_PAGE**2):
-        page = [("", panels[first : first + A_PAGE]) for first in range(start, start + A_PAGE**2, A_PAGE)]
-        path = options.out / f"{name}-{options.row}-{start // A_PAGE**2 + 1}.png"
-        image_grid([""] * A_PAGE, page, SIDE).save(path)
+    for number, page in enumerate(image_pages(panels, A_PAGE, SIDE), 1):
+        path = options.out / f"{name}-{options.row}-{number}.png"
+        page.save(path)
         print(path)
 
 

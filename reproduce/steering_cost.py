@@ -15,12 +15,12 @@ A script that was stopped goes on where it was. Images go to out/cost, numbers t
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, compare_rows, evaluate
+from tune_steering import settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = (
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/cost"))
     options = parser.parse_args()
-    changed, before = parsed(options.settings), parsed(options.reference_set)
+    changed, before = settings_of(options.settings), settings_of(options.reference_set)
     rows: dict[str, dict[str, Any]] = {
         "unsteered": {"objective": "none"},
         "reference": {"classifier": options.reference, "settings": {"check_while_sampling": False, **before}},
@@ -80,11 +80,6 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "cost" / f"{label}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"model": options.model, "seed": options.seed, "rows": stored})
-
-
-def parsed(pairs: list[str]) -> dict[str, Any]:
-    """The settings in options like "rate=0.03"."""
-    return {key: json.loads(value) for key, _, value in (one.partition("=") for one in pairs)}
 
 
 def _differences(comparison: dict[str, Any]) -> list[tuple[str, list[float]]]:

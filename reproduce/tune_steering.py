@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ KEPT = (
 def parsed(text: str) -> tuple[str, dict[str, Any]]:
     """Split "name: key=value key=value" into the name and the settings."""
     name, _, pairs = text.partition(":")
-    settings = {}
-    for pair in pairs.split():
-        key, _, value = pair.partition("=")
-        settings[key] = json.loads(value)
-    return name.strip(), settings
+    return name.strip(), settings_of(pairs.split())
+
+
+def settings_of(pairs: Iterable[str]) -> dict[str, Any]:
+    """The settings in texts like "rate=0.03"; values are JSON."""
+    return {key: json.loads(value) for key, _, value in (one.partition("=") for one in pairs)}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import prompts
 from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.evaluation.scoring import load_scorer
-from learn_to_steer.report import Panel, image_grid
+from learn_to_steer.report import Panel, image_pages
 from learn_to_steer.report.audit import image_id
 from learn_to_steer.statistics import clustered_interval, cohens_kappa
 
@@ -43,10 +43,8 @@ def sheets(run: Path, rows: Sequence[dict[str, Any]], out: Path) -> None:
     for row in rows:
         image = Image.open(image_path(run, row["index"], row["sample"])).convert("RGB")
         panels.append(Panel(image, None, f"{image_id(row)}: {row['prompt'].removeprefix('a photo of ')}"))
-    panels += [Panel(Image.new("RGB", panels[0].image.size, "white"))] * (-len(panels) % ACROSS**2)
-    for page, start in enumerate(range(0, len(panels), ACROSS**2), 1):
-        lines = [("", panels[first : first + ACROSS]) for first in range(start, start + ACROSS**2, ACROSS)]
-        image_grid([""] * ACROSS, lines, SIDE).save(out / f"sheet-{page}.png")
+    for number, page in enumerate(image_pages(panels, ACROSS, SIDE), 1):
+        page.save(out / f"sheet-{number}.png")
     print(f"{len(rows)} images on sheets in {out}")
 
 

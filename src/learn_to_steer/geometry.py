@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Box = Sequence[float]
 
@@ -57,6 +58,12 @@ class Detection:
     score: float
     box: Box
     color: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is written into files: rounded, and with the colour if there is one."""
+        color = {"color": self.color} if self.color else {}
+        box = [round(float(edge), 2) for edge in self.box]
+        return {"name": self.name, "score": round(self.score, 4), **color, "box": box}
 
 
 def basic_relations(subject: Box, reference: Box, margin: float = MARGIN) -> frozenset[str]:

@@ -14,6 +14,7 @@ allows (twice ``PIL.Image.MAX_IMAGE_PIXELS``) are refused.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,13 @@ def _transposed(image: Image.Image, original: Image.Image) -> Image.Image:
     if orientation is not None:
         image.getexif()[ORIENTATION] = orientation
     return ImageOps.exif_transpose(image)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode ``image`` as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -143,6 +143,11 @@ class Layout:
         return len(self.layers) if self.reduce == "layer-mean" else sum(layer.heads for layer in self.layers)
 
     @property
+    def pair_bytes(self) -> int:
+        """Bytes that the maps of two objects at one noise level take in a collection, in fp16."""
+        return 2 * self.channels * self.side**2 * 2
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hex digits that change whenever a channel would mean something else."""
         text = json.dumps(self.as_dict(), sort_keys=True)

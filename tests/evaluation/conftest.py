@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from learn_to_steer.evaluation import Scorer
+from learn_to_steer.evaluation import EvaluateConfig, Scorer
 from learn_to_steer.geometry import Detection
 
 VOCABULARY = {"dog": "dog", "puppy": "dog", "cat": "cat"}
@@ -43,6 +44,27 @@ def stub_scorer() -> Callable[..., Scorer]:
         name: str = "stub",
     ) -> Scorer:
         return Scorer(StubDetector(find, name), vocabulary)
+
+    return build
+
+
+@pytest.fixture
+def config_of(saved_sd: Any, tmp_path: Any) -> Callable[..., EvaluateConfig]:
+    """``config_of(prompts, **more)``: an evaluation of the tiny model on some prompts, into tmp_path / "out"."""
+
+    def build(prompts: Sequence[Mapping[str, Any]], **more: Any) -> EvaluateConfig:
+        path = tmp_path / "prompts.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in prompts))
+        return EvaluateConfig(
+            model=str(saved_sd),
+            classifier=str(saved_sd / "classifier"),
+            prompts=str(path),
+            detector="stub",
+            steps=2,
+            out=str(tmp_path / "out"),
+            settings={"passes": 1, "threshold": 1.1},
+            **more,
+        )
 
     return build
 

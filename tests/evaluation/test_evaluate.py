@@ -10,27 +10,15 @@ import pytest
 import torch
 
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation import EvaluateConfig, Job, ModelConfig, draw, evaluate, noise_generator, open_model
+from learn_to_steer.evaluation import Job, ModelConfig, draw, evaluate, noise_generator, open_model
 from learn_to_steer.prompts import parse
 
 PROMPTS = [{"prompt": "a dog to the left of a cat"}, {"prompt": "a cat to the left of a puppy"}]
 
 
 @pytest.fixture
-def config(saved_sd, tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps(line) + "\n" for line in PROMPTS))
-    return EvaluateConfig(
-        model=str(saved_sd),
-        classifier=str(saved_sd / "classifier"),
-        prompts=str(prompts),
-        detector="stub",
-        images=2,
-        steps=2,
-        batch=3,
-        out=str(tmp_path / "out"),
-        settings={"passes": 1, "threshold": 1.1},
-    )
+def config(config_of):
+    return config_of(PROMPTS, images=2, batch=3)
 
 
 def test_writes_genevals_layout_rows_and_summary(config, left_dog, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from learn_to_steer import storage
 from learn_to_steer.cli import main
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation import EvaluateConfig, ScoreConfig, evaluate, evaluate_model, score
+from learn_to_steer.evaluation import ScoreConfig, evaluate, evaluate_model, score
 from learn_to_steer.report.audit import agreement, audit_page
 
 PROMPTS = [{"prompt": "a dog to the left of a cat"}, {"prompt": "a cat to the left of a puppy"}]
@@ -24,21 +24,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def config(saved_sd, tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps(line) + "\n" for line in PROMPTS))
-    return EvaluateConfig(
-        model=str(saved_sd),
-        classifier=str(saved_sd / "classifier"),
-        prompts=str(prompts),
-        detector="stub",
-        images=3,
-        steps=2,
-        batch=4,
-        device="cpu",
-        out=str(tmp_path / "out"),
-        settings={"passes": 1, "threshold": 1.1},
-    )
+def config(config_of):
+    return config_of(PROMPTS, images=3, batch=4, device="cpu")
 
 
 def files(out):

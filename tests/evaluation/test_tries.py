@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.evaluation import EvaluateConfig, evaluate, evaluate_model, summarise
+from learn_to_steer.evaluation import evaluate, evaluate_model, summarise
 from learn_to_steer.geometry import Detection
 from learn_to_steer.verification import verify
 
@@ -29,22 +28,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def config(saved_sd, tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps(line) + "\n" for line in PROMPTS))
-    return EvaluateConfig(
-        model=str(saved_sd),
-        classifier=str(saved_sd / "classifier"),
-        prompts=str(prompts),
-        detector="stub",
-        images=3,
-        steps=2,
-        batch=4,
-        device="cpu",
-        tries=3,
-        out=str(tmp_path / "out"),
-        settings={"passes": 1, "threshold": 1.1},
-    )
+def config(config_of):
+    return config_of(PROMPTS, images=3, batch=4, device="cpu", tries=3)
 
 
 @pytest.fixture

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from tiny_draws import CAT, DOG, PROMPT, draw, is_steered
 
 from learn_to_steer.errors import PromptError
 from learn_to_steer.families import find, resolve
 from learn_to_steer.families.testing import tiny
 from learn_to_steer.loading import skeleton
-from learn_to_steer.losses.learned import Learned
-from learn_to_steer.steering import Steerer, profile
 
 # Of diffusers' Euler scheduler with new versions of NumPy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-PROMPT = "a dog to the left of a cat"
-DOG, CAT = (2, 5), (23, 26)
-
-
-@pytest.fixture
-def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    def build(pipe: Any, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 1, "threshold": 2.0, "step_size": 1.0} | settings))
-        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
-
-    return build
-
-
-def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:
-    sized = {} if "image" in more else {"height": 64, "width": 64}
-    settings = {"num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "latent", **sized}
-    return pipe(prompt, generator=torch.Generator().manual_seed(0), **(settings | more))
-
-
-def is_steered(pipe: Any, steer: Any, **more: Any) -> None:
-    mine, stock = draw(steer(pipe), **more), draw(pipe, **more)
-    assert mine.steering.images[0].passes > 0 and (mine.images - stock.images).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,11 @@ def pair_of(line: dict[str, Any]) -> frozenset[str]:
 
 def test_prompts_are_of_new_pairs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = [("kettle", "robot"), ("robot", "violin")]
-    folder = collection(tmp_path, {"train-0000": trained, "val-0000": [("snail", "kettle")]}, monkeypatch)
-    lines = trial.trial_prompts(folder, 24, 0)
-    assert lines == trial.trial_prompts(folder, 24, 0) != trial.trial_prompts(folder, 24, 1)
+    known = trial.DrawnPrompts.read(
+        collection(tmp_path, {"train-0000": trained, "val-0000": [("snail", "kettle")]}, monkeypatch)
+    )
+    lines = trial.trial_prompts(known, 24, 0)
+    assert lines == trial.trial_prompts(known, 24, 0) != trial.trial_prompts(known, 24, 1)
     new, old = {frozenset(pair) for pair in (("kettle", "snail"), ("kettle", "violin"))}, set(map(frozenset, trained))
     new |= {frozenset(pair) for pair in (("robot", "snail"), ("snail", "violin"))}
     assert {pair_of(line) for line in lines[:4]} == new and {pair_of(line) for line in lines[4:6]} == old
@@ -54,22 +56,24 @@ def test_prompts_of_training_images_are_avoided_and_none_comes_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = ("kettle", "robot")
-    folder = collection(tmp_path, {"train-0000": [pair]}, monkeypatch)
+    known = trial.DrawnPrompts.read(collection(tmp_path, {"train-0000": [pair]}, monkeypatch))
     for seed in range(8):
-        lines = trial.trial_prompts(folder, 4, seed)
+        lines = trial.trial_prompts(known, 4, seed)
         assert "a kettle above a robot" not in {line["prompt"] for line in lines} and len(lines) == 4
-        assert trial.count_new(folder, lines) == {"new_prompts": 4, "new_pairs": 0}
-    lines = trial.trial_prompts(folder, 48, 0)
+        assert trial.count_new(known, lines) == {"new_prompts": 4, "new_pairs": 0}
+    lines = trial.trial_prompts(known, 48, 0)
     assert len({line["prompt"] for line in lines}) == len(lines) == 8  # four relations, in both orders
-    assert trial.count_new(folder, lines) == {"new_prompts": 7, "new_pairs": 0}
-    wider = collection(tmp_path, {"train-0000": [pair], "val-0000": [("snail", "kettle")]}, monkeypatch)
+    assert trial.count_new(known, lines) == {"new_prompts": 7, "new_pairs": 0}
+    wider = trial.DrawnPrompts.read(
+        collection(tmp_path, {"train-0000": [pair], "val-0000": [("snail", "kettle")]}, monkeypatch)
+    )
     assert trial.count_new(wider, trial.trial_prompts(wider, 24, 0)) == {"new_prompts": 23, "new_pairs": 16}
 
 
 def test_pairs_of_benchmarks_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held_out = sorted(tuple(sorted(pair)) for pair in benchmark_pairs() if len(pair) == 2)[0]
-    folder = collection(tmp_path, {"train-0000": [held_out, ("kettle", "robot")]}, monkeypatch)
-    assert frozenset(held_out) not in {pair_of(line) for line in trial.trial_prompts(folder, 30, 0)}
+    known = trial.DrawnPrompts.read(collection(tmp_path, {"train-0000": [held_out, ("kettle", "robot")]}, monkeypatch))
+    assert frozenset(held_out) not in {pair_of(line) for line in trial.trial_prompts(known, 30, 0)}
 
 
 def row(index: int, correct: bool, once: bool | None = True, passes: int = 0) -> dict[str, Any]:

@@ -64,6 +64,6 @@ def test_objects_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     row = {"subject": "dog", "object": "dog", "prompt": "a dog"}
     (shards / "train-0000.jsonl").write_text(json.dumps(row) + "\n")
     with told("has images of fewer than two objects; name more of them (--objects)"):
-        trial.trial_prompts(tmp_path, 4, 0)
+        trial.trial_prompts(trial.DrawnPrompts.read(tmp_path), 4, 0)
     (shards / "train-0000.jsonl").write_text(json.dumps(row | {"object": "cat"}) + "\n")
-    assert len(trial.trial_prompts(tmp_path, 4, 0)) == 4
+    assert len(trial.trial_prompts(trial.DrawnPrompts.read(tmp_path), 4, 0)) == 4

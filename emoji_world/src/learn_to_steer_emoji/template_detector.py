@@ -1,4 +1,4 @@
-"""The detector ``emoji-templates``: template matching, about 0.15 seconds of one core an image.
+"""The detector ``emoji-templates``: template matching, some 0.2 seconds of one core an image.
 
 It shares neither method nor weights with the detector ``emoji``, so that one can verify images while the other scores
 them. ``training/template_agreement.py`` measures how far the two agree.

@@ -74,6 +74,15 @@ def model_card(config: ClassifierConfig, metrics: Mapping[str, Any], data: Mappi
     )
 
 
+def above_chance(probe: Mapping[str, Any]) -> float | None:
+    """Return how much more often than by chance a wrong relation of the prompt is predicted; None if not measured.
+
+    Args:
+        probe: The leakage probe, as ``train`` writes it. Files of version 0.1.0 lack its number of rows.
+    """
+    return None if probe.get("rows") == 0 else float(probe["names_prompted_word"] - probe["by_chance"])
+
+
 def _warnings(metrics: Mapping[str, Any]) -> list[str]:
     """The section on what a user should know first; empty when there is nothing."""
     texts = metrics.get("warnings")
@@ -116,16 +125,17 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         return []
     low, high = held_out["accuracy_interval"]
     probe = held_out["leakage"]["both"]
-    # Wanted of classifiers that learned from images of the model's own, whose prompts it may have obeyed.
-    above = probe["names_prompted_word"] - probe["by_chance"]
-    excess = f"; {above:+.2f} above it, at most .10 is wanted" if "trial" in metrics or "warnings" in metrics else ""
-    leakage = (
-        f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} under "
-        f"prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
-        f"(by chance {probe['by_chance']:.2f}{excess})."
-    )
-    if probe.get("rows") == 0:  # files of version 0.1.0 do not have this number
-        leakage = "Leakage probe: not measured, since no held-out prompt names a wrong relation."
+    above = above_chance(probe)
+    leakage = "Leakage probe: not measured, since no held-out prompt names a wrong relation."
+    if above is not None:
+        # Wanted of classifiers that learned from images of the model's own, whose prompts it may have obeyed.
+        own = "trial" in metrics or "warnings" in metrics
+        excess = f"; {above:+.2f} above it, at most .10 is wanted" if own else ""
+        leakage = (
+            f"Leakage probe: accuracy {probe['true_prompts']:.2f} under true prompts, {probe['wrong_prompts']:.2f} "
+            f"under prompts with a wrong relation, which is predicted for {probe['names_prompted_word']:.2f} of them "
+            f"(by chance {probe['by_chance']:.2f}{excess})."
+        )
     return [
         "## Measured",
         "",

@@ -6,7 +6,6 @@ of its path, one forward for each noise level.
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from learn_to_steer.collection.picture_labels import PictureLabels
 from learn_to_steer.conditioning import record, silenced
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
+from learn_to_steer.image_files import png_bytes
 from learn_to_steer.maps import columns_to_weights
 from learn_to_steer.sources import PlannedPicture
 
@@ -142,8 +142,7 @@ class DrawnMaps:
         prompts = 1 if self.contrast is False else 2
         forwards = guided * len(self.path.schedule) + (prompts - 1) * len(self.path.levels)
         rows = prompts * len(self.path.levels) * sum(len(one.pairs) for _, one in plans)
-        row = 2 * self.layout.channels * self.layout.side**2 * 2
-        return rows * row + len(plans) * 3 * side**2, (forwards * forward + looked) * len(plans)
+        return rows * self.layout.pair_bytes + len(plans) * 3 * side**2, (forwards * forward + looked) * len(plans)
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         """The items in batches, which may become smaller meanwhile."""
@@ -197,10 +196,10 @@ class DrawnMaps:
         columns = [self._columns(text, its) for text, its in zip(texts, spans, strict=True)]
         side = self.config.side
         recording = record(self.pipe, self.family, texts, side, side, self._conditioning())
-        denoiser, device = getattr(self.pipe, self.family.denoiser), recording.call.latents.device
-        places = self.family.spans(denoiser, recording.call)
+        device = recording.call.latents.device
+        places = self.family.spans(self.denoiser, recording.call)
         weights = columns_to_weights(columns, self.family.text_length(recording.call), places)
-        size = self.family.latent_size(denoiser, recording.call)
+        size = self.family.latent_size(self.denoiser, recording.call)
         latents = torch.stack([picture.latents for picture in drawn if picture.latents is not None])
         of_levels = []
         for level, moment in enumerate(self._times):
@@ -231,6 +230,4 @@ class DrawnMaps:
         log.warning("too little memory for %d pictures at a time; going on with %d", pictures, self._batch)
 
     def _save(self, plan: PlannedPicture, image: Image.Image) -> None:
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        storage.write_atomic(self.folder / f"{plan.id}.png", buffer.getvalue())
+        storage.write_atomic(self.folder / f"{plan.id}.png", png_bytes(image))

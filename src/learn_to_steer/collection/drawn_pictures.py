@@ -15,7 +15,7 @@ from torch import Tensor
 
 from learn_to_steer.collection.map_extractor import ShardContent
 from learn_to_steer.collection.picture_labels import Detections, Verdict
-from learn_to_steer.geometry import NEUTRAL, Detection
+from learn_to_steer.geometry import NEUTRAL
 from learn_to_steer.maps import Layout
 from learn_to_steer.sources import PlannedPicture, SkipLog
 
@@ -116,7 +116,7 @@ class DrawnPicture:
             "file": f"{self.plan.id}.png",
             "prompt": self.plan.prompt()[0],
             "objects": list(self.plan.objects),
-            "detections": [[_box_entry(one) for one in detections] for detections in self.found],
+            "detections": [[one.as_dict() for one in detections] for detections in self.found],
             "pairs": pairs,
         }
 
@@ -219,7 +219,3 @@ def _rows(number: int, plan: PlannedPicture, kind: str, pair: Pair, seed: int) -
     }
     noise = number_of(seed, plan.id, "noise")
     return [shared | {"level": level, "seed": noise, "quality": 0.0} for level in range(len(pair.maps))]
-
-
-def _box_entry(one: Detection) -> dict[str, Any]:
-    return {"name": one.name, "score": round(one.score, 4), "box": [round(float(edge), 2) for edge in one.box]}

@@ -96,11 +96,10 @@ class MapExtractor:
             The size of their maps in bytes, and an upper bound of the time in seconds.
         """
         began = time.monotonic()
-        tensors = self._batch(images[:1]).tensors
+        self._batch(images[:1])
         seconds = time.monotonic() - began
         rows = 2 * len(self.levels)
-        row = 2 * self.layout.channels * self.layout.side**2 * tensors["maps"].element_size()
-        return rows * row * len(images), seconds * len(images)
+        return rows * self.layout.pair_bytes * len(images), seconds * len(images)
 
     @torch.no_grad()
     def _batch(self, batch: Sequence[NumberedImage]) -> ShardContent:

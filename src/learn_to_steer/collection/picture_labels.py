@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL.Image import Image
 
-from learn_to_steer import registry
 from learn_to_steer.benchmarks import detector_class, matching_detections
-from learn_to_steer.detectors import Detector, Query, run_self_test
+from learn_to_steer.detectors import LoadedDetector, Query, run_self_test
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import NEUTRAL, Detection, iou, label_of
 
@@ -38,24 +37,8 @@ class Verdict:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class LabellingDetector:
-    """A detector with its vocabulary and its self-test images.
-
-    Attributes:
-        detector: Finds objects in images.
-        vocabulary: Every word that the detector knows -> the class it reports; None if it looks for any word.
-        self_test_images: As a module of ``detectors`` offers them.
-    """
-
-    detector: Detector
-    vocabulary: Mapping[str, str] | None
-    self_test_images: Callable[[], list[tuple[Image, list[Detection]]]] | None = None
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """All that the detections depend on."""
-        return self.detector.identity
+class LabellingDetector(LoadedDetector):
+    """A detector that labels pictures, with its vocabulary and its self-test images."""
 
     def knows(self, name: str) -> bool:
         """Tell whether the detector can look for an object."""
@@ -102,7 +85,7 @@ class PictureLabels:
     @property
     def identities(self) -> list[dict[str, Any]]:
         """All that the labels depend on, for every detector."""
-        return [dict(one.identity) for one in self.detectors]
+        return [one.identity for one in self.detectors]
 
     def known(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return those of some objects that every detector knows."""
@@ -160,9 +143,6 @@ def load_labels(names: str, device: str, diagonals: bool = False) -> PictureLabe
         raise DataError(f"the detectors {names!r} have to be different; give names such as 'owlv2,grounding-dino'")
     loaded = []
     for name in chosen:
-        kind, _, source = name.partition(":")
-        module = registry.load("detectors", kind)
-        images = getattr(module, "self_test_images", None)
-        loaded.append(LabellingDetector(module.load(device, source or None), module.vocabulary(), images))
+        loaded.append(LabellingDetector.load(name, device))
         run_self_test(loaded[-1])
     return PictureLabels(loaded, diagonals)

@@ -175,6 +175,32 @@ def check_source(source: Source, config: CollectSettings) -> None:
         raise DataError(f"the setting {named[0]} does not fit the source: {what}")
 
 
+def labelling_detectors(given: str | None, variant: Variant | None) -> str:
+    """Return the names of the detectors that label what a model draws, separated by commas.
+
+    Args:
+        given: Those that the user names, if any.
+        variant: The model; None if unknown.
+    """
+    return given or (variant.detector if variant else None) or DEFAULT_DETECTOR
+
+
+def named_objects(source: DrawingSource, variant: Variant | None, file: str | None) -> tuple[str, ...]:
+    """Return the objects that are drawn, before those are left out that a detector does not know.
+
+    Args:
+        source: The source of the pictures.
+        variant: The model; None if unknown.
+        file: The user's file of names; None: the model's own objects, or else common ones.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    if file is not None:
+        return source.read_objects(file)
+    return tuple(variant.objects()) if variant and variant.objects else source.common_objects()
+
+
 @cache
 def benchmark_pairs() -> NamePairs:
     """Return all pairs of objects that one prompt of a benchmark names, for the benchmarks that can be held out."""
@@ -186,8 +212,7 @@ def _prepare_drawing(
     pipe: Any, family: Family, source: DrawingSource, config: CollectConfig, classes: tuple[str, ...], out: Path
 ) -> Preparation:
     variant = loaded_variant(pipe) or family.default_variant(pipe, config.model)
-    detectors = config.detectors or variant.detector or DEFAULT_DETECTOR
-    labels = load_labels(detectors, str(pipe._execution_device), config.diagonals)
+    labels = load_labels(labelling_detectors(config.detectors, variant), str(pipe._execution_device), config.diagonals)
     objects, skipped = _objects(source, variant, config, labels)
     exclude = benchmark_pairs() if config.exclude_benchmarks or config.objects is None else frozenset()
     plans: list[PlannedPicture] = source.planned(
@@ -211,10 +236,7 @@ def _objects(
 ) -> tuple[tuple[str, ...], SkipLog]:
     """The objects to draw: those of a file, which all detectors must know, or the usual ones that they know."""
     skipped = SkipLog()
-    if config.objects is not None:
-        names = source.read_objects(config.objects)
-    else:
-        names = tuple(variant.objects()) if variant.objects else source.common_objects()
+    names = named_objects(source, variant, config.objects)
     known = labels.known(names)
     unknown = [name for name in names if name not in known]
     if unknown and config.objects is not None:

@@ -14,7 +14,7 @@ from learn_to_steer.benchmarks import Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, metadata_path, png_bytes
+from learn_to_steer.evaluation.image_folders import PromptImage, image_path, metadata_path
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, is_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -38,7 +38,7 @@ from learn_to_steer.evaluation.scoring import (
     require_some,
 )
 from learn_to_steer.evaluation.verifier_choice import find_verifier, verifier_name
-from learn_to_steer.image_files import is_whole
+from learn_to_steer.image_files import is_whole, png_bytes
 from learn_to_steer.loading import resolve_device
 from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import read_rows

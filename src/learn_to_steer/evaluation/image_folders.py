@@ -5,13 +5,10 @@ A missing image is an error: nobody would notice that results are those of an in
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-from PIL import Image
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
@@ -93,13 +90,6 @@ def find_images(
         for prompt, files in zip(prompts, by_prompt, strict=True)
         for sample, file in enumerate(files[:needed])
     ]
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """Encode ``image`` as a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _from_numbered_folders(root: Path, prompts: Sequence[BenchmarkPrompt]) -> list[list[Path]]:

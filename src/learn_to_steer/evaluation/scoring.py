@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL.Image import Image
 
-from learn_to_steer import geometry, registry
+from learn_to_steer import geometry
 from learn_to_steer.benchmarks import (
     BenchmarkPrompt,
     Rule,
@@ -19,7 +19,7 @@ from learn_to_steer.benchmarks import (
     matching_detections,
     score_relations,
 )
-from learn_to_steer.detectors import Detector, Query, run_self_test
+from learn_to_steer.detectors import LoadedDetector, Query, run_self_test
 from learn_to_steer.errors import DataError, UnknownNameError
 from learn_to_steer.geometry import Detection, iou
 from learn_to_steer.model_names import named_variant
@@ -28,25 +28,8 @@ SAME_IOU, SAME_SCORE = 0.9, 0.01  # two detections are the same above this IoU a
 MANY_IMAGES = 8  # a working detector finds something in at least one of this many images
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """A detector with its vocabulary and its self-test images.
-
-    Attributes:
-        detector: Finds objects in images.
-        vocabulary: Every word that the detector knows -> the class it reports; None if it looks for any word.
-        self_test_images: Makes images, each with the detections that the detector must report; None if its module
-            has none.
-    """
-
-    detector: Detector
-    vocabulary: Mapping[str, str] | None
-    self_test_images: Callable[[], list[tuple[Image, list[Detection]]]] | None = None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that the detections depend on. Results of different identities are never mixed."""
-        return dict(self.detector.identity)
+class Scorer(LoadedDetector):
+    """A detector with its vocabulary and its self-test images, and the scores of images by its detections."""
 
     def detect(self, images: Sequence[Image], prompts: Sequence[BenchmarkPrompt]) -> list[list[Detection]]:
         """Detect the objects of each image's prompt.
@@ -103,7 +86,7 @@ class Scorer:
             "on_axis": on_axis,
             "reason": score.reason,
             "scores": dict(score.scores),
-            "boxes": [_box_entry(one) for one in detections],
+            "boxes": [one.as_dict() for one in detections],
         }
 
     def seen(self, prompt: BenchmarkPrompt, detections: Sequence[Detection]) -> dict[str, Any]:
@@ -165,9 +148,7 @@ def load_scorer(name: str, device: str = "cpu") -> Scorer:
         UnknownNameError: There is no such detector.
         DataError: The weights are missing or unusable, or the detector fails its self-test.
     """
-    kind, _, source = name.partition(":")
-    module = registry.load("detectors", kind)
-    scorer = Scorer(module.load(device, source or None), module.vocabulary(), getattr(module, "self_test_images", None))
+    scorer = Scorer.load(name, device)
     run_self_test(scorer)
     return scorer
 
@@ -256,9 +237,3 @@ def _same(one: Detection, other: Detection) -> bool:
     """Whether two detections differ by rounding only."""
     close = abs(one.score - other.score) < SAME_SCORE and iou(one.box, other.box) > SAME_IOU
     return one.name == other.name and close
-
-
-def _box_entry(one: Detection) -> dict[str, Any]:
-    color = {"color": one.color} if one.color else {}
-    box = [round(float(edge), 2) for edge in one.box]
-    return {"name": one.name, "score": round(one.score, 4), **color, "box": box}

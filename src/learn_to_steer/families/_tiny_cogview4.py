@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learn_to_steer.families.testing import PAD, START, TinyModel, byte_tokenizer, enlarged, small_vae
+from learn_to_steer.families.testing import PAD, START, TinyModel, byte_tokenizer, decoder_encoder, enlarged, small_vae
 
 
 def _components() -> dict[str, Any]:
     from diffusers import CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
-    from transformers import GlmConfig, GlmModel
 
-    text = GlmConfig(
-        vocab_size=420,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        pad_token_id=2,
-    )
     return {
         "tokenizer": byte_tokenizer(f"{START} $A", 1024, pad=PAD, side="left"),
-        "text_encoder": GlmModel(text),
+        "text_encoder": decoder_encoder("Glm"),
         "transformer": enlarged(
             CogView4Transformer2DModel(
                 num_layers=2,

@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learn_to_steer.families.testing import PAD, START, TinyModel, byte_tokenizer, enlarged, small_vae
+from learn_to_steer.families.testing import PAD, START, TinyModel, byte_tokenizer, decoder_encoder, enlarged, small_vae
 
 
 def _components() -> dict[str, Any]:
     from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Transformer2DModel
-    from transformers import Gemma2Config, Gemma2Model
 
-    text = Gemma2Config(
-        vocab_size=420,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        pad_token_id=2,
-    )
     return {
         "tokenizer": byte_tokenizer(f"{START} $A", 512, pad=PAD),
-        "text_encoder": Gemma2Model(text),
+        "text_encoder": decoder_encoder("Gemma2"),
         "transformer": enlarged(
             Lumina2Transformer2DModel(
                 sample_size=8,

@@ -196,6 +196,27 @@ def t5_encoder(width: int) -> Any:
     return T5EncoderModel(T5Config(vocab_size=420, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
 
 
+def decoder_encoder(name: str) -> Any:
+    """Return a language model that encodes text, with hidden states of width 32, for ``byte_tokenizer``.
+
+    Args:
+        name: Of its classes in transformers, such as "Gemma2" for ``Gemma2Model``.
+    """
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=420,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        pad_token_id=2,
+    )
+    return getattr(transformers, f"{name}Model")(config)
+
+
 def small_vae(channels: int, **config: Any) -> Any:
     """Return a VAE that reduces images by a factor of 8.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer import registry, storage
-from learn_to_steer.collection import PATH, CollectConfig, Manifest, MapDataset, benchmark_pairs, collect
+from learn_to_steer.collection import PATH, CollectConfig, Manifest, benchmark_pairs, collect
 from learn_to_steer.collection.noise_levels import PROGRESS
-from learn_to_steer.collection.preparation import DEFAULT_DETECTOR
+from learn_to_steer.collection.preparation import labelling_detectors, named_objects
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families import Variant
@@ -98,7 +98,7 @@ def collect_config(config: FitConfig, variant: Variant) -> CollectConfig:
 
 def labelling_detector(config: FitConfig, variant: Variant) -> str:
     """Return the name of the detector that labels, the first of two, with its source if one is given."""
-    return (config.detectors or variant.detector or DEFAULT_DETECTOR).split(",")[0].strip()
+    return labelling_detectors(config.detectors, variant).split(",")[0].strip()
 
 
 def warnings_of(manifest: Manifest, metrics: dict[str, Any], trial: dict[str, Any] | None) -> list[str]:
@@ -170,24 +170,19 @@ def _require_usable(data: Path, manifest: Manifest) -> None:
     kept = f"the images are kept in {data}"
     if usable < LEAST:
         raise DataError(f"only {usable} of the images that the model drew can be used ({kept}); {MORE}")
-    labels = set[int]()
-    for split in [split for split, rows in manifest.counts["rows"].items() if rows]:
-        labels |= set(MapDataset.open(data, split, in_memory=0).label.tolist())
+    labels = [label for label, count in manifest.drawn["labels"].items() if count]
     if len(labels) < 2:
-        only = manifest.classes[labels.pop()]
-        raise DataError(f"all {usable} images that can be used show the same relation, {only!r} ({kept}); {MORE}")
+        raise DataError(f"all {usable} images that can be used show the same relation, {labels[0]!r} ({kept}); {MORE}")
 
 
 def _objects_and_detectors(config: FitConfig) -> tuple[tuple[str, ...], str]:
     """The objects to draw and the detectors. Raises DataError or UnknownNameError if they cannot be used."""
     variant = named_variant(config.model)
     source: Any = registry.load("sources", SOURCE)
-    detectors = config.detectors or (variant.detector if variant else None) or DEFAULT_DETECTOR
+    detectors = labelling_detectors(config.detectors, variant)
     for name in detectors.split(","):
         registry.load("detectors", name.strip().partition(":")[0])
-    if config.objects is not None:
-        return source.read_objects(config.objects), detectors
-    return tuple(variant.objects() if variant and variant.objects else source.common_objects()), detectors
+    return named_objects(source, variant, config.objects), detectors
 
 
 def explain(config: FitConfig) -> list[str]:
@@ -210,7 +205,7 @@ def explain(config: FitConfig) -> list[str]:
     levels = len(variant.levels if variant and variant.levels else PROGRESS)
     pairs = sum(len(image.pairs) for image in images)
     prompts = 1 if config.contrast is False else 2
-    gib = prompts * pairs * levels * 2 * layout.channels * layout.side**2 * 2 / 2**30
+    gib = prompts * pairs * levels * layout.pair_bytes / 2**30
     crowded = sum(len(image.objects) > 2 for image in images)
     held_out = sum(image.split != "train" for image in images)
     steps = config.steps or (variant.steps if variant else None)

@@ -17,6 +17,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from learn_to_steer import storage
+from learn_to_steer.classifier.card import above_chance
 from learn_to_steer.collection import Manifest
 from learn_to_steer.collection.shards import PICTURES
 from learn_to_steer.evaluation import image_path
@@ -99,7 +100,7 @@ def leakage_facts(held_out: Mapping[str, Any]) -> dict[str, Any]:
         The leakage probe, and how much is ``above_chance``; None if no prompt names a wrong relation.
     """
     probe = held_out["leakage"]["both"]
-    return {**probe, "above_chance": probe["names_prompted_word"] - probe["by_chance"] if probe["rows"] else None}
+    return {**probe, "above_chance": above_chance(probe)}
 
 
 def drawn_facts(manifest: Manifest) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ class Trial:
         self.folder = folder.resolve()
         self._pipe, self._progress = pipe, progress
         self._scorer: Scorer = load_scorer(detector, resolve_device(config.device))
-        lines = trial_prompts(collection, config.trial, config.seed)
-        self._prompts, self._new = len(lines), count_new(collection, lines)
+        known = DrawnPrompts.read(collection)
+        lines = trial_prompts(known, config.trial, config.seed)
+        self._prompts, self._new = len(lines), count_new(known, lines)
         storage.write_atomic(self.folder / PROMPTS, b"".join(map(storage.jsonl_line, lines)))
         self._config = EvaluateConfig(
             **{name: getattr(config, name) for name in ("model", "revision", "lora", "device", "dtype", "offload")},
@@ -158,11 +159,45 @@ def compare_trials(unsteered: Sequence[Mapping[str, Any]], steered: Sequence[Map
     return compared
 
 
-def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class DrawnPrompts:
+    """What the images of a collection were drawn of.
+
+    Attributes:
+        collection: Its folder.
+        names: All objects.
+        pairs: The pairs of objects that a training image has both of.
+        prompts: The prompts of the training images.
+    """
+
+    collection: Path
+    names: Set[str]
+    pairs: Set[frozenset[str]]
+    prompts: Set[str]
+
+    @classmethod
+    def read(cls, collection: Path) -> DrawnPrompts:
+        """Read the rows of a collection.
+
+        Args:
+            collection: Its folder.
+        """
+        names, pairs, prompts = set[str](), set[frozenset[str]](), set[str]()
+        for shard in Manifest.read(collection).shards:
+            for row in storage.read_jsonl(paths(collection, shard)[1], allow_torn=False):
+                pair = frozenset((row["subject"], row["object"]))
+                names |= pair
+                if shard.startswith("train"):
+                    pairs.add(pair)
+                    prompts.add(row["prompt"])
+        return cls(collection, names, pairs, prompts)
+
+
+def trial_prompts(known: DrawnPrompts, count: int, seed: int) -> list[dict[str, Any]]:
     """Return prompts of two objects and a relation, as far as possible such that no training image is of them.
 
     Args:
-        collection: The folder of the collection.
+        known: What the collection was drawn of.
         count: The number of prompts, at most. The four basic relations take turns, also for the same pair.
         seed: Seed of the choice.
 
@@ -173,15 +208,14 @@ def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any
     Raises:
         DataError: The collection has fewer than two objects.
     """
-    names, trained, trained_prompts = _trained(collection)
     random_numbers = random.Random(seed)
-    every = [pair for pair in combinations(sorted(names), 2)]
+    every = [pair for pair in combinations(sorted(known.names), 2)]
     held_out = benchmark_pairs()
     pairs = [pair for pair in every if frozenset(pair) not in held_out] or every
     if not pairs:
-        raise DataError(f"{collection} has images of fewer than two objects; name more of them (--objects)")
+        raise DataError(f"{known.collection} has images of fewer than two objects; name more of them (--objects)")
     random_numbers.shuffle(pairs)
-    pairs.sort(key=lambda pair: frozenset(pair) in trained)
+    pairs.sort(key=lambda pair: frozenset(pair) in known.pairs)
     lines: dict[str, list[str]] = {}
     for number in range(min(count, len(pairs) * len(BASIC) * 2)):
         round, place = divmod(number, len(pairs))
@@ -189,37 +223,23 @@ def trial_prompts(collection: Path, count: int, seed: int) -> list[dict[str, Any
         both_orders = [(one, predicate, other) for one, other in permutations(pairs[place])]
         random_numbers.shuffle(both_orders)
         texts = {relation_prompt(*relation): list(relation) for relation in both_orders}
-        text = min(texts, key=lambda text: (text in lines, text in trained_prompts))
+        text = min(texts, key=lambda text: (text in lines, text in known.prompts))
         lines[text] = texts[text]
     return [{"prompt": text, "relations": [relation]} for text, relation in lines.items()]
 
 
-def count_new(collection: Path, lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_new(known: DrawnPrompts, lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count what no training image of a collection was drawn of.
 
     Args:
-        collection: The folder of the collection.
+        known: What the collection was drawn of.
         lines: What ``trial_prompts`` returned.
 
     Returns:
         The numbers of ``new_prompts``, and of ``new_pairs``, prompts whose two objects no training image has both.
     """
-    _, trained, trained_prompts = _trained(collection)
     pairs = [frozenset((subject, reference)) for line in lines for subject, _, reference in line["relations"]]
     return {
-        "new_prompts": sum(line["prompt"] not in trained_prompts for line in lines),
-        "new_pairs": sum(pair not in trained for pair in pairs),
+        "new_prompts": sum(line["prompt"] not in known.prompts for line in lines),
+        "new_pairs": sum(pair not in known.pairs for pair in pairs),
     }
-
-
-def _trained(collection: Path) -> tuple[set[str], set[frozenset[str]], set[str]]:
-    """The objects of a collection; the pairs of them and the prompts of its training images."""
-    names, pairs, prompts = set[str](), set[frozenset[str]](), set[str]()
-    for shard in Manifest.read(collection).shards:
-        for row in storage.read_jsonl(paths(collection, shard)[1], allow_torn=False):
-            pair = frozenset((row["subject"], row["object"]))
-            names |= pair
-            if shard.startswith("train"):
-                pairs.add(pair)
-                prompts.add(row["prompt"])
-    return names, pairs, prompts

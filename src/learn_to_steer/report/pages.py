@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -84,6 +84,24 @@ def image_grid(
             cells.append(column([cell, text(panel.note, width, 12, SOFT, "center")], gap=2) if panel.note else cell)
         lines.append(row([text(label, GRID_LABEL_WIDTH, 14), row(cells, gap=8)], gap=8, middle=True))
     return with_margin(column(lines, gap=8))
+
+
+def image_pages(panels: Sequence[Panel], across: int, side: int = GRID_SIDE) -> Iterator[Image.Image]:
+    """Draw images in squares of ``across`` times ``across``, one page after the other.
+
+    Args:
+        panels: The images; of one size.
+        across: Number of images in a row, and of rows on a page.
+        side: Shorter side of every image in pixels.
+
+    Yields:
+        The pages. The last one is filled up with white.
+    """
+    white = Panel(Image.new("RGB", panels[0].image.size, "white"))
+    whole = [*panels, *[white] * (-len(panels) % across**2)]
+    for start in range(0, len(whole), across**2):
+        lines = [("", whole[first : first + across]) for first in range(start, start + across**2, across)]
+        yield image_grid([""] * across, lines, side)
 
 
 def contact_sheet(images: Sequence[Image.Image], correct: Sequence[bool | None], columns: int) -> Image.Image:

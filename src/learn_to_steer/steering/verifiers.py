@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from learn_to_steer import registry
 from learn_to_steer.benchmarks import BenchmarkPrompt, detected_numbers, score_relations
-from learn_to_steer.detectors.base import Detector, Query
+from learn_to_steer.detectors import Detector, LoadedDetector, Query
 from learn_to_steer.errors import UnknownNameError
 from learn_to_steer.families import Variant
 from learn_to_steer.geometry import DIRECTIONS, Detection
@@ -116,9 +115,8 @@ def load_verifier(name: str, device: str = "cpu") -> Verifier:
         UnknownNameError: There is no such detector.
         DataError: Its weights are missing or unusable.
     """
-    kind, _, source = name.partition(":")
-    module = registry.load("detectors", kind)
-    return DetectorVerifier(module.load(device, source or None), module.vocabulary())
+    loaded = LoadedDetector.load(name, device)
+    return DetectorVerifier(loaded.detector, loaded.vocabulary)
 
 
 def default_verifier(variant: Variant | None, scorer: str = "") -> str:

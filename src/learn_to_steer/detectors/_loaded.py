@@ -1,10 +1,12 @@
-"""The self-test of a detector: it has to find the objects of images that its module draws."""
+"""Loads detectors by their names, and tests them: the objects of images that their modules draw have to be found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
+from learn_to_steer import registry
 from learn_to_steer.detectors.base import Detector, Query
 from learn_to_steer.errors import DataError
 from learn_to_steer.geometry import Detection, iou
@@ -15,20 +17,42 @@ if TYPE_CHECKING:
 LEAST_IOU = 0.6  # a box must overlap the expected one by a higher IoU
 
 
-class LoadedDetector(Protocol):
-    """A detector with what its module offers beside it; see ``base``."""
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector with what its module offers beside it; see ``base``.
+
+    Attributes:
+        detector: Finds objects in images.
+        vocabulary: Every word that the detector knows -> the class it reports; None if it looks for any word.
+        self_test_images: Makes images, each with the detections that the detector must report; None if its module
+            has none.
+    """
+
+    detector: Detector
+    vocabulary: Mapping[str, str] | None
+    self_test_images: Callable[[], list[tuple[Image, list[Detection]]]] | None = None
 
     @property
-    def detector(self) -> Detector:
-        """Finds objects in images."""
+    def identity(self) -> dict[str, Any]:
+        """All that the detections depend on. Results of different identities are never mixed."""
+        return dict(self.detector.identity)
 
-    @property
-    def self_test_images(self) -> Callable[[], list[tuple[Image, list[Detection]]]] | None:
-        """Makes images, each with the detections that the detector must report; None if its module has none."""
+    @classmethod
+    def load(cls, name: str, device: str = "cpu") -> Self:
+        """Load a detector. It is not tested.
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """All that the detections depend on."""
+        Args:
+            name: A detector's name, or "name:SOURCE" for other weights of it (a folder or hub id).
+            device: The torch device of the detector.
+
+        Raises:
+            UnknownNameError: There is no such detector.
+            DataError: Its weights are missing or unusable.
+        """
+        kind, _, source = name.partition(":")
+        module = registry.load("detectors", kind)
+        images = getattr(module, "self_test_images", None)
+        return cls(module.load(device, source or None), module.vocabulary(), images)
 
 
 def run_self_test(loaded: LoadedDetector) -> None:
