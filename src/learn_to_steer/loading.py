@@ -192,7 +192,7 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
         source = str(package_folder(variant.source)) if variant else model
         family, config = _read_config(source)
     try:
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             denoiser: nn.Module = getattr(diffusers, family.network).from_config(config)
     except Exception as error:  # a wrong value in a config can fail in any way
         raise DataError(f"the config of the {family.denoiser} of {model} is broken: {_reason(error)}") from error

@@ -63,6 +63,7 @@ class Tiny:
         height, width = self.model.size
         given = {"num_inference_steps": STEPS, "output_type": "latent", "height": height, "width": width}
         given |= self.arguments | dict(self.model.plain) | more
+        prompt = list(prompt) if isinstance(prompt, list) else prompt  # some pipelines write into the list
         return pipe(prompt, generator=generators if len(generators) > 1 else generators[0], **given)
 
     def record(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> Any:
@@ -197,10 +198,23 @@ def changed(case: Tiny, recording: Any, name: str) -> Any:
     return replace(recording, call=replace(call, rest={**call.rest, name: -call.rest[name]}))
 
 
+def is_put_back(mask: torch.Tensor | None, span: TextSpan, keys: int) -> torch.Tensor:
+    """Which keys a mask hides from the image, or makes less of: padding, whose states are no part of the text."""
+    if mask is None:
+        return torch.zeros(keys, dtype=torch.bool)
+    rows = mask.reshape(-1, *mask.shape[-2:])[0].float()
+    row = rows[min(span.image, len(rows) - 1)]
+    return row < row.max()
+
+
 @torch.no_grad()
 def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     """In the first layer, other latents change only the image's part of the sequence, and another text only its own."""
     recording = case.record([PROMPT])
+    read = {point.module for point in case.family.attention_layers(case.denoiser)}
+    for module in case.family.attention(case.denoiser):
+        if module not in read:  # refiners before the first layer, in which padding attends to text and image
+            module.register_forward_hook(lambda _, args, output: output * 0 if torch.is_tensor(output) else None)
     layers = case.family.layout(case.denoiser).layers
     first = case.family.running_order(layers)[0]
     (point,) = (point for point in case.family.attention_layers(case.denoiser) if point.layer == first)
@@ -212,8 +226,8 @@ def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     for one, given in ((recording, latents), (recording, latents + 1), (other_text, latents)):
         with watched([point]) as (watch,):
             one(given, recording.call.time)
-        seen.append(watch.seen[-1][:2])
-    (query, key), (query_of_latents, _), (_, key_of_text) = seen
+        seen.append(watch.seen[-1][:3])
+    (query, key, mask), (query_of_latents, *_), (_, key_of_text, _) = seen
     height, width = first.size(*case.family.latent_size(case.denoiser, recording.call))
     span = place_of(case, recording.call, point, key.shape[-2])
     moved = (query_of_latents - query).abs().amax((0, 1, 3)) > 1e-6
@@ -221,6 +235,7 @@ def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     said[span.image : span.image + height * width] = True
     assert torch.equal(moved, said)
     moved = (key_of_text - key).abs().amax((0, 1, 3)) > 1e-6
+    moved &= ~is_put_back(mask, span, key.shape[-2])
     said = torch.zeros_like(moved)
     said[span.start : span.start + span.length] = True
     assert moved.any() and not (moved & ~said).any()
@@ -488,10 +503,8 @@ def test_a_saved_folder_is_a_model_like_any_other(case: Tiny, tmp_path: Path) ->
     assert [name for name in FAMILIES if registry.load("families", name).FAMILY.matches(case.pipe)] == [family.name]
     assert of_config({**case.denoiser.config, "_class_name": family.network}) is case.family
     loaded = load_pipeline(str(folder))
-    # Loaded weights may lie at other addresses, and then sums are rounded in another order.
-    torch.testing.assert_close(
-        case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, atol=1e-3, rtol=1e-3
-    )
+    # Not to the bit: where weights lie in a file decides on how kernels add up.
+    torch.testing.assert_close(case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=0, atol=2e-3)
     height, width = case.model.size
     options = ["--steps", "2", "--objective", "for-spatial", "--height", str(height), "--width", str(width)]
     options += ["--out", str(tmp_path / "out")]

@@ -9,6 +9,7 @@ own. ``families/defaults.py`` has classes to derive from, with which most of it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -309,6 +310,14 @@ class Family(Protocol):
             denoiser: The module that is called.
             call: The call.
         """
+
+    def mended(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the denoiser computes with gradients what it computes without.
+
+        Args:
+            denoiser: The UNet or transformer, which is afterwards as it was.
+        """
+        return nullcontext()
 
     # Time and noise.
 
