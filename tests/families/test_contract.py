@@ -25,7 +25,7 @@ from learn_to_steer.collection import CollectConfig, MapDataset, collect
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import MismatchError, PromptError
 from learn_to_steer.families import find, of_config
-from learn_to_steer.families.testing import tiny, tiny_model
+from learn_to_steer.families.testing import tiny, tiny_model, tiny_names
 from learn_to_steer.loading import load_pipeline, skeleton
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import HookPoint, MapSpec, TextSpan, columns_to_weights
@@ -63,7 +63,7 @@ class Tiny:
         height, width = self.model.size
         given = {"num_inference_steps": STEPS, "output_type": "latent", "height": height, "width": width}
         given |= self.arguments | dict(self.model.plain) | more
-        return pipe(prompt, generator=generators if len(generators) > 1 else generators[0], **given)
+        return pipe(prompt=prompt, generator=generators if len(generators) > 1 else generators[0], **given)
 
     def record(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> Any:
         return record(self.pipe, self.family, prompts, *(size or self.model.size), self.arguments)
@@ -85,7 +85,7 @@ class Tiny:
             return list(maps().layers)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=tiny_names())
 def case(request: pytest.FixtureRequest) -> Tiny:
     return Tiny(request.param)
 
@@ -341,7 +341,8 @@ def test_embeddings_in_place_of_the_prompt(case: Tiny, steer: Any) -> None:
     subject, reference = case.columns(PROMPT)
     with torch.no_grad():
         embeddings = case.model.embeddings(case.pipe, [PROMPT], case.arguments)
-    columns = {"dog": subject, "cat": reference}
+    width = embeddings["prompt_embeds"].shape[1]
+    columns = {name: tuple(column % width for column in its) for name, its in (("dog", subject), ("cat", reference))}
     given = {"relations": [["dog | left of | cat"]], "columns": [columns], **embeddings}
     mine = case.draw(steer(case.pipe), None, **given)
     assert mine.steering.images[0].passes > 0
@@ -424,12 +425,18 @@ def test_images_become_latents_and_come_back(case: Tiny) -> None:
     pipe, family, (height, width) = case.pipe, case.family, case.model.other_size
     recording = case.record([PROMPT], case.model.other_size)
     latents = family.encode(pipe, torch.rand(1, 3, height, width))
-    empty = family.empty_latents(pipe, 1, height, width)
-    assert latents.shape == recording.call.latents.shape == empty.shape and latents.dtype == torch.float32
-    latents = torch.randn(latents.shape)
-    assert family.decode(pipe, replace(recording.call, latents=latents)).shape == (1, 3, height, width)
+    assert latents.shape == recording.call.latents.shape and latents.dtype == torch.float32
+    assert not recording.call.latents.any()  # no random numbers were drawn
+    stepped, step = [], pipe.scheduler.step
+
+    def spied(*args: Any, **kwargs: Any) -> Any:
+        stepped.append(step(*args, **kwargs))
+        return stepped[-1]
+
+    pipe.scheduler.step = functools.wraps(step)(spied)
     shown = case.draw(pipe, PROMPT, output_type="pt", height=height, width=width).images
-    drawn = case.draw(pipe, PROMPT, height=height, width=width).images
+    assert shown.shape == (1, 3, height, width)
+    drawn = stepped[-1][0]  # not what output_type="latent" returns: some pipelines change it before
     mine = family.decode(pipe, replace(recording.call, latents=drawn.reshape(latents.shape).float()))
     torch.testing.assert_close(mine, torch.as_tensor(shown).float(), rtol=1e-3, atol=1e-3)
 
@@ -485,7 +492,10 @@ def test_a_saved_folder_is_a_model_like_any_other(case: Tiny, tmp_path: Path) ->
     assert [name for name in FAMILIES if registry.load("families", name).FAMILY.matches(case.pipe)] == [family.name]
     assert of_config({**case.denoiser.config, "_class_name": family.network}) is case.family
     loaded = load_pipeline(str(folder))
-    assert torch.equal(case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images)
+    # Not to the bit: loaded weights lie elsewhere in memory, and some kernels round by that.
+    torch.testing.assert_close(
+        case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=1e-4, atol=1e-3
+    )
     height, width = case.model.size
     options = ["--steps", "2", "--objective", "for-spatial", "--height", str(height), "--width", str(width)]
     options += ["--out", str(tmp_path / "out")]
