@@ -73,8 +73,8 @@ def load_pipeline(
     """Load a diffusers pipeline, together with the arguments that its model is usually sampled with.
 
     The pipeline is diffusers' own, with its progress bar switched off. Its attribute ``steering_defaults`` holds the
-    model's size, steps, guidance and other arguments, for ``pipe(prompt, **pipe.steering_defaults)``. A steered call
-    uses them where the caller gives none.
+    model's size, steps, guidance and other arguments, for ``pipe(prompt=prompt, **pipe.steering_defaults)``. A steered
+    call uses them where the caller gives none.
 
     Args:
         model: A variant ("flux:emoji"; others: ``learn-to-steer list models``), a variant with weights from elsewhere

@@ -121,7 +121,7 @@ def _sampling(config: ModelConfig, variant: Variant, multiple: int) -> dict[str,
     """The arguments of a pipeline call; UnsupportedError unless its size is a multiple of ``multiple`` pixels."""
     given = {
         "num_inference_steps": config.steps,
-        "guidance_scale": config.guidance,
+        variant.guidance_argument: config.guidance,
         "height": config.height,
         "width": config.width,
     }

@@ -81,6 +81,8 @@ class Variant:
     for models that were trained on captions from the web."""
     unconfirmed: tuple[str, ...] = ()
     """Names of those fields above that could not be checked against the model's public card."""
+    guidance_argument: str = "guidance_scale"
+    """Name of the argument of a pipeline call that takes ``guidance``."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,14 @@ class Family(Protocol):
             UnsupportedError: It lacks a component, or its denoiser is fed more than latents. The message says what to
                 use instead.
         """
+
+    def recommended_pipeline(self, pipe: Any) -> str:
+        """Return the class name of the pipeline to use in place of one of this family that was not tried.
+
+        Args:
+            pipe: That pipeline, from which the other can be made (``from_pipe``).
+        """
+        return self.pipelines[0]
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         """Return the facts of a model that is no variant: how models like it are usually sampled.
