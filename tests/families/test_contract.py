@@ -329,7 +329,10 @@ def test_a_lora_is_steered_with(case: Tiny, steer: Any) -> None:
     peft = pytest.importorskip("peft")
     before = case.draw(steer(case.pipe), PROMPT).images
     modules = {name.rpartition(".")[2] for name, _ in case.denoiser.named_modules()} & {"to_q", "to_k", "qkv"}
-    case.denoiser.add_adapter(peft.LoraConfig(r=2, target_modules=sorted(modules), init_lora_weights=False))
+    # As add_adapter does, which not every transformer has.
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=2, target_modules=sorted(modules), init_lora_weights=False), case.denoiser
+    )
     mine, stock = case.draw(steer(case.pipe), PROMPT), case.draw(case.pipe, PROMPT)
     assert mine.steering.images[0].passes > 0
     assert not torch.equal(mine.images, stock.images) and not torch.equal(mine.images, before)
@@ -485,7 +488,10 @@ def test_a_saved_folder_is_a_model_like_any_other(case: Tiny, tmp_path: Path) ->
     assert [name for name in FAMILIES if registry.load("families", name).FAMILY.matches(case.pipe)] == [family.name]
     assert of_config({**case.denoiser.config, "_class_name": family.network}) is case.family
     loaded = load_pipeline(str(folder))
-    assert torch.equal(case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images)
+    # Not to the bit: loaded weights lie elsewhere in memory, and some kernels round by that.
+    torch.testing.assert_close(
+        case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=1e-4, atol=1e-3
+    )
     height, width = case.model.size
     options = ["--steps", "2", "--objective", "for-spatial", "--height", str(height), "--width", str(width)]
     options += ["--out", str(tmp_path / "out")]
