@@ -111,7 +111,8 @@ def load_pipeline(
         pipe.scheduler = _scheduler(changes.pop("class"), pipe.scheduler.config, changes)
     pipe.set_progress_bar_config(disable=True)
     family = families.find(pipe)
-    if scheduler is not None and _is_flow(scheduler) != _is_flow(family.schedulers[0]):
+    flow = any(map(_is_flow, family.schedulers))
+    if scheduler is not None and scheduler not in family.schedulers and _is_flow(scheduler) != flow:
         raise UnsupportedError(
             f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
         )
@@ -297,6 +298,8 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
         near = registry.nearest(name, choices)
         meant = f"did you mean {near!r}?" if near else "see: learn-to-steer list schedulers"
         raise UnknownNameError(f"unknown scheduler {name!r}; {meant}")
+    if _is_flow(name) and config.get("use_flow_sigmas"):  # the same schedule has another name there
+        changes = {"shift": config["flow_shift"], **changes}
     with quiet():
         return getattr(diffusers, name).from_config({**config, **changes})
 

@@ -156,7 +156,8 @@ def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any], 
     if device.type != "cuda" or config.quantize:
         return bool(config.quantize)
     family = find(pipe)
-    snapshot = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
+    size = family.drawn_size(pipe, sampling["height"], sampling["width"], sampling)
+    snapshot = record(pipe, family, ["a dog to the left of a cat"], *size, sampling)
     memory = estimate(pipe, family, snapshot, loss.spec)
     free, _ = torch.cuda.mem_get_info(device)
     if config.offload:  # the denoiser is not on the GPU yet

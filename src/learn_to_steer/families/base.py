@@ -116,6 +116,7 @@ class Family(Protocol):
         name: The name of its file, or of its entry point in an installed package.
         denoiser: Name of the pipeline's component that denoises: "unet" or "transformer".
         network: Class name of that component in diffusers.
+        former_networks: Names that older folders give for that class; diffusers reads them as ``network``.
         dtype: Name of the torch dtype in which a model that is no variant is held on a GPU.
         schedulers: Class names of the schedulers that work with steering, the usual one first. Their ``step`` must
             start from the latents it is given: one that rebuilds them from earlier steps loses the update.
@@ -134,6 +135,7 @@ class Family(Protocol):
     pipelines: tuple[str, ...]
     conditional: Literal["first", "last"] = "last"
     masks: tuple[str, ...] = ()
+    former_networks: tuple[str, ...] = ()
 
     # Which models belong to the family, and how they are sampled.
 
@@ -150,7 +152,8 @@ class Family(Protocol):
         """Return whether a denoiser belongs to this family, by its config alone.
 
         Args:
-            config: The config of a denoiser of the class ``network``. Keys may be missing, as in older files.
+            config: The config of a denoiser of the class ``network``, or one of ``former_networks``. Keys may be
+                missing, as in older files.
         """
         return True
 
@@ -186,6 +189,17 @@ class Family(Protocol):
 
         It is the side of the square of pixels that one position of the latents stands for.
         """
+
+    def drawn_size(self, pipe: Any, height: int, width: int, arguments: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the height and width in pixels at which a pipeline draws; some resize the image afterwards.
+
+        Args:
+            pipe: The pipeline.
+            height: As asked for, in pixels.
+            width: Likewise.
+            arguments: Other arguments of the pipeline call.
+        """
+        return height, width
 
     # Where attention is read.
 
