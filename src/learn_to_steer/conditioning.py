@@ -128,7 +128,7 @@ def record(
             latents = family.empty_latents(pipe, len(prompts), height, width)
             given = dict(arguments or {}) | family.record_arguments(pipe)
             given |= {"height": height, "width": width, "latents": latents, "num_inference_steps": steps}
-            pipe(list(prompts), **given)
+            pipe(prompt=list(prompts), **given)
     except _Stop:
         pass
     finally:

@@ -73,8 +73,8 @@ def load_pipeline(
     """Load a diffusers pipeline, together with the arguments that its model is usually sampled with.
 
     The pipeline is diffusers' own, with its progress bar switched off. Its attribute ``steering_defaults`` holds the
-    model's size, steps, guidance and other arguments, for ``pipe(prompt, **pipe.steering_defaults)``. A steered call
-    uses them where the caller gives none.
+    model's size, steps, guidance and other arguments, for ``pipe(prompt=prompt, **pipe.steering_defaults)``. A steered
+    call uses them where the caller gives none.
 
     Args:
         model: A variant ("flux:emoji"; others: ``learn-to-steer list models``), a variant with weights from elsewhere
@@ -111,7 +111,8 @@ def load_pipeline(
         pipe.scheduler = _scheduler(changes.pop("class"), pipe.scheduler.config, changes)
     pipe.set_progress_bar_config(disable=True)
     family = families.find(pipe)
-    if scheduler is not None and _is_flow(scheduler) != _is_flow(family.schedulers[0]):
+    flow = any(map(_is_flow, family.schedulers))
+    if scheduler is not None and scheduler not in family.schedulers and _is_flow(scheduler) != flow:
         raise UnsupportedError(
             f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
         )
@@ -192,7 +193,7 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
         source = str(package_folder(variant.source)) if variant else model
         family, config = _read_config(source)
     try:
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             denoiser: nn.Module = getattr(diffusers, family.network).from_config(config)
     except Exception as error:  # a wrong value in a config can fail in any way
         raise DataError(f"the config of the {family.denoiser} of {model} is broken: {_reason(error)}") from error
@@ -297,6 +298,8 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
         near = registry.nearest(name, choices)
         meant = f"did you mean {near!r}?" if near else "see: learn-to-steer list schedulers"
         raise UnknownNameError(f"unknown scheduler {name!r}; {meant}")
+    if _is_flow(name) and config.get("use_flow_sigmas"):  # the same schedule has another name there
+        changes = {"shift": config["flow_shift"], **changes}
     with quiet():
         return getattr(diffusers, name).from_config({**config, **changes})
 

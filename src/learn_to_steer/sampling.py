@@ -32,7 +32,7 @@ def sampling_arguments(variant: Variant) -> dict[str, Any]:
     """Return the arguments of a pipeline call that samples a model as usual: steps, guidance, size and the like."""
     return {
         "num_inference_steps": variant.steps,
-        "guidance_scale": variant.guidance,
+        variant.guidance_argument: variant.guidance,
         "height": variant.resolution,
         "width": variant.resolution,
         **variant.arguments,

@@ -25,7 +25,7 @@ from learn_to_steer.collection import CollectConfig, MapDataset, collect
 from learn_to_steer.conditioning import record
 from learn_to_steer.errors import MismatchError, PromptError
 from learn_to_steer.families import find, of_config
-from learn_to_steer.families.testing import tiny, tiny_model
+from learn_to_steer.families.testing import tiny, tiny_model, tiny_names
 from learn_to_steer.loading import load_pipeline, skeleton
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import HookPoint, MapSpec, TextSpan, columns_to_weights
@@ -63,7 +63,8 @@ class Tiny:
         height, width = self.model.size
         given = {"num_inference_steps": STEPS, "output_type": "latent", "height": height, "width": width}
         given |= self.arguments | dict(self.model.plain) | more
-        return pipe(prompt, generator=generators if len(generators) > 1 else generators[0], **given)
+        prompt = list(prompt) if isinstance(prompt, list) else prompt  # some pipelines write into the list
+        return pipe(prompt=prompt, generator=generators if len(generators) > 1 else generators[0], **given)
 
     def record(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> Any:
         return record(self.pipe, self.family, prompts, *(size or self.model.size), self.arguments)
@@ -85,7 +86,7 @@ class Tiny:
             return list(maps().layers)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=tiny_names())
 def case(request: pytest.FixtureRequest) -> Tiny:
     return Tiny(request.param)
 
@@ -197,10 +198,23 @@ def changed(case: Tiny, recording: Any, name: str) -> Any:
     return replace(recording, call=replace(call, rest={**call.rest, name: -call.rest[name]}))
 
 
+def is_put_back(mask: torch.Tensor | None, span: TextSpan, keys: int) -> torch.Tensor:
+    """Which keys a mask hides from the image, or makes less of: padding, whose states are no part of the text."""
+    if mask is None:
+        return torch.zeros(keys, dtype=torch.bool)
+    rows = mask.reshape(-1, *mask.shape[-2:])[0].float()
+    row = rows[min(span.image, len(rows) - 1)]
+    return row < row.max()
+
+
 @torch.no_grad()
 def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     """In the first layer, other latents change only the image's part of the sequence, and another text only its own."""
     recording = case.record([PROMPT])
+    read = {point.module for point in case.family.attention_layers(case.denoiser)}
+    for module in case.family.attention(case.denoiser):
+        if module not in read:  # refiners before the first layer, in which padding attends to text and image
+            module.register_forward_hook(lambda _, args, output: output * 0 if torch.is_tensor(output) else None)
     layers = case.family.layout(case.denoiser).layers
     first = case.family.running_order(layers)[0]
     (point,) = (point for point in case.family.attention_layers(case.denoiser) if point.layer == first)
@@ -212,8 +226,8 @@ def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     for one, given in ((recording, latents), (recording, latents + 1), (other_text, latents)):
         with watched([point]) as (watch,):
             one(given, recording.call.time)
-        seen.append(watch.seen[-1][:2])
-    (query, key), (query_of_latents, _), (_, key_of_text) = seen
+        seen.append(watch.seen[-1][:3])
+    (query, key, mask), (query_of_latents, *_), (_, key_of_text, _) = seen
     height, width = first.size(*case.family.latent_size(case.denoiser, recording.call))
     span = place_of(case, recording.call, point, key.shape[-2])
     moved = (query_of_latents - query).abs().amax((0, 1, 3)) > 1e-6
@@ -221,6 +235,7 @@ def test_text_and_image_stand_where_the_family_says(case: Tiny) -> None:
     said[span.image : span.image + height * width] = True
     assert torch.equal(moved, said)
     moved = (key_of_text - key).abs().amax((0, 1, 3)) > 1e-6
+    moved &= ~is_put_back(mask, span, key.shape[-2])
     said = torch.zeros_like(moved)
     said[span.start : span.start + span.length] = True
     assert moved.any() and not (moved & ~said).any()
@@ -331,7 +346,10 @@ def test_a_lora_is_steered_with(case: Tiny, steer: Any) -> None:
     peft = pytest.importorskip("peft")
     before = case.draw(steer(case.pipe), PROMPT).images
     modules = {name.rpartition(".")[2] for name, _ in case.denoiser.named_modules()} & {"to_q", "to_k", "qkv"}
-    case.denoiser.add_adapter(peft.LoraConfig(r=2, target_modules=sorted(modules), init_lora_weights=False))
+    # As add_adapter does, which not every transformer has.
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=2, target_modules=sorted(modules), init_lora_weights=False), case.denoiser
+    )
     mine, stock = case.draw(steer(case.pipe), PROMPT), case.draw(case.pipe, PROMPT)
     assert mine.steering.images[0].passes > 0
     assert not torch.equal(mine.images, stock.images) and not torch.equal(mine.images, before)
@@ -427,12 +445,18 @@ def test_images_become_latents_and_come_back(case: Tiny) -> None:
     pipe, family, (height, width) = case.pipe, case.family, case.model.other_size
     recording = case.record([PROMPT], case.model.other_size)
     latents = family.encode(pipe, torch.rand(1, 3, height, width))
-    empty = family.empty_latents(pipe, 1, height, width)
-    assert latents.shape == recording.call.latents.shape == empty.shape and latents.dtype == torch.float32
-    latents = torch.randn(latents.shape)
-    assert family.decode(pipe, replace(recording.call, latents=latents)).shape == (1, 3, height, width)
+    assert latents.shape == recording.call.latents.shape and latents.dtype == torch.float32
+    assert not recording.call.latents.any()  # no random numbers were drawn
+    stepped, step = [], pipe.scheduler.step
+
+    def spied(*args: Any, **kwargs: Any) -> Any:
+        stepped.append(step(*args, **kwargs))
+        return stepped[-1]
+
+    pipe.scheduler.step = functools.wraps(step)(spied)
     shown = case.draw(pipe, PROMPT, output_type="pt", height=height, width=width).images
-    drawn = case.draw(pipe, PROMPT, height=height, width=width).images
+    assert shown.shape == (1, 3, height, width)
+    drawn = stepped[-1][0]  # not what output_type="latent" returns: some pipelines change it before
     mine = family.decode(pipe, replace(recording.call, latents=drawn.reshape(latents.shape).float()))
     torch.testing.assert_close(mine, torch.as_tensor(shown).float(), rtol=1e-3, atol=1e-3)
 
@@ -488,10 +512,8 @@ def test_a_saved_folder_is_a_model_like_any_other(case: Tiny, tmp_path: Path) ->
     assert [name for name in FAMILIES if registry.load("families", name).FAMILY.matches(case.pipe)] == [family.name]
     assert of_config({**case.denoiser.config, "_class_name": family.network}) is case.family
     loaded = load_pipeline(str(folder))
-    # Loaded weights may lie at other addresses, and then sums are rounded in another order.
-    torch.testing.assert_close(
-        case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, atol=1e-3, rtol=1e-3
-    )
+    # Not to the bit: where weights lie in a file decides on how kernels add up.
+    torch.testing.assert_close(case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=0, atol=2e-3)
     height, width = case.model.size
     options = ["--steps", "2", "--objective", "for-spatial", "--height", str(height), "--width", str(width)]
     options += ["--out", str(tmp_path / "out")]

@@ -107,7 +107,7 @@ def collect(options: CollectOptions) -> None:
         inversion_settings=options.settings,
         side=options.side or variant.resolution,
         levels=levels or variant.levels,
-        arguments={**variant.arguments, "guidance_scale": guidance},
+        arguments={**variant.arguments, variant.guidance_argument: guidance},
     )
     logging.getLogger("learn_to_steer.collection").setLevel(logging.INFO)  # logs how long it will take
     manifest = collection.collect(pipe, options.out, config)

@@ -121,7 +121,7 @@ def _sampling(config: ModelConfig, variant: Variant, multiple: int) -> dict[str,
     """The arguments of a pipeline call; UnsupportedError unless its size is a multiple of ``multiple`` pixels."""
     given = {
         "num_inference_steps": config.steps,
-        "guidance_scale": config.guidance,
+        variant.guidance_argument: config.guidance,
         "height": config.height,
         "width": config.width,
     }
@@ -156,7 +156,8 @@ def _checkpointing(config: ModelConfig, pipe: Any, sampling: Mapping[str, Any], 
     if device.type != "cuda" or config.quantize:
         return bool(config.quantize)
     family = find(pipe)
-    snapshot = record(pipe, family, ["a dog to the left of a cat"], sampling["height"], sampling["width"], sampling)
+    size = family.drawn_size(pipe, sampling["height"], sampling["width"], sampling)
+    snapshot = record(pipe, family, ["a dog to the left of a cat"], *size, sampling)
     memory = estimate(pipe, family, snapshot, loss.spec)
     free, _ = torch.cuda.mem_get_info(device)
     if config.offload:  # the denoiser is not on the GPU yet

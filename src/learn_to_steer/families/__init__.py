@@ -107,7 +107,8 @@ def of_config(config: Mapping[str, Any]) -> Family | None:
     """
     for plugin in registry.load_all("families").values():
         family: Family = plugin.FAMILY
-        if config.get("_class_name") == family.network and family.knows_config(config):
+        known = config.get("_class_name") in (family.network, *family.former_networks)
+        if known and family.knows_config(config):
             return family
     return None
 

@@ -9,6 +9,7 @@ own. ``families/defaults.py`` has classes to derive from, with which most of it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -80,6 +81,8 @@ class Variant:
     for models that were trained on captions from the web."""
     unconfirmed: tuple[str, ...] = ()
     """Names of those fields above that could not be checked against the model's public card."""
+    guidance_argument: str = "guidance_scale"
+    """Name of the argument of a pipeline call that takes ``guidance``."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Family(Protocol):
         name: The name of its file, or of its entry point in an installed package.
         denoiser: Name of the pipeline's component that denoises: "unet" or "transformer".
         network: Class name of that component in diffusers.
+        former_networks: Names that older folders give for that class; diffusers reads them as ``network``.
         dtype: Name of the torch dtype in which a model that is no variant is held on a GPU.
         schedulers: Class names of the schedulers that work with steering, the usual one first. Their ``step`` must
             start from the latents it is given: one that rebuilds them from earlier steps loses the update.
@@ -131,6 +135,7 @@ class Family(Protocol):
     pipelines: tuple[str, ...]
     conditional: Literal["first", "last"] = "last"
     masks: tuple[str, ...] = ()
+    former_networks: tuple[str, ...] = ()
 
     # Which models belong to the family, and how they are sampled.
 
@@ -147,7 +152,8 @@ class Family(Protocol):
         """Return whether a denoiser belongs to this family, by its config alone.
 
         Args:
-            config: The config of a denoiser of the class ``network``. Keys may be missing, as in older files.
+            config: The config of a denoiser of the class ``network``, or one of ``former_networks``. Keys may be
+                missing, as in older files.
         """
         return True
 
@@ -162,6 +168,14 @@ class Family(Protocol):
                 use instead.
         """
 
+    def recommended_pipeline(self, pipe: Any) -> str:
+        """Return the class name of the pipeline to use in place of one of this family that was not tried.
+
+        Args:
+            pipe: That pipeline, from which the other can be made (``from_pipe``).
+        """
+        return self.pipelines[0]
+
     def default_variant(self, pipe: Any, model: str) -> Variant:
         """Return the facts of a model that is no variant: how models like it are usually sampled.
 
@@ -175,6 +189,17 @@ class Family(Protocol):
 
         It is the side of the square of pixels that one position of the latents stands for.
         """
+
+    def drawn_size(self, pipe: Any, height: int, width: int, arguments: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the height and width in pixels at which a pipeline draws; some resize the image afterwards.
+
+        Args:
+            pipe: The pipeline.
+            height: As asked for, in pixels.
+            width: Likewise.
+            arguments: Other arguments of the pipeline call.
+        """
+        return height, width
 
     # Where attention is read.
 
@@ -309,6 +334,14 @@ class Family(Protocol):
             denoiser: The module that is called.
             call: The call.
         """
+
+    def mended(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the denoiser computes with gradients what it computes without.
+
+        Args:
+            denoiser: The UNet or transformer, which is afterwards as it was.
+        """
+        return nullcontext()
 
     # Time and noise.
 

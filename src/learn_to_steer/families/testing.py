@@ -2,7 +2,8 @@
 
 ``tiny("sdxl")`` is a whole diffusers pipeline with a text encoder, a denoiser and a VAE, of about a megabyte. What it
 is made of stands in ``TINY``, a ``TinyModel``, in the module of the family, or in a file beside it whose name begins
-with ``_tiny_``. The contract tests (``tests/families/test_contract.py``) run on these pipelines.
+with ``_tiny_``. ``TINY_OTHERS`` there has further models of the family by name: ``tiny("flux2:klein")``. The contract
+tests (``tests/families/test_contract.py``) run on these pipelines.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ def tiny(name: str) -> Any:
     --objective for-spatial``.
 
     Args:
-        name: The family, as ``list families`` shows it.
+        name: One of ``tiny_names``: a family, or another model of it ("flux2:klein").
 
     Returns:
         The diffusers pipeline, on the CPU in float32.
 
     Raises:
-        UnknownNameError: There is no such family.
+        UnknownNameError: There is no such family, or no such model of it.
         PluginError: The family names no tiny pipeline.
     """
     import diffusers
@@ -98,21 +99,41 @@ def tiny(name: str) -> Any:
     return pipe
 
 
+def tiny_names() -> list[str]:
+    """Return the names of all tiny pipelines: those of the families, and those of their other models."""
+    names = []
+    for family in registry.names("families"):
+        names += [family, *(f"{family}:{other}" for other in _others(registry.load("families", family)))]
+    return names
+
+
 def tiny_model(name: str) -> TinyModel:
-    """Return what the tiny pipeline of a family is made of.
+    """Return what a tiny pipeline is made of.
 
     Args:
-        name: The family.
+        name: As for ``tiny``.
 
     Raises:
-        UnknownNameError: There is no such family.
+        UnknownNameError: There is no such family, or no such model of it.
         PluginError: The family names no tiny pipeline.
     """
-    plugin = registry.load("families", name)
-    model = getattr(plugin, "TINY", None) or getattr(_neighbour(plugin), "TINY", None)
+    family, _, other = name.partition(":")
+    plugin = registry.load("families", family)
+    others = _others(plugin)
+    if other and other not in others:
+        raise registry.unknown("tiny model", name, [f"{family}:{one}" for one in others])
+    model = others[other] if other else getattr(plugin, "TINY", None) or getattr(_neighbour(plugin), "TINY", None)
     if not isinstance(model, TinyModel):
         raise PluginError(f"the family {name!r} names no tiny pipeline; its module needs TINY, a TinyModel")
     return model
+
+
+def _others(plugin: Any) -> Mapping[str, TinyModel]:
+    """A family's tiny models besides ``TINY``: those that read the prompt, or are guided, in another way."""
+    others: Mapping[str, TinyModel] = getattr(plugin, "TINY_OTHERS", None) or getattr(
+        _neighbour(plugin), "TINY_OTHERS", {}
+    )
+    return others
 
 
 def _neighbour(plugin: Any) -> ModuleType | None:
@@ -217,16 +238,17 @@ def decoder_encoder(name: str) -> Any:
     return getattr(transformers, f"{name}Model")(config)
 
 
-def small_vae(channels: int, **config: Any) -> Any:
+def small_vae(channels: int, kind: Any = None, **config: Any) -> Any:
     """Return a VAE that reduces images by a factor of 8.
 
     Args:
         channels: Of its latents.
-        **config: Further settings of ``AutoencoderKL``.
+        kind: Its class; None for ``AutoencoderKL``.
+        **config: Further settings of that class.
     """
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
+    return (kind or AutoencoderKL)(
         block_out_channels=(4, 4, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,

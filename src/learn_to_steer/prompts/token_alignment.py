@@ -15,7 +15,14 @@ _MARKS = ("</w>", "##", "\u2581", "\u0120")
 
 
 def token_indices(
-    tokenizer: Any, prompt: str, spans: Sequence[Span], *, max_length: int | None = None
+    tokenizer: Any,
+    prompt: str,
+    spans: Sequence[Span],
+    *,
+    max_length: int | None = None,
+    before: str = "",
+    after: str = "",
+    add_special_tokens: bool = True,
 ) -> list[tuple[int, ...]]:
     """Find the token indices of each character span.
 
@@ -25,10 +32,13 @@ def token_indices(
         spans: Character offsets (start, end), one per object.
         max_length: The number of tokens that the model sees, special tokens included; None for the tokenizer's own
             limit.
+        before: What a template puts before the prompt.
+        after: What it puts after the prompt.
+        add_special_tokens: Whether the tokenizer adds special tokens to this text; a chat template may have its own.
 
     Returns:
-        For each span the indices of all tokens that overlap it, in order. Special tokens are counted: CLIP's start
-        token has index 0, T5 has none.
+        For each span the indices of all tokens that overlap it, in order. Special tokens are counted, and so is what
+        stands before the prompt: CLIP's start token has index 0, T5 has none.
 
     Raises:
         PromptError: A span is empty or outside the prompt, its word lies beyond ``max_length``, or the prompt holds
@@ -37,7 +47,8 @@ def token_indices(
     """
     require_characters(prompt)
     limit = tokenizer.model_max_length if max_length is None else max_length
-    pieces, tail = _fast(tokenizer, prompt) if getattr(tokenizer, "is_fast", False) else _slow(tokenizer, prompt)
+    align = _fast if getattr(tokenizer, "is_fast", False) else _slow
+    pieces, tail = align(tokenizer, before + prompt + after, add_special_tokens)
     # Truncation keeps the special tokens at the end, so fewer tokens of the text remain.
     seen = limit - tail if limit < _NO_LIMIT else _NO_LIMIT
     columns = []
@@ -45,7 +56,8 @@ def token_indices(
         word = prompt[max(start, 0) : end]
         if not 0 <= start < end <= len(prompt):
             raise PromptError(f"the span ({start}, {end}) lies outside the prompt {prompt!r}")
-        found = tuple(column for column, (first, last) in pieces.items() if first < end and last > start)
+        left, right = start + len(before), end + len(before)
+        found = tuple(column for column, (first, last) in pieces.items() if first < right and last > left)
         if not found:
             raise PromptError(f"the tokenizer has no token for {word!r} in {prompt!r}; use another word")
         if found[-1] >= seen:
@@ -84,10 +96,15 @@ def added_tokens(tokenizer: Any) -> frozenset[str]:
     return frozenset(added) - frozenset(getattr(tokenizer, "all_special_tokens", ()))
 
 
-def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
+def _fast(tokenizer: Any, prompt: str, add_special_tokens: bool) -> tuple[dict[int, Span], int]:
     """Token index -> character span, without special tokens; and the number of special tokens at the end."""
     encoded = tokenizer(
-        prompt, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, verbose=False
+        prompt,
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        truncation=False,
+        verbose=False,
     )
     special = encoded["special_tokens_mask"]
     offsets = encoded["offset_mapping"]
@@ -95,9 +112,9 @@ def _fast(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
     return pieces, _tail([bool(flag) for flag in special])
 
 
-def _slow(tokenizer: Any, prompt: str) -> tuple[dict[int, Span], int]:
+def _slow(tokenizer: Any, prompt: str, add_special_tokens: bool) -> tuple[dict[int, Span], int]:
     """As ``_fast``, by spelling out the prompt token by token, ignoring case, accents and white space."""
-    ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+    ids = tokenizer(prompt, add_special_tokens=add_special_tokens, truncation=False, verbose=False)["input_ids"]
     special = [token in tokenizer.all_special_ids for token in ids]
     letters = [(letter, at) for at, character in enumerate(prompt) for letter in _folded(character)]
     pieces: dict[int, Span] = {}

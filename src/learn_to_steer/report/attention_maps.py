@@ -102,7 +102,8 @@ def object_maps(
     family = find(pipe)
     mentions = [(r.subject, r.subject_span) for r in relations] + [(r.object, r.object_span) for r in relations]
     objects = {span: name for name, span in mentions if span is not None}
-    snapshot = record(pipe, family, [prompt] * len(samples), sampling["height"], sampling["width"], sampling)
+    drawn = family.drawn_size(pipe, sampling["height"], sampling["width"], sampling)
+    snapshot = record(pipe, family, [prompt] * len(samples), *drawn, sampling)
     tokens = family.text_length(snapshot.call)
     columns = family.token_indices(pipe, prompt, list(objects), sampling)
     capture = AttentionCapture(family.attention_layers(snapshot.denoiser), spec=None)

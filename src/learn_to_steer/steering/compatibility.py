@@ -46,12 +46,12 @@ def check_model(pipe: Any, family: Family) -> None:
         UnsupportedError: The denoiser is fed more than latents, or the class was not tried.
     """
     family.check(pipe)
-    kinds = [kind.__name__ for kind in type(pipe).__mro__]
-    if not set(kinds) & set(family.pipelines):
-        others = f", or in one of: {', '.join(family.pipelines[1:])}" if family.pipelines[1:] else ""
+    if not {kind.__name__ for kind in type(pipe).__mro__} & set(family.pipelines):
+        instead = family.recommended_pipeline(pipe)
+        others = ", ".join(name for name in family.pipelines if name != instead)
         raise UnsupportedError(
-            f"{kinds[0]} has not been tried with steering; use the same weights in {family.pipelines[0]} "
-            f"({family.pipelines[0]}.from_pipe(pipe)){others}"
+            f"{type(pipe).__name__} has not been tried with steering; use the same weights in {instead} "
+            f"({instead}.from_pipe(pipe)){others and f', or in one of: {others}'}"
         )
 
 

@@ -299,9 +299,10 @@ def _embedding_rows(relations: Any, columns: Any, arguments: Mapping[str, Any]) 
     embeds = arguments.get("prompt_embeds")
     if embeds is None:
         raise PromptError("give a prompt, or prompt_embeds with relations and columns")
-    if not isinstance(embeds, Tensor) or embeds.ndim != 3:
+    if not _text_lengths(embeds):
         raise PromptError(
-            f"prompt_embeds is {reprlib.repr(embeds)}; it must be a tensor of shape (prompts, text columns, width)"
+            f"prompt_embeds is {reprlib.repr(embeds)}; it must be a tensor of shape (prompts, text columns, width), or "
+            "a list with one of shape (text columns, width) for each prompt"
         )
     if relations is None or columns is None:
         raise PromptError(
@@ -311,13 +312,19 @@ def _embedding_rows(relations: Any, columns: Any, arguments: Mapping[str, Any]) 
     return len(embeds)
 
 
+def _text_lengths(embeds: Any) -> list[int]:
+    """The number of text columns of each row of ``prompt_embeds``; empty if they are none."""
+    rows = list(embeds) if isinstance(embeds, (list, tuple)) or getattr(embeds, "ndim", 0) == 3 else []
+    return [len(row) for row in rows] if all(isinstance(row, Tensor) and row.ndim == 2 for row in rows) else []
+
+
 def _columns(pipe: Any, family: Family, given: Any, prompts: int, arguments: Mapping[str, Any]) -> list[Columns]:
     """The caller's text columns per prompt."""
     if given is None:
         return [{}] * prompts
     embeds, longest = arguments.get("prompt_embeds"), arguments.get("max_sequence_length")
-    if isinstance(embeds, Tensor):
-        window = int(embeds.shape[1])
+    if lengths := _text_lengths(embeds):
+        window = max(lengths)
     elif longest is not None:
         window = whole_number("max_sequence_length", longest)
     else:

@@ -16,6 +16,7 @@ from learn_to_steer.attention import AttentionCapture, run_until_captured
 from learn_to_steer.conditioning import ConditioningSnapshot
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Call, Family
+from learn_to_steer.loading import quiet
 from learn_to_steer.maps import MapSpec, columns_to_weights
 from learn_to_steer.steering.loop import index_batch
 
@@ -54,7 +55,7 @@ def estimate(pipe: Any, family: Family, snapshot: ConditioningSnapshot, spec: Ma
         raise UnsupportedError("memory cannot be estimated for quantised weights")
     weights = sum(_size(p) for part in _modules(pipe) for p in part.parameters())
     config: Any = denoiser.config
-    with torch.device("meta"):
+    with quiet(), torch.device("meta"):
         empty = type(denoiser).from_config(config)  # type: ignore[attr-defined]
         nn.Module.to(
             empty, dtype=snapshot.call.latents.dtype

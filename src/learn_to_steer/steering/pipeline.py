@@ -23,7 +23,7 @@ from learn_to_steer.conditioning import first_conditional_row
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
-from learn_to_steer.steering.arguments import Columns, RelationLike
+from learn_to_steer.steering.arguments import Columns, RelationLike, for_prompts
 from learn_to_steer.steering.compatibility import (
     TIMEOUT,
     check_pipeline,
@@ -118,13 +118,14 @@ class SteeredPipeline:
         report = SteeringReport(state.reports, self.config)
         if prompt is not None:
             kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
+            kwargs = kwargs if isinstance(prompt, str) else for_prompts(kwargs, len(prompt))
         if not any(target.relations for target in targets):
             return _with_report(self.pipe(**kwargs), report)
         check_pipeline(self.pipe, self.family)
         if isinstance(classifier := getattr(self.loss, "classifier", None), nn.Module):
             refuse_inference_tensors(classifier, "the classifier")
         denoiser = uncompiled(getattr(self.pipe, self.family.denoiser))
-        with prepared(denoiser, self.config.checkpointing, timeout):
+        with prepared(denoiser, self.config.checkpointing, timeout), self.family.mended(denoiser):
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.loss.spec)
             loop = SteeringLoop(self.family, denoiser, self.loss, capture, self.config, targets)
@@ -254,7 +255,7 @@ class _Hooks:
         def stepped(model_output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
             state = self.state
             if state.moved_latents is not None:
-                sample = self._with_moves(sample, state.moved_latents / state.input_scale)
+                sample = self._with_moves(sample, self._moved_rows(sample, state.moved_latents))
             if state.prediction_offset is not None:
                 model_output = model_output + state.prediction_offset.to(model_output.dtype)
             state.moved_latents = state.prediction_offset = None
@@ -296,7 +297,7 @@ class _Hooks:
         before = conditional.latents.float().clone()
         search_noise = state.step == 0 and self.config.search is not None
         start = search(self.loop, step, before, state) if search_noise else before
-        self._keep(before, self.loop.steer(step, start, state))
+        self._keep(before, self.loop.steer(step, start, state), call.latents.dtype)
         state.seconds += time.monotonic() - began
         return step
 
@@ -304,7 +305,7 @@ class _Hooks:
         """Index of the first row that is made for the prompts."""
         return first_conditional_row(self.family, len(call.latents), len(self.loop.targets))
 
-    def _keep(self, before: Tensor, after: Tensor) -> None:
+    def _keep(self, before: Tensor, after: Tensor, fed: torch.dtype) -> None:
         """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
         state = self.state
         if self.config.update == "prediction":
@@ -313,6 +314,7 @@ class _Hooks:
         # Only the images that moved: the others keep the bits of their latents.
         state.moved_rows = (after != before).flatten(1).any(1).nonzero().flatten()
         state.moved_latents = after[state.moved_rows].detach() if len(state.moved_rows) else None
+        state.moves = (after - before)[state.moved_rows].detach() if fed != torch.float32 else None
 
     def _is_in_window(self, timestep: Tensor) -> bool:
         if self.config.by_step_index:
@@ -326,6 +328,14 @@ class _Hooks:
             return 1.0
         one = torch.ones(1, device=call.latents.device, dtype=torch.float64)
         return float(self.scheduler.scale_model_input(one, timestep[0]))
+
+    def _moved_rows(self, sample: Tensor, moved: Tensor) -> Tensor:
+        """The moved rows of the scheduler's latents; of those in fp32, no digits are lost to what is fed."""
+        moves, scale = self.state.moves, self.state.input_scale
+        if moves is None or sample.dtype != torch.float32:
+            return moved / scale
+        rows = sample[self.state.moved_rows]
+        return rows + (moves / scale).reshape(rows.shape)
 
     def _with_moves(self, latents: Tensor, moved: Tensor) -> Tensor:
         """``latents`` with the moved rows replaced, in both halves under guidance; other rows keep their bits."""

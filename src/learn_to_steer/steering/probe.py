@@ -69,7 +69,8 @@ def _probe(pipe: Any, height: int, width: int, arguments: Mapping[str, Any] | No
     family = find(pipe)
     check_pipeline(pipe, family)
     denoiser = getattr(pipe, family.denoiser)
-    snapshot = record(pipe, family, ["a dog to the left of a cat"], height, width, arguments)
+    drawn = family.drawn_size(pipe, height, width, arguments or {})
+    snapshot = record(pipe, family, ["a dog to the left of a cat"], *drawn, arguments)
     quantised = getattr(denoiser, "hf_quantizer", None) is not None
     memory = None if quantised else estimate(pipe, family, snapshot)
     call = snapshot.call

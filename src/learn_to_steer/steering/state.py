@@ -30,6 +30,7 @@ class CallState:
         input_scale: The denoiser's input divided by the scheduler's latents, in the current step.
         moved_rows: Indices of the images that were moved in the current step.
         moved_latents: Their latents as the denoiser is fed them; None when no image was moved.
+        moves: What was added to them, if the denoiser is fed fewer digits than fp32; the pipeline may keep more.
         prediction_offset: What is added to the denoiser's prediction in the current step, if anything.
         satisfied: Indices of the images that were satisfied when ``SteeringLoop.checking`` last saw them.
     """
@@ -44,6 +45,7 @@ class CallState:
     input_scale: float = 1.0
     moved_rows: Int[Tensor, " moved"] = field(default_factory=torch.LongTensor)
     moved_latents: Float[Tensor, "moved *latents"] | None = None
+    moves: Float[Tensor, "moved *latents"] | None = None
     prediction_offset: Float[Tensor, "images *latents"] | None = None
     satisfied: set[int] = field(default_factory=set)
 
