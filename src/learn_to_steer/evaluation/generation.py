@@ -15,7 +15,6 @@ from learn_to_steer.errors import PromptError
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering import ImageReport
-from learn_to_steer.steering.arguments import for_prompts
 from learn_to_steer.steering.inputs import select_relations, warn_of_left_out
 from learn_to_steer.steering.report import LeftOut
 
@@ -109,7 +108,7 @@ def draw(
         PromptError: The loss does not know a predicate, or an object lies beyond the text that the model reads; see
             ``steerable``.
     """
-    arguments = for_prompts(model.sampling, len(jobs)) | {
+    arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],
         "generator": [noise_generator(seed, job.prompt, job.index) for job in jobs],
     }
