@@ -9,13 +9,16 @@ import diffusers
 import pytest
 import torch
 
+from learn_to_steer.conditioning import record
+from learn_to_steer.configs import ModelConfig
+from learn_to_steer.evaluation.model import open_model
 from learn_to_steer.families import find, of_config, resolve
 from learn_to_steer.families.testing import tiny
 from learn_to_steer.loading import skeleton
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.sampling import remember, sampling_arguments
 from learn_to_steer.steering import Steerer, profile
-from learn_to_steer.steering.loop import SteeringLoop
+from learn_to_steer.steering.loop import SteeringLoop, index_batch
 
 # Of diffusers' Euler scheduler with new versions of NumPy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -36,8 +39,12 @@ def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:
     sized = {} if "image" in more else {"height": 64, "width": 64}
-    settings = {"num_inference_steps": 2, "output_type": "latent", **sized, **SHORT}
-    return pipe(prompt=prompt, generator=torch.Generator().manual_seed(0), **(settings | more))
+    settings = {"num_inference_steps": 2, "output_type": "latent", "generator": seeded(0), **sized, **SHORT}
+    return pipe(prompt=prompt, **(settings | more))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def is_steered(pipe: Any, steer: Any, **more: Any) -> None:
@@ -65,6 +72,20 @@ def test_layouts_of_the_released_models(model: str, layers: int, channels: int) 
     assert (family.name, len(layout.layers), layout.channels) == (resolve(model).family, layers, channels)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["flux2", "qwen-image"])
+def test_latents_of_images_are_normalised_as_in_the_pipeline(name: str) -> None:
+    pipe, images = tiny(name), torch.rand(1, 3, 64, 96)
+    if name == "flux2":
+        expected = pipe._pack_latents(pipe._encode_vae_image(images * 2 - 1, None))
+    else:
+        latents = pipe.vae.encode(images[:, :, None] * 2 - 1).latent_dist.mode()
+        mean, deviation = (torch.tensor(pipe.vae.config[part]) for part in ("latents_mean", "latents_std"))
+        latents = (latents - mean.view(1, -1, 1, 1, 1)) / deviation.view(1, -1, 1, 1, 1)
+        expected = pipe._pack_latents(latents, 1, 4, 8, 12)
+    torch.testing.assert_close(find(pipe).encode(pipe, images), expected, rtol=1e-4, atol=1e-5)
+
+
 # FLUX.2
 
 
@@ -82,11 +103,13 @@ def test_columns_of_a_text_that_is_filled_up_on_the_left(longest: int) -> None:
     assert words(pipe, columns, seen[0]) == ["dog", "cat"]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("has_start", [True, False])
-def test_columns_with_a_processor(has_start: bool) -> None:
+def test_columns_with_a_processor(has_start: bool, side: str) -> None:
     """As Mistral's is: it adds a start token unless the chat template has one."""
     pipe = tiny("flux2")
     inner = pipe.tokenizer
+    inner.padding_side = side
     if not has_start:
         inner.chat_template = inner.chat_template.replace(inner.bos_token, "")
 
@@ -149,10 +172,13 @@ def test_guidance_of_qwen_image_is_true_guidance() -> None:
     arguments = sampling_arguments(resolve("qwen-image"))
     assert arguments["true_cfg_scale"] == 4.0 and arguments["negative_prompt"] == " "
     assert "guidance_scale" not in arguments
+    pipe = tiny("qwen-image")
+    remember(pipe, resolve("qwen-image"))
+    model = open_model(ModelConfig(model="qwen-image", objective="for-spatial", guidance=2.5, device="cpu"), pipe=pipe)
+    assert model.sampling["true_cfg_scale"] == 2.5 and "guidance_scale" not in model.sampling
 
 
 def test_one_negative_prompt_is_for_all_prompts(steer: Any) -> None:
-    """The pipeline itself takes only as many as there are prompts."""
     pipe = tiny("qwen-image")
     remember(pipe, resolve("qwen-image"))
     out = draw(steer(pipe), [PROMPT, "a cat above a dog"])
@@ -172,15 +198,36 @@ def test_columns_begin_after_the_tokens_that_the_pipeline_drops() -> None:
     assert text.shape[1] == len(ids)
 
 
+def test_padding_on_the_left_changes_nothing(steer: Any) -> None:
+    """The pipeline puts the states of every text at the beginning, whichever side the tokenizer fills up."""
+    pipe, prompts = tiny("qwen-image"), [PROMPT, "a red kite on a large green boat, above a small blue horse"]
+    right = draw(steer(pipe), prompts, true_cfg_scale=1.0)
+    pipe.tokenizer.padding_side = "left"
+    left = draw(steer(pipe), prompts, true_cfg_scale=1.0)
+    assert all(image.passes > 0 for image in left.steering.images)
+    torch.testing.assert_close(left.images, right.images, rtol=1e-3, atol=1e-3)
+
+
 def test_several_images_of_a_prompt_with_other_modulation(steer: Any) -> None:
     """The transformer of newer models reads the number of images from an argument that some pipelines fill wrongly."""
     parts = tiny("qwen-image").components
-    newer = type(parts["transformer"]).from_config({**parts["transformer"].config, "zero_cond_t": True})
+    # diffusers drops what it lists as defaults, changed or not.
+    config = {key: value for key, value in parts["transformer"].config.items() if key != "_use_default_values"}
+    newer = type(parts["transformer"]).from_config({**config, "zero_cond_t": True})
+    assert newer.zero_cond_t
     newer.load_state_dict(parts["transformer"].state_dict())
     pipe = diffusers.QwenImagePipeline(**parts | {"transformer": newer.eval()})
     prompts = ["a dog and a cat", PROMPT]
-    mine, stock = (draw(one, prompts, true_cfg_scale=1.0).images for one in (steer(pipe), pipe))
-    assert torch.equal(mine[0], stock[0]) and not torch.equal(mine[1], stock[1])
+    mine, stock = (
+        draw(one, prompts, true_cfg_scale=1.0, generator=[seeded(0), seeded(1)]).images for one in (steer(pipe), pipe)
+    )
+    alone = draw(steer(pipe), true_cfg_scale=1.0, generator=seeded(1)).images[0]
+    both = record(pipe, find(pipe), prompts, 64, 64, SHORT).call
+    one = index_batch(both, torch.tensor([1]), 2)
+    with torch.no_grad():
+        assert len(pipe.transformer(**find(pipe).write(one))[0]) == 1
+    assert torch.equal(mine[0], stock[0]) and (mine[1] - stock[1]).abs().max() > 1e-3
+    torch.testing.assert_close(mine[1], alone, rtol=1e-3, atol=1e-3)
     out = draw(steer(pipe), num_images_per_prompt=2, true_cfg_scale=1.0)
     assert all(image.passes > 0 for image in out.steering.images)
 

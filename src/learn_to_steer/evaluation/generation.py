@@ -15,7 +15,6 @@ from learn_to_steer.errors import PromptError
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.prompts import Relation
 from learn_to_steer.steering import ImageReport, Verifier
-from learn_to_steer.steering.arguments import for_prompts
 from learn_to_steer.steering.inputs import select_relations, warn_of_left_out
 from learn_to_steer.steering.report import LeftOut
 from learn_to_steer.steering.tries import UnsteeredPipeline, draw_best
@@ -116,7 +115,7 @@ def draw(
             ``steerable``.
         UnsupportedError: There are several tries, and nothing judges the images.
     """
-    arguments = for_prompts(model.sampling, len(jobs)) | {
+    arguments: dict[str, Any] = model.sampling | {
         "prompt": [job.prompt for job in jobs],
         "generator": [noise_generator(seed, job.prompt, job.index) for job in jobs],
     }

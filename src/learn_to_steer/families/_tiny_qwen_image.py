@@ -21,6 +21,8 @@ def _text_encoder() -> Any:
                 "num_attention_heads": 2,
                 "num_key_value_heads": 1,
                 "max_position_embeddings": 2048,
+                "bos_token_id": 0,
+                "eos_token_id": 1,
                 "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]},
             },
             vision_config={

@@ -167,6 +167,7 @@ class Family(Protocol):
             UnsupportedError: It lacks a component, or its denoiser is fed more than latents. The message says what to
                 use instead.
         """
+        return None  # most take all of their pipelines
 
     def recommended_pipeline(self, pipe: Any) -> str:
         """Return the class name of the pipeline to use in place of one of this family that was not tried.

@@ -95,9 +95,8 @@ class QwenImage(RectifiedFlow, ChatTransformer, Packed):
             )
 
     def write(self, call: Call) -> dict[str, Any]:
-        # One entry per row. All of them are the same, and pipelines give fewer with num_images_per_prompt.
-        rows = call.latents.shape[0]
-        return super().write(call) | {"img_shapes": list(call.shared["img_shapes"][:1]) * rows}
+        # One entry stands for all rows, which are of one size. The call may have fewer or more than there are rows.
+        return super().write(call) | {"img_shapes": list(call.shared["img_shapes"][:1])}
 
     def latent_size(self, denoiser: nn.Module, call: Call) -> tuple[int, int]:
         first = call.shared["img_shapes"][0]  # an image, or the images of a sample: that of the latents and others

@@ -163,17 +163,3 @@ def _index(given: Any) -> int | None:
         return None if "bool" in str(getattr(given, "dtype", type(given))) else operator.index(given)
     except TypeError:
         return None
-
-
-def for_prompts(arguments: Mapping[str, Any], prompts: int) -> dict[str, Any]:
-    """Return the arguments of a call with a list of prompts, in which one negative prompt stands for all of them.
-
-    Some pipelines take only a list of negative prompts with a list of prompts.
-
-    Args:
-        arguments: Arguments of the call.
-        prompts: Number of prompts.
-    """
-    negative = arguments.get("negative_prompt")
-    repeated = {"negative_prompt": [negative] * prompts} if isinstance(negative, str) else {}
-    return {**arguments, **repeated}

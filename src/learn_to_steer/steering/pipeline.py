@@ -23,7 +23,7 @@ from learn_to_steer.conditioning import first_conditional_row
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
-from learn_to_steer.steering.arguments import Columns, RelationLike, for_prompts
+from learn_to_steer.steering.arguments import Columns, RelationLike
 from learn_to_steer.steering.compatibility import (
     TIMEOUT,
     check_pipeline,
@@ -118,7 +118,6 @@ class SteeredPipeline:
         report = SteeringReport(state.reports, self.config)
         if prompt is not None:
             kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
-            kwargs = kwargs if isinstance(prompt, str) else for_prompts(kwargs, len(prompt))
         if not any(target.relations for target in targets):
             return _with_report(self.pipe(**kwargs), report)
         check_pipeline(self.pipe, self.family)
