@@ -57,7 +57,7 @@ class Flux(RectifiedFlow, Packed):
     name = "flux"
     network = "FluxTransformer2DModel"
     blocks: Mapping[str, str] = {"transformer_blocks": "attn", "single_transformer_blocks": "attn"}
-    parameters = (
+    parameters: tuple[str, ...] = (
         "hidden_states",
         "encoder_hidden_states",
         "pooled_projections",
@@ -69,7 +69,12 @@ class Flux(RectifiedFlow, Packed):
     )
     shared = ("img_ids", "txt_ids")
     longest_text = 512
-    pipelines = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxControlNetPipeline")
+    pipelines: tuple[str, ...] = (
+        "FluxPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxControlNetPipeline",
+    )
 
     def check(self, pipe: Any) -> None:
         require_latents_alone(
