@@ -58,6 +58,7 @@ class Tiny:
         self.arguments: dict[str, Any] = dict(self.model.arguments)
 
     def draw(self, pipe: Any, prompt: Any, seeds: int | Sequence[int] = 0, **more: Any) -> Any:
+        prompt = list(prompt) if isinstance(prompt, list) else prompt  # some pipelines write into the list
         numbers = [seeds] if isinstance(seeds, int) else seeds
         generators = [torch.Generator().manual_seed(seed) for seed in numbers]
         height, width = self.model.size
@@ -512,8 +513,10 @@ def test_a_saved_folder_is_a_model_like_any_other(case: Tiny, tmp_path: Path) ->
     assert [name for name in FAMILIES if registry.load("families", name).FAMILY.matches(case.pipe)] == [family.name]
     assert of_config({**case.denoiser.config, "_class_name": family.network}) is case.family
     loaded = load_pipeline(str(folder))
-    # Not to the bit: where weights lie in a file decides on how kernels add up.
-    torch.testing.assert_close(case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=0, atol=2e-3)
+    # Not to the bit: loaded weights lie elsewhere in memory, and some kernels round by that.
+    torch.testing.assert_close(
+        case.draw(loaded, PROMPT).images, case.draw(case.pipe, PROMPT).images, rtol=1e-4, atol=1e-3
+    )
     height, width = case.model.size
     options = ["--steps", "2", "--objective", "for-spatial", "--height", str(height), "--width", str(width)]
     options += ["--out", str(tmp_path / "out")]

@@ -35,8 +35,8 @@ def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:
-    sized = {} if "image" in more else {"height": 64, "width": 64}
     settings = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "latent", "max_sequence_length": 80}
+    sized = {"height": 64, "width": 64}
     return pipe(prompt, generator=torch.Generator().manual_seed(0), **(settings | sized | more))
 
 
@@ -63,7 +63,7 @@ def test_img2img(steer: Any, kind: str) -> None:
 def test_inpainting_with_z_image(steer: Any) -> None:
     pipe = diffusers.ZImageInpaintPipeline(**tiny("z-image").components)
     given = {"image": torch.rand(1, 3, 64, 64), "mask_image": torch.ones(1, 1, 64, 64), "strength": 1.0}
-    is_steered(pipe, steer, height=64, width=64, **given)
+    is_steered(pipe, steer, **given)
 
 
 def small(transformer: Any) -> dict[str, Any]:

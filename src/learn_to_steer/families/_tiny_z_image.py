@@ -1,4 +1,4 @@
-"""The tiny pipeline of Z-Image: a causal text encoder, and a transformer with a refiner for image and text each."""
+"""The tiny pipeline of Z-Image: a causal text encoder, and a transformer whose first layers see image or text alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Z-Image: a transformer that is fed image and text as one sequence, rectified flow.
 
-The maps of the main layers are captured, not those of the refiners, in which the image or the text is alone. The image
-comes first in the sequence, then the text; each is filled up to a multiple of 32 places with padding that is no part of
-the maps. Time runs from 0 at pure noise to 1, and the negative of the velocity is predicted.
+The maps of the main layers are captured, not those of the first ones, in which image and text are still apart. The
+image comes first in the sequence, then the text; each is filled up to a multiple of 32 places with padding that is no
+part of the maps. Time runs from 0 at pure noise to 1, and the negative of the velocity is predicted.
 
 Latents, texts and predictions are lists with one entry per sample. In a guided batch the rows of the prompts come
 first. The text is a chat with the prompt as the user's message; all of it has text columns.
@@ -65,6 +65,9 @@ class ZImage(RectifiedFlow, Transformer):
 
     def knows_config(self, config: Mapping[str, Any]) -> bool:
         return config.get("siglip_feat_dim") is None  # the Omni model reads images as well
+
+    def check(self, pipe: Any) -> None:
+        return None  # this transformer predicts as many channels as it is fed
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         return replace(_USUAL, name=model, source=model)
