@@ -44,7 +44,7 @@ class PixArt(VariancePreserving, Transformer):
 
     name = "pixart"
     network = "PixArtTransformer2DModel"
-    former_networks = ("Transformer2DModel",)  # the class of DiT, too
+    former_networks: tuple[str, ...] = ("Transformer2DModel",)  # the class of DiT, too
     dtype = "float16"
     # The usual one of these models comes first.
     schedulers = (
