@@ -158,6 +158,7 @@ class Family(Protocol):
             UnsupportedError: It lacks a component, or its denoiser is fed more than latents. The message says what to
                 use instead.
         """
+        return None  # most take all of their pipelines
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         """Return the facts of a model that is no variant: how models like it are usually sampled.
