@@ -17,6 +17,7 @@ from learn_to_steer.families.testing import tiny, tiny_model
 from learn_to_steer.loading import load_pipeline, skeleton
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.steering import Steerer, profile
+from learn_to_steer.steering.probe import probe_pipeline
 
 # Of diffusers' schedulers with new versions of NumPy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -131,6 +132,16 @@ def test_the_size_that_is_drawn(name: str, steer: Any) -> None:
     factor = pipe.vae_scale_factor
     assert shown.images.shape[-2:] == (height // factor, width // factor) and height < width
     assert shown.steering.images[0].passes > 0
+
+
+def test_memory_is_that_of_the_size_that_is_drawn() -> None:
+    own = {"max_sequence_length": 64}
+    asked, drawn = (
+        probe_pipeline(tiny("pixart"), 64, 64, own | {"use_resolution_binning": on}) for on in (False, True)
+    )
+    whole = probe_pipeline(tiny("pixart"), 256, 256, own | {"use_resolution_binning": False})
+    assert asked.memory and drawn.memory and whole.memory
+    assert asked.memory.kept < drawn.memory.kept == whole.memory.kept
 
 
 def alpha() -> Any:
