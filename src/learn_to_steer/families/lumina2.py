@@ -76,7 +76,7 @@ class Lumina2(RectifiedFlow, Transformer):
         return 1 - levels
 
     def model_timestep(self, pipe: Any, timestep: Tensor) -> Tensor:
-        return 1 - timestep / pipe.scheduler.config.num_train_timesteps
+        return 1 - timestep / int(pipe.scheduler.config.num_train_timesteps)
 
 
 FAMILY = Lumina2()
