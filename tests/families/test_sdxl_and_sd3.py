@@ -9,7 +9,7 @@ import diffusers
 import pytest
 import torch
 
-from learn_to_steer.errors import PromptError, UnsupportedError
+from learn_to_steer.errors import PromptError
 from learn_to_steer.families import find, resolve
 from learn_to_steer.families.testing import tiny
 from learn_to_steer.loading import skeleton
@@ -86,7 +86,9 @@ def test_sdxl_with_a_controlnet(steer: Any) -> None:
 
 def test_sd3_with_a_controlnet(steer: Any) -> None:
     whole = tiny("sd3")
-    control = diffusers.SD3ControlNetModel.from_transformer(whole.transformer, num_layers=1).eval()
+    control = diffusers.SD3ControlNetModel.from_transformer(
+        whole.transformer, num_layers=1, num_extra_conditioning_channels=0
+    ).eval()
     with torch.no_grad():
         for layer in control.controlnet_blocks:
             layer.weight.normal_(0, 0.5)
@@ -113,15 +115,6 @@ def test_a_unet_with_guidance_as_an_input_is_a_few_step_model() -> None:
     pipe.unet.register_to_config(time_cond_proj_dim=8)
     variant = find(pipe).default_variant(pipe, "some/folder")
     assert (variant.steps, variant.steering) == (4, {"window": 0.2})
-
-
-@pytest.mark.parametrize(("name", "argument"), [("sdxl", "prompt_2"), ("sd3", "prompt_2"), ("sd3", "prompt_3")])
-def test_a_second_prompt_that_differs_is_refused(steer: Any, name: str, argument: str) -> None:
-    pipe = tiny(name)
-    with pytest.raises(UnsupportedError, match=f"{argument} differs from the prompt.*leave {argument} out"):
-        draw(steer(pipe), **{argument: "a cat to the left of a dog"})
-    same = draw(steer(pipe), **{argument: PROMPT}).images
-    assert torch.equal(same, draw(steer(pipe)).images)  # left out
 
 
 def test_a_word_of_sd3_stands_in_both_parts_of_the_text() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learn_to_steer.families import Variant
-from learn_to_steer.families.flux import FEW_STEP_LEVELS, FIRST_STEP
+from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP
 from learn_to_steer_emoji.vocabulary import untaught_words
 
 _DATA = "package:learn_to_steer_emoji/data"

@@ -134,7 +134,7 @@ class Family(Protocol):
         Args:
             pipe: Any diffusers pipeline.
         """
-        denoiser = getattr(pipe, self.denoiser, None)
+        denoiser: Any = getattr(pipe, self.denoiser, None)
         return type(denoiser).__name__ == self.network and self.knows_config(denoiser.config)
 
     def knows_config(self, config: Mapping[str, Any]) -> bool:

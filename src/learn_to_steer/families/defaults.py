@@ -323,7 +323,7 @@ def require_same_prompt(name: str, prompts: Sequence[str], arguments: Mapping[st
     """
     other = arguments.get(name)
     if other and ([other] if isinstance(other, str) else list(other)) != list(prompts):
-        raise UnsupportedError(f"{name} differs from the prompt, and {why}; leave {name} out")
+        raise UnsupportedError(f"{name} differs from the prompt, and {why}; give the same prompt to all encoders")
 
 
 def _alpha_bar(pipe: Any, time: Tensor) -> Tensor:

@@ -111,12 +111,13 @@ class StableDiffusion3(RectifiedFlow, Transformer):
         self, pipe: Any, prompt: str, spans: Sequence[tuple[int, int]], arguments: Mapping[str, Any]
     ) -> list[tuple[int, ...]]:
         window, longest = int(pipe.tokenizer_max_length), self.longest(arguments)
-        encoders = [(pipe.tokenizer, window, 0)]
+        encoders: list[tuple[Any, int | None, int]] = [(pipe.tokenizer, window, 0)]
         if pipe.text_encoder_3 is not None:
             encoders.append((pipe.tokenizer_3, longest, window))
-        found = []
+        found: list[tuple[int, ...]] = []
         for span in spans:
-            columns, beyond = (), None
+            columns: tuple[int, ...] = ()
+            beyond: PromptError | None = None
             for tokenizer, limit, start in encoders:
                 try:
                     (group,) = token_indices(tokenizer, prompt, [span], max_length=limit)

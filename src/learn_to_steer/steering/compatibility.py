@@ -39,12 +39,11 @@ def check_model(pipe: Any, family: Family) -> None:
     """Refuse a pipeline that cannot be steered whatever its settings are: its model or its class.
 
     Args:
-        pipe: A diffusers pipeline, whose denoiser is not wrapped by ``torch.compile``.
+        pipe: A diffusers pipeline.
         family: Its family, which lists the pipelines that were tested.
 
     Raises:
-        UnsupportedError: The denoiser is fed more than latents, or the class was not tried; the message says what to
-            use instead.
+        UnsupportedError: The denoiser is fed more than latents, or the class was not tried.
     """
     family.check(pipe)
     kinds = [kind.__name__ for kind in type(pipe).__mro__]
