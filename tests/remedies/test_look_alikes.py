@@ -178,13 +178,47 @@ def test_kontext(loss_for: Any) -> None:
     steered(diffusers.FluxPipeline.from_pipe(pipe), loss_for("flux"), max_sequence_length=48)
 
 
-def test_a_tokenizer_that_fills_up_on_the_other_side(loss_for: Any) -> None:
-    pipe, loss = tiny("cogview4"), loss_for("cogview4")
+def test_cogview4_with_a_tokenizer_that_pads_on_the_right(loss_for: Any) -> None:
+    pipe = tiny("cogview4")
     pipe.tokenizer.padding_side = "right"
-    with told('; set pipe.tokenizer.padding_side = "left"'):
-        Steerer(loss).on(pipe)
+    with told('set pipe.tokenizer.padding_side = "left"'):
+        Steerer(loss_for("cogview4")).on(pipe)
     pipe.tokenizer.padding_side = "left"
-    steered(pipe, loss, max_sequence_length=48)
+    steered(pipe, loss_for("cogview4"))
+
+
+def test_cogview4_with_a_control_image(loss_for: Any) -> None:
+    whole = tiny("cogview4")
+    pipe = diffusers.CogView4ControlPipeline(**parts(whole, transformer=rebuilt(whole.transformer, in_channels=32)))
+    message = refused(pipe, loss_for("cogview4"), "is fed 32 channels but predicts 16")
+    assert "use the weights of a text-to-image model, in CogView4Pipeline" in message
+    steered(diffusers.CogView4Pipeline(**parts(whole)), loss_for("cogview4"))
+
+
+def test_hidream(loss_for: Any) -> None:
+    transformer = diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=[8, 8],
+        text_emb_dim=8,
+        axes_dims_rope=(4, 2, 2),
+        max_resolution=(8, 8),
+        llama_layers=[0, 0],
+    )
+    names = ("text_encoder", "tokenizer", *(f"{kind}_{n}" for n in (2, 3, 4) for kind in ("text_encoder", "tokenizer")))
+    given: dict[str, Any] = dict.fromkeys(names)
+    given |= {"scheduler": tiny("auraflow").scheduler, "vae": tiny("auraflow").vae, "transformer": transformer}
+    message = refused(diffusers.HiDreamImagePipeline(**given), loss_for("auraflow"), "whose experts run without grad")
+    assert "use a model of one of the families auraflow, " in message
+    steered(tiny("auraflow"), loss_for("auraflow"))
+    experts = transformer.single_stream_blocks[0].block.ff_i.eval()
+    states = torch.randn(1, 4, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad((experts(states) - experts.shared_experts(states)).sum(), states)
+    assert gradient.abs().max() < 1e-5, "they have gradients now"
 
 
 def test_a_video_model(loss_for: Any) -> None:

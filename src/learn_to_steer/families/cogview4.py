@@ -18,7 +18,7 @@ from torch import Tensor
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families.base import Variant
-from learn_to_steer.families.defaults import RectifiedFlow, Transformer, require_latents_alone
+from learn_to_steer.families.defaults import RectifiedFlow, Transformer
 
 _USUAL = Variant(
     name="cogview4",
@@ -55,7 +55,7 @@ class CogView4(RectifiedFlow, Transformer):
     full_time = 1000.0
 
     def check(self, pipe: Any) -> None:
-        require_latents_alone(pipe.transformer, "a model for control", "CogView4Pipeline")
+        super().check(pipe)
         if pipe.tokenizer is not None and pipe.tokenizer.padding_side != "left":
             raise UnsupportedError(
                 "the tokenizer fills texts up on the right, but the pipeline on the left, so that a word's place in "

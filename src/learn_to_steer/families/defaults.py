@@ -51,6 +51,10 @@ class Transformer(Family):
     lists: tuple[str, ...] = ()
     longest_text: int | None = None
 
+    def check(self, pipe: Any) -> None:
+        """See ``Family.check``: the denoiser is fed latents alone."""
+        require_latents_alone(pipe.transformer, "a model for inpainting or control", self.pipelines[0])
+
     def pixel_multiple(self, pipe: Any) -> int:
         """See ``Family.pixel_multiple``."""
         return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
