@@ -120,9 +120,6 @@ class Transformer(Family):
         self.check_call(denoiser, call)
         return call
 
-    def check(self, pipe: Any) -> None:
-        """See ``Family.check``: none is refused."""
-
     def check_call(self, denoiser: nn.Module, call: Call) -> None:
         """Refuse a call whose input is more than latents.
 
