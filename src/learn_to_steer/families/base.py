@@ -310,6 +310,15 @@ class Family(Protocol):
             call: The call.
         """
 
+    def first_conditional_row(self, rows: int, prompts: int) -> int:
+        """Return the index of the first row that is made for the prompts in a call; the others are for guidance.
+
+        Args:
+            rows: Number of rows of the call: one or two for each prompt.
+            prompts: Number of prompts, or of images to be drawn.
+        """
+        return 0 if self.conditional == "first" else rows - prompts
+
     # Time and noise.
 
     def model_timestep(self, pipe: Any, timestep: Tensor) -> Tensor:
