@@ -22,17 +22,6 @@ from learn_to_steer.families import Call, Family
 _RECORDING: ContextVar[object | None] = ContextVar("learn_to_steer_recording", default=None)
 
 
-def first_conditional_row(family: Family, rows: int, prompts: int) -> int:
-    """Return the index of the first row that is made for the prompts in a denoiser call; the others are for guidance.
-
-    Args:
-        family: The facts of the model family.
-        rows: Number of rows of the call: one or two for each prompt.
-        prompts: Number of prompts, or of images to be drawn.
-    """
-    return 0 if family.conditional == "first" else rows - prompts
-
-
 class _Stop(BaseException):
     """Ends the pipeline call at its first denoiser call; a BaseException, so that no pipeline catches it."""
 

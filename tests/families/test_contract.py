@@ -30,7 +30,7 @@ from learn_to_steer.loading import load_pipeline, skeleton
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import HookPoint, MapSpec, TextSpan, columns_to_weights
 from learn_to_steer.prompts import parse
-from learn_to_steer.steering import Steerer, profile
+from learn_to_steer.steering import Steerer
 from learn_to_steer.steering.loop import SteeringLoop, index_batch
 from learn_to_steer.steering.memory import estimate
 
@@ -90,15 +90,6 @@ class Tiny:
 @pytest.fixture(params=tiny_names())
 def case(request: pytest.FixtureRequest) -> Tiny:
     return Tiny(request.param)
-
-
-@pytest.fixture
-def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    def build(pipe: Any, depth: int | None = None, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 1, "threshold": 2.0, "step_size": 1.0} | settings))
-        return Steerer(Learned(random_classifier(pipe, depth).requires_grad_(False)), config).on(pipe)
-
-    return build
 
 
 class Watch(TorchFunctionMode):

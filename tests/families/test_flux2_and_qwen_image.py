@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -15,9 +14,7 @@ from learn_to_steer.evaluation.model import open_model
 from learn_to_steer.families import find, of_config, resolve
 from learn_to_steer.families.testing import tiny
 from learn_to_steer.loading import skeleton
-from learn_to_steer.losses.learned import Learned
 from learn_to_steer.sampling import remember, sampling_arguments
-from learn_to_steer.steering import Steerer, profile
 from learn_to_steer.steering.loop import SteeringLoop, index_batch
 
 # Of diffusers' Euler scheduler with new versions of NumPy.
@@ -26,15 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PROMPT = "a dog to the left of a cat"
 DOG, CAT = (2, 5), (23, 26)
 SHORT = {"max_sequence_length": 200}
-
-
-@pytest.fixture
-def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    def build(pipe: Any, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 1, "threshold": 2.0, "step_size": 1.0} | settings))
-        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
-
-    return build
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:

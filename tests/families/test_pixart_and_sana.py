@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import find, resolve
 from learn_to_steer.families.testing import tiny, tiny_model
 from learn_to_steer.loading import load_pipeline, skeleton
-from learn_to_steer.losses.learned import Learned
-from learn_to_steer.steering import Steerer, profile
+from learn_to_steer.steering import Steerer
 from learn_to_steer.steering.probe import probe_pipeline
 
 # Of diffusers' schedulers with new versions of NumPy.
@@ -25,15 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PROMPT = "a dog to the left of a cat"
 DOG, CAT = (2, 5), (23, 26)
 FAMILIES = ("pixart", "sana")
-
-
-@pytest.fixture
-def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    def build(pipe: Any, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 1, "threshold": 2.0, "step_size": 1.0} | settings))
-        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
-
-    return build
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,22 +15,11 @@ from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import find, resolve
 from learn_to_steer.families.testing import tiny
 from learn_to_steer.loading import quiet, skeleton
-from learn_to_steer.losses.learned import Learned
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.steering import Steerer, profile
 
 PROMPT = "a dog to the left of a cat"
 DOG, CAT = (2, 5), (23, 26)
 LENGTHS = {"z-image": 80, "chroma": 48}
-
-
-@pytest.fixture
-def steer(random_classifier: Callable[..., Any]) -> Callable[..., Any]:
-    def build(pipe: Any, **settings: Any) -> Any:
-        config = profile("default").changed(**({"passes": 1, "threshold": 2.0, "step_size": 1.0} | settings))
-        return Steerer(Learned(random_classifier(pipe).requires_grad_(False)), config).on(pipe)
-
-    return build
 
 
 def draw(pipe: Any, prompt: Any = PROMPT, **more: Any) -> Any:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.collection.noise_levels import SamplingPath
-from learn_to_steer.conditioning import first_conditional_row
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import Family
 from learn_to_steer.maps import AttentionMaps, Layout, MapSpec, TextSpan, columns_to_weights
@@ -113,7 +112,7 @@ class PathReader:
                     f"the pipeline calls its denoiser with {batch} rows for {prompts} prompts; maps are read off the "
                     "conditional rows (turn off perturbed-attention guidance)"
                 )
-            first = first_conditional_row(self._family, batch, prompts)
+            first = self._family.first_conditional_row(batch, prompts)
             kept.latents[level] = call.latents[first : first + prompts].cpu()
             kept.times[level] = call.time.flatten()[-1].cpu()
             rows = None if batch == prompts else torch.arange(first, first + prompts)

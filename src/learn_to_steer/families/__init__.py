@@ -11,7 +11,8 @@ from typing import Any
 
 from learn_to_steer import registry
 from learn_to_steer.errors import DataError, PluginError, SteerError, UnknownNameError, UnsupportedError
-from learn_to_steer.families.base import Call, Family, Variant
+from learn_to_steer.families.base import Call, Family
+from learn_to_steer.families.variant import Variant
 
 __all__ = ["Call", "Family", "Variant", "find", "of_config", "resolve", "unknown_model", "usual_source", "variants"]
 

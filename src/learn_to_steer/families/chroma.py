@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.defaults import require_latents_alone
 from learn_to_steer.families.flux import Flux
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import TextSpan
 
 VARIANTS = (

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Variant
 from learn_to_steer.families.defaults import RectifiedFlow, Transformer
+from learn_to_steer.families.variant import Variant
 
 _USUAL = Variant(
     name="cogview4",

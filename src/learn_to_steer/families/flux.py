@@ -15,8 +15,9 @@ from typing import Any
 from torch import nn
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP, Packed, RectifiedFlow, require_latents_alone
+from learn_to_steer.families.variant import Variant
 
 VARIANTS = (
     Variant(

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Call, Images, Variant
+from learn_to_steer.families.base import Call, Images
 from learn_to_steer.families.chat import ChatTransformer
 from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP, Packed, RectifiedFlow
+from learn_to_steer.families.variant import Variant
 
 _DEV = Variant(
     name="flux2:dev",

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.defaults import RectifiedFlow, Transformer
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import TextSpan
 
 _USUAL = Variant(

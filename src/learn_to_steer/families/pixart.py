@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from learn_to_steer.errors import PromptError
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.defaults import Transformer, VariancePreserving
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.prompts import token_indices
 
 Span = tuple[int, int]

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.chat import ChatTransformer
 from learn_to_steer.families.defaults import Packed, RectifiedFlow
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import TextSpan
 
 _USUAL = Variant(

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Variant
 from learn_to_steer.families.defaults import RectifiedFlow
 from learn_to_steer.families.pixart import PixArt, Span, given
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.prompts import token_indices
 
 _USUAL = Variant(

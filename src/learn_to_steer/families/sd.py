@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families import _vae
-from learn_to_steer.families.base import Call, Images, Variant
+from learn_to_steer.families.base import Call, Images
 from learn_to_steer.families.defaults import VariancePreserving, require_latents_alone
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import HookPoint, MapLayer
 from learn_to_steer.prompts import token_indices
 

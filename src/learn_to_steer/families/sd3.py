@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from learn_to_steer.errors import PromptError
-from learn_to_steer.families.base import Variant
 from learn_to_steer.families.defaults import (
     FEW_STEP_LEVELS,
     FIRST_STEP,
@@ -21,6 +20,7 @@ from learn_to_steer.families.defaults import (
     require_latents_alone,
     require_same_prompt,
 )
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.prompts import token_indices
 
 _MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Variant
 from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP, require_same_prompt
 from learn_to_steer.families.sd import StableDiffusion
+from learn_to_steer.families.variant import Variant
 
 _ARCHITECTURE = {
     "sample_size": 128,

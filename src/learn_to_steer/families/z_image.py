@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.errors import UnsupportedError
-from learn_to_steer.families.base import Call, Variant
+from learn_to_steer.families.base import Call
 from learn_to_steer.families.defaults import FEW_STEP_LEVELS, RectifiedFlow, Transformer
+from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import TextSpan
 from learn_to_steer.prompts import token_indices
 

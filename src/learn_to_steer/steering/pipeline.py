@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from learn_to_steer.attention import AttentionCapture
-from learn_to_steer.conditioning import first_conditional_row
 from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import Call, Family
 from learn_to_steer.losses.base import Loss, StepInfo
@@ -302,7 +301,7 @@ class _Hooks:
 
     def _first_row(self, call: Call) -> int:
         """Index of the first row that is made for the prompts."""
-        return first_conditional_row(self.family, len(call.latents), len(self.loop.targets))
+        return self.family.first_conditional_row(len(call.latents), len(self.loop.targets))
 
     def _keep(self, before: Tensor, after: Tensor, fed: torch.dtype) -> None:
         """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
