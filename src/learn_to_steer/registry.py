@@ -34,7 +34,7 @@ DEFAULT_MODEL_PACKAGE = "learn-to-steer-emoji"
 DEFAULT_MODEL_FOLDER = "./emoji_world"  # where that package is in a clone of the repository
 
 OWN = "learn-to-steer"
-NOT_PLUGINS = ("base", "chat", "defaults", "testing")
+NOT_PLUGINS = ("base", "chat", "defaults", "testing", "variant")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

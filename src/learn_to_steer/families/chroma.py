@@ -15,7 +15,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from learn_to_steer.families.base import Call
-from learn_to_steer.families.defaults import require_latents_alone
 from learn_to_steer.families.flux import Flux
 from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import TextSpan
@@ -50,9 +49,6 @@ class Chroma(Flux):
         "joint_attention_kwargs",
     )
     pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
-
-    def check(self, pipe: Any) -> None:
-        require_latents_alone(pipe.transformer, "a model for inpainting or control", "ChromaPipeline")
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         return replace(VARIANTS[0], name=model, source=model)
