@@ -353,7 +353,7 @@ def test_embeddings_in_place_of_the_prompt(case: Tiny, steer: Any) -> None:
     subject, reference = case.columns(PROMPT)
     with torch.no_grad():
         embeddings = case.model.embeddings(case.pipe, [PROMPT], case.arguments)
-    width = embeddings["prompt_embeds"].shape[1]
+    width = len(embeddings["prompt_embeds"][0])
     columns = {name: tuple(column % width for column in its) for name, its in (("dog", subject), ("cat", reference))}
     given = {"relations": [["dog | left of | cat"]], "columns": [columns], **embeddings}
     mine = case.draw(steer(case.pipe), None, **given)

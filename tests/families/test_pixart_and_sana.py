@@ -14,6 +14,7 @@ from learn_to_steer.errors import PromptError, UnsupportedError
 from learn_to_steer.families import find, resolve
 from learn_to_steer.families.testing import tiny, tiny_model
 from learn_to_steer.loading import load_pipeline, skeleton
+from learn_to_steer.losses.learned import Learned
 from learn_to_steer.steering import Steerer
 from learn_to_steer.steering.probe import probe_pipeline
 

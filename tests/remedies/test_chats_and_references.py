@@ -97,6 +97,14 @@ def test_a_transformer_that_is_fed_other_images(steer: Any) -> None:
     assert is_steered(draw(steer(pipe), true_cfg_scale=1.0))
 
 
+def test_a_transformer_that_is_fed_lists_of_images(steer: Any) -> None:
+    pipe = tiny("z-image")
+    fed = {"x": [[torch.zeros(4, 1, 8, 8)] * 2], "t": torch.ones(1), "cap_feats": [torch.zeros(5, 24)]}
+    with told("; use ZImagePipeline"):
+        find(pipe).read(pipe.transformer, (), fed)
+    assert is_steered(draw(steer(pipe), guidance_scale=0.0))
+
+
 def test_a_tokenizer_with_another_template() -> None:
     pipe = tiny("qwen-image")
     family, own = find(pipe), pipe.prompt_template_encode_start_idx

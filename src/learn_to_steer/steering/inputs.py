@@ -322,10 +322,9 @@ def _columns(pipe: Any, family: Family, given: Any, prompts: int, arguments: Map
     """The caller's text columns per prompt."""
     if given is None:
         return [{}] * prompts
-    embeds, longest = arguments.get("prompt_embeds"), arguments.get("max_sequence_length")
-    if lengths := _text_lengths(embeds):
+    if lengths := _text_lengths(arguments.get("prompt_embeds")):
         window = max(lengths)
-    elif longest is not None:
+    elif (longest := arguments.get("max_sequence_length")) is not None:
         window = whole_number("max_sequence_length", longest)
     else:
         window = int(family.tokenizer(pipe).model_max_length)

@@ -239,7 +239,8 @@ class _Hooks:
                 self._begin_step()
                 step = self._steer(call)
                 if step is not None and self.config.check_while_sampling:
-                    around.enter_context(self.loop.checking(step, self._first_row(call), state))
+                    first = self.family.first_conditional_row(len(call.latents), len(self.loop.targets))
+                    around.enter_context(self.loop.checking(step, first, state))
             if state.moved_latents is None:
                 return denoiser(*args, **kwargs)
             latents = self._with_moves(call.latents, state.moved_latents)
@@ -286,7 +287,7 @@ class _Hooks:
         if not self._is_in_window(timestep):
             return None
         began = time.monotonic()
-        first = self._first_row(call)
+        first = self.family.first_conditional_row(len(call.latents), len(self.loop.targets))
         conditional = index_batch(call, torch.arange(first, first + images), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
         info = StepInfo(self.family.noise_level(self.view, timestep), state.step, len(self.scheduler.timesteps))
@@ -298,10 +299,6 @@ class _Hooks:
         self._keep(before, self.loop.steer(step, start, state), call.latents.dtype)
         state.seconds += time.monotonic() - began
         return step
-
-    def _first_row(self, call: Call) -> int:
-        """Index of the first row that is made for the prompts."""
-        return self.family.first_conditional_row(len(call.latents), len(self.loop.targets))
 
     def _keep(self, before: Tensor, after: Tensor, fed: torch.dtype) -> None:
         """Keep what the loop moved for the denoiser call and the scheduler step that follow."""
