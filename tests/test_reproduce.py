@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["--table", "2", "--model", QUICK, "--row", "learned", *ONE, "--write"]],
         ["docs/tables.md"],
     ),
+    "full_size_table.py": ([["--model", "sd:1.4"]], ["docs/results/full_size_table.json", "docs/full_size.md"]),
     "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
     "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
     "schedulers.py": (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from learn_to_steer import storage
 from learn_to_steer.errors import DataError
+from learn_to_steer.families import variants
 from learn_to_steer.loading import skeleton
 
 
@@ -49,3 +52,19 @@ def test_a_folder_is_recognised_as_the_authors_model_of_its_kind(model: str, ste
     family, denoiser = skeleton(model)
     pipe = SimpleNamespace(unet=denoiser, vae_scale_factor=8)
     assert family.default_variant(pipe, "some/folder").step_size == step_size
+
+
+def test_the_table_of_full_sizes_is_of_these_variants() -> None:
+    folder = Path(__file__).resolve().parents[2] / "docs"
+    rows, page = storage.read_json(folder / "results" / "full_size_table.json"), (folder / "full_size.md").read_text()
+    real = {name: one for name, one in variants().items() if not one.source.startswith("package:")}
+    assert set(rows) == set(real)
+    for name, row in rows.items():
+        variant = real[name]
+        assert (row["source"], row["resolution"], row["steps"]) == (variant.source, variant.resolution, variant.steps)
+        assert tuple(row["unconfirmed"]) == variant.unconfirmed and f"| `{name}` |" in page
+    for name in ("pixart:sigma", "sana", "sd3.5:medium"):
+        family, denoiser = skeleton(name)
+        layout, parameters = family.layout(denoiser), sum(one.numel() for one in denoiser.parameters())
+        found = len(layout.layers), layout.channels, parameters
+        assert found == (rows[name]["layers"], rows[name]["maps"], rows[name]["parameters"])
