@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
     ),
     "full_size_table.py": ([["--model", "sd:1.4"]], ["docs/results/full_size_table.json", "docs/full_size.md"]),
     "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
+    "pipeline_table.py": ([[]], ["docs/results/pipelines.json", "docs/all_pipelines.md"]),
     "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
     "schedulers.py": (
         [["--schedulers", "EulerDiscreteScheduler", *ONE]],
@@ -88,6 +89,7 @@ SLOW = (
     "figures.py",
     "paper_tables.py",
     "passes_curve.py",
+    "pipeline_table.py",
     "rrnet_like.py",
     "schedulers.py",
     "start_up.py",

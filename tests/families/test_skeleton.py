@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from learn_to_steer import storage
+from learn_to_steer import registry, storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.families import variants
 from learn_to_steer.loading import skeleton
@@ -68,3 +68,12 @@ def test_the_table_of_full_sizes_is_of_these_variants() -> None:
         layout, parameters = family.layout(denoiser), sum(one.numel() for one in denoiser.parameters())
         found = len(layout.layers), layout.channels, parameters
         assert found == (rows[name]["layers"], rows[name]["maps"], rows[name]["parameters"])
+
+
+def test_the_table_of_pipelines_has_no_faults() -> None:
+    path = Path(__file__).resolve().parents[2] / "docs" / "results" / "pipelines.json"
+    rows = storage.read_json(path)["pipelines"]
+    assert len(rows) > 100 and {said.partition(":")[0] for said in rows.values()} == {"steered", "accepted", "refused"}
+    accepted = {name for name, said in rows.items() if not said.startswith("refused")}
+    tried = {name for plugin in registry.load_all("families").values() for name in plugin.FAMILY.pipelines}
+    assert accepted == (tried & set(rows)) - {"StableDiffusionPAGPipeline"}  # refused as it is called by default

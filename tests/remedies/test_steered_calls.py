@@ -215,19 +215,16 @@ def test_weights_of_inference_mode(tiny_sd: Any, put_on: Callable[..., Any]) -> 
 
 
 def test_perturbed_attention(tiny_sd: Any, put_on: Callable[..., Any]) -> None:
-    class Perturbed(type(tiny_sd)):  # type: ignore[misc]
-        """Says that it perturbs attention when it was told so, as diffusers' own pipelines do."""
+    from diffusers import StableDiffusionPAGPipeline
 
-        pag_scale = 3.0
-        do_perturbed_attention_guidance = property(lambda self: self.pag_scale > 0)
-
-    Perturbed.__name__ = type(tiny_sd).__name__
-    pipe = Perturbed(**tiny_sd.components, requires_safety_checker=False)
+    pipe = StableDiffusionPAGPipeline(**tiny_sd.components, requires_safety_checker=False, pag_applied_layers=["mid"])
     pipe.set_progress_bar_config(disable=True)
-    with told("turn it off (pag_scale=0)"):
-        put_on(pipe)(PROMPT, **FAST)
-    pipe.pag_scale = 0
-    put_on(pipe)(PROMPT, **FAST)
+    for given in ({}, {"pag_scale": 3.0}, {"guidance_scale": 1.0}):  # without guidance there are two rows all the same
+        with told("turn it off (pag_scale=0)"):
+            put_on(pipe)(PROMPT, **FAST, **given)
+    put_on(pipe)(PROMPT, **FAST, pag_scale=0)
+    pipe(PROMPT, **FAST)  # the pipeline remembers its last scale
+    put_on(pipe)(PROMPT, **FAST, pag_scale=0)
 
 
 def test_caches_of_activations(tiny_flux: Any, put_on: Callable[..., Any]) -> None:

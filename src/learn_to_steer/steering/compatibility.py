@@ -55,16 +55,16 @@ def check_model(pipe: Any, family: Family) -> None:
         )
 
 
-def check_pipeline(pipe: Any, family: Family) -> None:
+def check_pipeline(pipe: Any, family: Family, arguments: Mapping[str, Any] | None = None) -> None:
     """Refuse a pipeline whose images steering would corrupt, or whose denoiser has no gradient.
 
     Args:
         pipe: A diffusers pipeline.
         family: Its family, which lists the schedulers that were tested.
+        arguments: Of the call, if there is one. A call that fails would leave perturbed attention on the denoiser.
 
     Raises:
-        UnsupportedError: The model, scheduler, cache, offloading or torch mode does not work with steering;
-            the message names the remedy.
+        UnsupportedError: Something does not work with steering; the message names the remedy.
     """
     check_model(pipe, family)
     scheduler = type(pipe.scheduler).__name__
@@ -78,7 +78,7 @@ def check_pipeline(pipe: Any, family: Family) -> None:
         )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
-    if getattr(pipe, "do_perturbed_attention_guidance", False):
+    if arguments is not None and arguments.get("pag_scale", hasattr(type(pipe), "do_perturbed_attention_guidance")):
         raise UnsupportedError("perturbed-attention guidance cannot be steered: turn it off (pag_scale=0)")
     denoiser = uncompiled(getattr(pipe, family.denoiser))
     refuse_inference_tensors(denoiser, f"pipe.{family.denoiser}")

@@ -119,7 +119,7 @@ class SteeredPipeline:
             kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         if not any(target.relations for target in targets):
             return _with_report(self.pipe(**kwargs), report)
-        check_pipeline(self.pipe, self.family)
+        check_pipeline(self.pipe, self.family, kwargs)
         if isinstance(classifier := getattr(self.loss, "classifier", None), nn.Module):
             refuse_inference_tensors(classifier, "the classifier")
         denoiser = uncompiled(getattr(self.pipe, self.family.denoiser))
