@@ -95,6 +95,8 @@ def load_pipeline(
     placement, device = placement or Placement(), resolve_device(device)
     if (placement.offload or placement.quantize) and device == "cpu":
         raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
+    if scheduler is not None:
+        _require_scheduler(scheduler)
     variant = named_variant(model)
     source = str(package_folder(variant.source)) if variant else model
     dtype = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
@@ -236,6 +238,7 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
 
             folder = path if path.is_dir() else _download_configs(source, placement.revision)
             check_model(folder, source)
+            _require_family(folder)
             return DiffusionPipeline.from_pretrained(
                 str(path) if path.is_dir() else source,
                 torch_dtype=dtype,
@@ -251,6 +254,21 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
         raise
     except Exception as error:  # a wrong value in a config, or a broken file, can fail in any way
         raise DataError(f"the model {source} could not be loaded: {_reason(error)}") from error
+
+
+def _require_family(folder: Path) -> None:
+    """Refuse a model that no family knows by its configs, before its weights are fetched.
+
+    Raises:
+        UnsupportedError: It is none of theirs.
+    """
+    index = read_json(folder / INDEX)
+    for component in ("unet", "transformer"):
+        path = folder / component / "config.json"
+        if index.get(component) and path.is_file():
+            config = read_json(path)
+            if families.of_config(config) is None:
+                raise families.unknown_pipeline(index["_class_name"], component, shown(config.get("_class_name")))
 
 
 def _download_configs(source: str, revision: str | None) -> Path:
@@ -289,8 +307,8 @@ def _quantization(bits: str | None, dtype: torch.dtype) -> Any:
     )
 
 
-def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
-    """A scheduler of the class ``name`` with the config of another one and ``changes`` to it."""
+def _require_scheduler(name: str) -> None:
+    """Refuse a name that is no scheduler's, before weights are fetched."""
     import diffusers
 
     choices = [choice for choice in dir(diffusers) if choice.endswith("Scheduler") and not choice.startswith("Flax")]
@@ -298,6 +316,12 @@ def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
         near = registry.nearest(name, choices)
         meant = f"did you mean {near!r}?" if near else "see: learn-to-steer list schedulers"
         raise UnknownNameError(f"unknown scheduler {name!r}; {meant}")
+
+
+def _scheduler(name: str, config: Any, changes: dict[str, Any]) -> Any:
+    """A scheduler of the class ``name`` with the config of another one and ``changes`` to it."""
+    import diffusers
+
     if _is_flow(name) and config.get("use_flow_sigmas"):  # the same schedule has another name there
         changes = {"shift": config["flow_shift"], **changes}
     with quiet():

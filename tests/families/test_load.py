@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -148,3 +153,56 @@ def test_what_the_hub_calls_a_model(saved_sd, tmp_path):
     assert model_names.hub_source("sd:2.1=owner/mirror") == "owner/mirror"
     for elsewhere in ("flux:emoji", str(saved_sd), f"sd:1.4={saved_sd}"):
         assert model_names.hub_source(elsewhere) == ""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], list[str]]:
+    """Puts a folder on a hub that has no network; returns a list in which all files go that are asked for."""
+
+    def build(folder: Path) -> list[str]:
+        asked: list[str] = []
+
+        def download(source: str, allow_patterns: Sequence[str], **_: Any) -> str:
+            copy = tmp_path / "commit"
+            for file in sorted(folder.rglob("*")):
+                name = str(file.relative_to(folder))
+                if file.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, copy / name)
+                    asked.append(name)
+            return str(copy)
+
+        def load(*_: Any, **__: Any) -> None:
+            asked.append("weights")
+            raise OSError("no network")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", load)
+        return asked
+
+    return build
+
+
+def test_a_model_of_no_family_costs_no_download(saved_sd: Path, tmp_path: Path, hub: Any) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved_sd, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"encoder_hid_dim_type": "text_proj"}))
+    asked = hub(folder)
+    with pytest.raises(
+        UnsupportedError, match=r"no model family knows the pipeline StableDiffusionPipeline \(its unet"
+    ):
+        load_pipeline("owner/name")
+    assert "unet/config.json" in asked and "weights" not in asked
+    with pytest.raises(UnsupportedError, match="no model family knows"):
+        load_pipeline(str(folder))
+
+
+def test_an_unknown_scheduler_costs_no_download(saved_sd: Path, hub: Any) -> None:
+    asked = hub(saved_sd)
+    with pytest.raises(UnknownNameError, match="did you mean 'DDIMScheduler'"):
+        load_pipeline("owner/name", scheduler="DDIMSchedular")
+    assert asked == []
+    with pytest.raises(DataError, match="no network"):
+        load_pipeline("owner/name", scheduler="DDIMScheduler")
+    assert asked[-1] == "weights"

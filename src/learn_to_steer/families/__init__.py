@@ -14,7 +14,18 @@ from learn_to_steer.errors import DataError, PluginError, SteerError, UnknownNam
 from learn_to_steer.families.base import Call, Family
 from learn_to_steer.families.variant import Variant
 
-__all__ = ["Call", "Family", "Variant", "find", "of_config", "resolve", "unknown_model", "usual_source", "variants"]
+__all__ = [
+    "Call",
+    "Family",
+    "Variant",
+    "find",
+    "of_config",
+    "resolve",
+    "unknown_model",
+    "unknown_pipeline",
+    "usual_source",
+    "variants",
+]
 
 # Networks without a gradient with respect to the latents, or with a wrong one: as a part of a sentence, why.
 _NO_GRADIENT = {"HiDreamImageTransformer2DModel": ", whose experts run without gradients"}
@@ -94,9 +105,26 @@ def find(pipe: Any) -> Family:
         family: Family = plugin.FAMILY
         if family.matches(pipe):
             return family
-    raise UnsupportedError(
-        f"no model family knows the pipeline {type(pipe).__name__}{_denoiser_of(pipe)}; use a model of one of the "
-        f"families {', '.join(registry.names('families'))} (see: learn-to-steer list models)"
+    name = next((name for name in ("unet", "transformer") if getattr(pipe, name, None) is not None), None)
+    raise unknown_pipeline(type(pipe).__name__, name, type(getattr(pipe, name)).__name__ if name else "")
+
+
+def unknown_pipeline(pipeline: str, component: str | None, network: str) -> UnsupportedError:
+    """Return the error for a pipeline that belongs to no family.
+
+    Args:
+        pipeline: Name of its class.
+        component: Name of its denoiser, "unet" or "transformer"; None if it has none.
+        network: Class name of that.
+    """
+    denoiser = ""
+    if component:
+        families = [name for name, plugin in registry.load_all("families").items() if plugin.FAMILY.network == network]
+        other = f" with other inputs or another text than those of {' and '.join(families)}" if families else ""
+        denoiser = f" (its {component} is a {network}{_NO_GRADIENT.get(network, other)})"
+    return UnsupportedError(
+        f"no model family knows the pipeline {pipeline}{denoiser}; use a model of one of the families "
+        f"{', '.join(registry.names('families'))} (see: learn-to-steer list models)"
     )
 
 
@@ -112,18 +140,6 @@ def of_config(config: Mapping[str, Any]) -> Family | None:
         if known and family.knows_config(config):
             return family
     return None
-
-
-def _denoiser_of(pipe: Any) -> str:
-    """What the pipeline's denoiser is, as a part of a sentence; empty if it has none."""
-    for name in ("unet", "transformer"):
-        if (denoiser := getattr(pipe, name, None)) is not None:
-            kind = type(denoiser).__name__
-            families = [name for name, plugin in registry.load_all("families").items() if plugin.FAMILY.network == kind]
-            other = f" with other inputs or another text than those of {' and '.join(families)}" if families else ""
-            other = _NO_GRADIENT.get(kind, other)
-            return f" (its {name} is a {kind}{other})"
-    return ""
 
 
 def _declared() -> registry.Declared[Variant]:
