@@ -4,10 +4,10 @@
     python reproduce/full_size_table.py --model sdxl:base    # one of them; the others' rows stay
 
 The denoiser is built from its real config on torch's meta device, in the dtype in which it is held on a GPU, and fed
-one image of the variant's resolution with the longest text that its pipeline encodes. Nothing is downloaded. Counted
-are, for a classifier of random weights that reads the first third of the layers, the bytes that a pass keeps for its
-backward, without and with gradient checkpointing, and the FLOPs of matrix products, convolutions and attention, by
-torch's ``FlopCounterMode``: of an image with eight passes against an unsteered one. Text encoders and the VAE are in
+one image of the variant's resolution, and as long a text as its pipeline encodes by default. Nothing is downloaded.
+Counted are, for a classifier of random weights that reads the first third of the layers, the bytes that a pass keeps
+for its backward, without and with gradient checkpointing, and the FLOPs of matrix products, convolutions and attention,
+by torch's ``FlopCounterMode``: of an image with eight passes against an unsteered one. Text encoders and the VAE are in
 none of the numbers. Results go to docs/results/full_size_table.json, and as a table to docs/full_size.md.
 """
 
@@ -121,7 +121,7 @@ def auraflow(config: Any, side: int, new: Callable[..., torch.Tensor]) -> Call:
 
 
 def cogview4(config: Any, side: int, new: Callable[..., torch.Tensor]) -> Call:
-    rest = {"encoder_hidden_states": new(1, 224, config.text_embed_dim)}
+    rest = {"encoder_hidden_states": new(1, 1024, config.text_embed_dim)}
     rest |= {name: new(1, 2) for name in ("original_size", "target_size", "crop_coords")}
     return Call(new(1, config.in_channels, side // 8, side // 8), new(1), rest)
 
@@ -253,7 +253,8 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "*Fits 24 GB*: the weights of the denoiser, two bytes each or one with 8-bit, and what a pass keeps, are at",
+        "*Fits 24 GB*: the weights of the denoiser, two bytes each or one with 8-bit (which in fact takes more, since",
+        "only linear layers are quantised), and what a pass keeps, are at",
         f"most {CARD >> 30} GiB. Text encoders and the VAE are not counted: `--offload model` keeps them off the card",
         "meanwhile. The kernels' buffers are not counted either, and nothing here was run on a GPU. Models of few",
         "steps have few forwards to compare the passes with. Facts that no public card confirms are marked.",
