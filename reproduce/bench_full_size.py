@@ -202,45 +202,68 @@ def count(model: str, side: int, depth: int, passes: int) -> dict[str, Any]:
     dtype = getattr(torch, variant.dtype)
     torch.nn.Module.to(denoiser.requires_grad_(False), dtype=dtype)
     call = call_of(denoiser, side, torch.empty(0, dtype=dtype))
-    loss, size, tokens = loss_on(family, denoiser, depth), family.latent_size(denoiser, call), family.text_length(call)
-    weights = columns_to_weights([((1,), (2,))], tokens).to("meta")
-    arguments = {
-        key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in family.write(call).items()
-    } | {"return_dict": False}
-    latents = "sample" if "sample" in arguments else "hidden_states"
+    rows = 2 if model.startswith("sd") else 1  # guidance
+    return {"dtype": variant.dtype} | count_call(family, denoiser, call, depth, variant.steps, rows, passes)
+
+
+def count_call(
+    family: Any, denoiser: Any, call: Call, depth: int, steps: int, rows: int, passes: int
+) -> dict[str, Any]:
+    """Count one call on the meta device, for an image of ``steps`` steps with ``rows`` rows each."""
+    loss, (height, width) = loss_on(family, denoiser, depth), family.latent_size(denoiser, call)
+    spans = family.spans(denoiser, call)
+    weights = columns_to_weights([((1,), (2,))], family.text_length(call), spans).to("meta")
+    written = family.write(call)
+    arguments = {key: value if key in family.masks else on_meta(value) for key, value in written.items()}
+    arguments["return_dict"] = False
+    fed = next(name for name in ("sample", "hidden_states", "x") if name in arguments)
     capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser), loss.spec)
     pair = [[ObjectPair(0, "left of", 1)]]
 
     def one_pass(with_gradient: bool) -> None:
-        leaf = arguments[latents].clone().requires_grad_(with_gradient)
-        with torch.enable_grad() if with_gradient else nullcontext(), capture.capture(weights, *size) as maps:
+        parts = arguments[fed]
+        leaves = [one.clone().requires_grad_(with_gradient) for one in (parts if isinstance(parts, list) else [parts])]
+        # The counter cannot have a leaf as a module's input.
+        given = [one.clone() for one in leaves] if isinstance(parts, list) else leaves[0].clone()
+        with (
+            torch.enable_grad() if with_gradient else nullcontext(),
+            capture.capture(weights, height, width, spans=spans) as maps,
+        ):
             run = run_until_captured if with_gradient else lambda module, given: module(**given)
-            run(denoiser, arguments | {latents: leaf.clone()})  # the counter cannot have a leaf as a module's input
+            run(denoiser, arguments | {fed: given})
             output = loss(maps(), pair, StepInfo(1.0, 0))
             if with_gradient:
-                torch.autograd.grad(output.loss.sum(), leaf)
+                torch.autograd.grad(output.loss.sum(), leaves)
 
     with torch.no_grad():
         forward = flops(lambda: denoiser(**arguments))
         look = flops(lambda: one_pass(with_gradient=False)) - forward
     of_pass = flops(lambda: one_pass(with_gradient=True))
-    looks = round(SteeringConfig().window * variant.steps)
-    plain = variant.steps * forward * (2 if model.startswith("sd") else 1)  # guidance
+    looks = round(SteeringConfig().window * steps)
+    plain = steps * forward * rows
     kept, checkpointed = count_kept(denoiser, family, call, loss.spec)
     return {
         "depth": depth,
         "layers": len(family.attention_layers(denoiser)),
-        "dtype": variant.dtype,
         "kept": kept,
         "checkpointed": checkpointed,
         "forward_flops": forward,
         "pass_flops": of_pass,
         "look_flops": look,
-        "steps": variant.steps,
+        "steps": steps,
         "passes": passes,
         "looks": looks,
         "ratio": (plain + passes * of_pass + looks * look) / plain,
     }
+
+
+def on_meta(value: Any) -> Any:
+    """``value`` with tensors that have a shape and no data."""
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_meta(one) for one in value)
+    return {key: on_meta(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def count_all(models: list[str], side: int | None, depth: int | None, passes: int) -> dict[str, Any]:

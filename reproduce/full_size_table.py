@@ -16,21 +16,15 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench_full_size import flops, loss_on
+from bench_full_size import count_call
 from learn_to_steer import registry, storage
-from learn_to_steer.attention import AttentionCapture, run_until_captured
 from learn_to_steer.families import Call, Variant, variants
 from learn_to_steer.loading import skeleton
-from learn_to_steer.losses.base import ObjectPair, StepInfo
-from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.steering import SteeringConfig
-from learn_to_steer.steering.memory import count_kept
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "full_size_table.json"
@@ -148,15 +142,6 @@ def real_variants() -> dict[str, Variant]:
     return {name: one for name, one in variants().items() if not one.source.startswith("package:")}
 
 
-def on_meta(value: Any) -> Any:
-    """``value`` with tensors that have a shape and no data."""
-    if isinstance(value, torch.Tensor):
-        return value.to("meta")
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_meta(one) for one in value)
-    return {key: on_meta(one) for key, one in value.items()} if isinstance(value, dict) else value
-
-
 def row(variant: Variant) -> dict[str, Any]:
     """Count one variant."""
     family: Any
@@ -167,37 +152,8 @@ def row(variant: Variant) -> dict[str, Any]:
     call = CALLS[family.name](denoiser.config, variant.resolution, lambda *shape: torch.zeros(*shape, dtype=dtype))
     layout = family.layout(denoiser)
     depth = max(len(layout.layers) // 3, 1)
-    loss, (height, width) = loss_on(family, denoiser, depth), family.latent_size(denoiser, call)
-    spans = family.spans(denoiser, call)
-    weights = columns_to_weights([((1,), (2,))], family.text_length(call), spans).to("meta")
-    written = family.write(call)
-    arguments = {key: value if key in family.masks else on_meta(value) for key, value in written.items()}
-    arguments["return_dict"] = False
-    fed = next(name for name in ("sample", "hidden_states", "x") if name in arguments)
-    capture = AttentionCapture(family.attention_layers(denoiser), family.attention(denoiser), loss.spec)
-
-    def one_pass(with_gradient: bool) -> None:
-        parts = arguments[fed]
-        leaves = [one.clone().requires_grad_(with_gradient) for one in (parts if isinstance(parts, list) else [parts])]
-        # The counter cannot have a leaf as a module's input.
-        given = [one.clone() for one in leaves] if isinstance(parts, list) else leaves[0].clone()
-        with (
-            torch.enable_grad() if with_gradient else nullcontext(),
-            capture.capture(weights, height, width, spans=spans) as maps,
-        ):
-            run = run_until_captured if with_gradient else lambda module, given: module(**given)
-            run(denoiser, arguments | {fed: given})
-            output = loss(maps(), [[ObjectPair(0, "left of", 1)]], StepInfo(1.0, 0))
-            if with_gradient:
-                torch.autograd.grad(output.loss.sum(), leaves)
-
-    with torch.no_grad():
-        forward = flops(lambda: denoiser(**arguments))
-        look = flops(lambda: one_pass(with_gradient=False)) - forward
-    of_pass = flops(lambda: one_pass(with_gradient=True))
     rows = 2 if variant.guidance > 1 and not getattr(denoiser.config, "guidance_embeds", False) else 1
-    plain, looks = variant.steps * forward * rows, round(SteeringConfig().window * variant.steps)
-    kept, checkpointed = count_kept(denoiser, family, call, loss.spec)
+    counted = count_call(family, denoiser, call, depth, variant.steps, rows, PASSES)
     return {
         "source": variant.source,
         "unconfirmed": list(variant.unconfirmed),
@@ -206,14 +162,9 @@ def row(variant: Variant) -> dict[str, Any]:
         "guided": rows == 2,
         "dtype": variant.dtype,
         "parameters": sum(one.numel() for one in denoiser.parameters()),
-        "layers": len(layout.layers),
+        "layers": counted["layers"],
         "maps": layout.channels,
-        "depth": depth,
-        "kept": kept,
-        "checkpointed": checkpointed,
-        "forward_flops": forward,
-        "pass_flops": of_pass,
-        "ratio": (plain + PASSES * of_pass + looks * look) / plain,
+        **{key: counted[key] for key in ("depth", "kept", "checkpointed", "forward_flops", "pass_flops", "ratio")},
     }
 
 

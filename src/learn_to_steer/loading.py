@@ -263,7 +263,7 @@ def _require_family(folder: Path) -> None:
         UnsupportedError: It is none of theirs.
     """
     index = read_json(folder / INDEX)
-    for component in ("unet", "transformer"):
+    for component in families.DENOISERS:
         path = folder / component / "config.json"
         if index.get(component) and path.is_file():
             config = read_json(path)

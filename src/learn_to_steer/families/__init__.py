@@ -15,6 +15,7 @@ from learn_to_steer.families.base import Call, Family
 from learn_to_steer.families.variant import Variant
 
 __all__ = [
+    "DENOISERS",
     "Call",
     "Family",
     "Variant",
@@ -26,6 +27,9 @@ __all__ = [
     "usual_source",
     "variants",
 ]
+
+DENOISERS = ("unet", "transformer")
+"""Names of the components of pipelines that denoise."""
 
 # Networks without a gradient with respect to the latents, or with a wrong one: as a part of a sentence, why.
 _NO_GRADIENT = {"HiDreamImageTransformer2DModel": ", whose experts run without gradients"}
@@ -105,7 +109,7 @@ def find(pipe: Any) -> Family:
         family: Family = plugin.FAMILY
         if family.matches(pipe):
             return family
-    name = next((name for name in ("unet", "transformer") if getattr(pipe, name, None) is not None), None)
+    name = next((name for name in DENOISERS if getattr(pipe, name, None) is not None), None)
     raise unknown_pipeline(type(pipe).__name__, name, type(getattr(pipe, name)).__name__ if name else "")
 
 

@@ -25,10 +25,9 @@ from torch import nn
 
 from learn_to_steer.attention import Complete
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
-from learn_to_steer.families import Family
+from learn_to_steer.families import DENOISERS, Family
 from learn_to_steer.steering.config import SteeringConfig
 
-DENOISERS = ("unet", "transformer")
 TIMEOUT = 600.0  # seconds that a steered call waits for one of another thread
 _LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()

@@ -287,7 +287,7 @@ class _Hooks:
         if not self._is_in_window(timestep):
             return None
         began = time.monotonic()
-        first = self.family.first_conditional_row(len(call.latents), len(self.loop.targets))
+        first = self.family.first_conditional_row(batch, images)
         conditional = index_batch(call, torch.arange(first, first + images), batch) if batch > images else call
         state.input_scale = self._input_scale(call, timestep)
         info = StepInfo(self.family.noise_level(self.view, timestep), state.step, len(self.scheduler.timesteps))
