@@ -11,7 +11,7 @@ import pytest
 from learn_to_steer.collection import CollectConfig
 from learn_to_steer.configs import EvaluateConfig, GenerateConfig, ScoreConfig
 from learn_to_steer.errors import SteerError
-from learn_to_steer.loading import Placement
+from learn_to_steer.placement import Placement
 from learn_to_steer.plain_text import shown
 from learn_to_steer.steering import SteeringConfig
 from learn_to_steer.training import TrainConfig

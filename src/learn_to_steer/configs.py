@@ -67,8 +67,20 @@ class PlacementConfig(Checked):
 
     model: Annotated[
         str,
-        _model(help="A name (see: list models), a local folder in diffusers' format, or a hub id.", metavar="MODEL"),
+        _model(
+            help="A name (see: list models), a folder in diffusers' format, a .safetensors file, or a hub id.",
+            metavar="MODEL",
+        ),
     ] = DEFAULT_MODEL
+    base: Annotated[
+        str | None,
+        _model(
+            help="For a model of one file: folder or hub id of the model that it was made from. Its tokenizers are "
+            "used, and what else the file lacks.",
+            show_default="the cache of the hub",
+            metavar="DIR|ID",
+        ),
+    ] = None
     revision: Annotated[
         str | None, _model(help="Branch, tag or commit of a hub id.", show_default="main", metavar="NAME")
     ] = None

@@ -6,8 +6,6 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +17,12 @@ from learn_to_steer.errors import DataError, SteerError, UnknownNameError, Unsup
 from learn_to_steer.families import Family, Variant
 from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
+from learn_to_steer.placement import Placement, resolve_device
 from learn_to_steer.plain_text import shown
 from learn_to_steer.sampling import remember
+from learn_to_steer.single_file_pipelines import architecture, load_single_file, named_base
+from learn_to_steer.single_files import inspect, names_file, require_file
 from learn_to_steer.storage import read_json
-from learn_to_steer.validation import check_fields
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How the weights of a model are held.
-
-    Raises:
-        DataError: A value has the wrong type.
-        UnknownNameError: A value is none of the choices.
-        UnsupportedError: A package that it needs is not installed.
-    """
-
-    dtype: str | None = None
-    """Name of a torch dtype: "float32", "bfloat16" or "float16". None: the model's own on a GPU, float32 on the CPU."""
-
-    offload: str | None = None
-    """"model": only the component that is running is on the GPU, the others wait on the CPU. None: all are."""
-
-    quantize: str | None = None
-    """"8bit" or "4bit" weights (extra ``quant``). None: as ``dtype`` says."""
-
-    lora: tuple[str, ...] = ()
-    """LoRA adapters by path or hub id, each followed by ":SCALE" if its scale is not 1 (extra ``lora``)."""
-
-    revision: str | None = None
-    """Branch, tag or commit of a hub id. None: the main branch."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "the placement's")
-        for field, value, choices in (
-            ("dtype", self.dtype, DTYPES),
-            ("offload", self.offload, ("model",)),
-            ("quantize", self.quantize, ("8bit", "4bit")),
-        ):
-            if value is not None and value not in choices:
-                raise registry.unknown(field, value, choices)
-        if self.quantize and find_spec("bitsandbytes") is None:
-            raise UnsupportedError("quantised weights need bitsandbytes: pip install 'learn-to-steer[quant]'")
-        if self.lora and find_spec("peft") is None:
-            raise UnsupportedError("LoRA adapters need peft: pip install 'learn-to-steer[lora]'")
 
 
 def load_pipeline(
@@ -78,8 +36,9 @@ def load_pipeline(
 
     Args:
         model: A variant ("flux:emoji"; others: ``learn-to-steer list models``), a variant with weights from elsewhere
-            ("sd:2.1=FOLDER"), a folder in diffusers' format, or a hub id ("owner/name"). For a folder or hub id the
-            arguments are those usual in its model family.
+            ("sd:2.1=FOLDER"), a folder in diffusers' format, a hub id ("owner/name"), or a file of weights
+            ("FILE.safetensors", "sdxl:turbo=FILE.safetensors"). Where no variant is named, the arguments are those
+            usual in the model's family.
         device: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
         placement: How the weights are held. None: in the model's own dtype (float32 on the CPU), on ``device``.
         scheduler: Class name of a diffusers scheduler that replaces the model's own.
@@ -99,6 +58,12 @@ def load_pipeline(
         _require_scheduler(scheduler)
     variant = named_variant(model)
     source = str(package_folder(variant.source)) if variant else model
+    if names_file(source):
+        return _finished(
+            _from_single_file(source, variant, placement, device), model, variant, device, placement, scheduler
+        )
+    if placement.base:
+        raise UnsupportedError("--base is for a model of one file (--model FILE.safetensors); leave it out")
     dtype = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
     try:
         pipe = _from_pretrained(source, getattr(torch, dtype), placement, variant.shared_components if variant else {})
@@ -106,6 +71,13 @@ def load_pipeline(
         if variant and variant.note and "=" not in model:
             raise DataError(f"{error} ({model}: {variant.note}, --model {model}=FOLDER)") from error
         raise
+    return _finished(pipe, model, variant, device, placement, scheduler)
+
+
+def _finished(
+    pipe: Any, model: str, variant: Variant | None, device: str, placement: Placement, scheduler: str | None
+) -> Any:
+    """The pipeline with its scheduler and adapters, on its device."""
     changes = dict(variant.scheduler) if variant else {}
     if scheduler is not None:
         changes = {"class": scheduler}
@@ -127,21 +99,6 @@ def load_pipeline(
     remember(pipe, variant or family.default_variant(pipe, model))
     garbage.loaded()
     return pipe
-
-
-def resolve_device(name: str) -> str:
-    """Return the name of a torch device; for "auto" that of the GPU if there is one, else "cpu".
-
-    Raises:
-        UnsupportedError: This machine has no such device.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
-    return name
 
 
 def _is_flow(scheduler: str) -> bool:
@@ -175,11 +132,12 @@ def _add_loras(pipe: Any, adapters: Sequence[str]) -> None:
             raise DataError(f"the LoRA {path or adapter} could not be loaded on this model: {reason}") from error
 
 
-def skeleton(model: str) -> tuple[Family, nn.Module]:
+def skeleton(model: str, base: str | None = None) -> tuple[Family, nn.Module]:
     """Return the family of a model, and its denoiser without weights (on torch's meta device).
 
     Args:
         model: As for ``load_pipeline``. Nothing is downloaded for a variant, and only a config for a hub id.
+        base: As ``Placement.base``.
 
     Raises:
         UnknownNameError: There is no such variant.
@@ -188,9 +146,14 @@ def skeleton(model: str) -> tuple[Family, nn.Module]:
     import diffusers
 
     variant = named_variant(model)
-    if variant and not variant.source.startswith(PACKAGE):
-        family: Family = registry.load("families", variant.family).FAMILY
-        config: dict[str, Any] = dict(variant.architecture)
+    if names_file(source := variant.source if variant else model):
+        file = inspect(require_file(source))
+        family: Family = families.family(file.variant.family)
+        with quiet():
+            config = architecture(file, variant or file.variant, named_base(base, None) if base else None)
+    elif variant and not variant.source.startswith(PACKAGE):
+        family = registry.load("families", variant.family).FAMILY
+        config = dict(variant.architecture)
     else:
         source = str(package_folder(variant.source)) if variant else model
         family, config = _read_config(source)
@@ -254,6 +217,26 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
         raise
     except Exception as error:  # a wrong value in a config, or a broken file, can fail in any way
         raise DataError(f"the model {source} could not be loaded: {_reason(error)}") from error
+
+
+def _from_single_file(source: str, variant: Variant | None, placement: Placement, device: str) -> Any:
+    """Load the pipeline of a single file."""
+    file = inspect(require_file(source))
+    if placement.quantize:
+        raise UnsupportedError(
+            f"--quantize is not for a model of one file; write {source} to a folder once, in Python: "
+            'load_pipeline(FILE, placement=Placement(dtype="bfloat16")).save_pretrained(FOLDER), and name that folder'
+        )
+    kind = variant or file.variant
+    dtype = placement.dtype or ("float32" if device == "cpu" else kind.dtype)
+    try:
+        with quiet():
+            base = named_base(placement.base, placement.revision) if placement.base else None
+            return load_single_file(file, kind, variant is not None, base, getattr(torch, dtype))
+    except SteerError:
+        raise
+    except Exception as error:  # weights of other shapes can fail in any way
+        raise DataError(f"the model file {source} could not be loaded: {_reason(error)}") from error
 
 
 def _require_family(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from learn_to_steer import families
 from learn_to_steer.errors import DataError
 from learn_to_steer.families import Variant
+from learn_to_steer.single_files import names_file, require_file
 from learn_to_steer.storage import is_hub_id
 
 PACKAGE = "package:"
@@ -49,7 +50,7 @@ def hub_source(model: str) -> str:
     """
     variant = find_variant(model)
     source = variant.source if variant else model
-    return source if is_hub_id(source) and not is_folder(source) else ""
+    return source if is_hub_id(source) and not is_folder(source) and not names_file(source) else ""
 
 
 def find_variant(model: str) -> Variant | None:
@@ -72,19 +73,23 @@ def named_variant(model: str) -> Variant | None:
     """Return the variant that ``model`` names, and check that ``model`` can be a model at all.
 
     Args:
-        model: A variant ("sd:2.1"), a variant with weights from elsewhere ("sd:2.1=SOURCE"), a folder, or a hub id.
+        model: A variant ("sd:2.1"), a variant with weights from elsewhere ("sd:2.1=SOURCE"), a folder, a file of
+            weights, or a hub id.
 
     Returns:
-        The variant; None for a folder or a hub id.
+        The variant; None for a folder, a file or a hub id.
 
     Raises:
         UnknownNameError: ``model`` is none of these.
-        DataError: The folder does not exist, or ``model`` is empty.
+        DataError: The folder or file does not exist, or ``model`` is empty.
+        UnsupportedError: The file has a format that is not read.
     """
     variant = find_variant(model)
     if variant is not None:
         source = variant.source
-        if "=" in model and not (is_folder(source) or is_hub_id(source)):
+        if names_file(source):
+            require_file(source)
+        elif "=" in model and not (is_folder(source) or is_hub_id(source)):
             raise DataError(
                 f"the model folder {source} does not exist; name a diffusers folder or a hub id after {variant.name}="
             )
@@ -92,6 +97,9 @@ def named_variant(model: str) -> Variant | None:
     if not model.strip():
         raise DataError("no model is named; name a variant, a diffusers folder or a hub id")
     if is_folder(model):
+        return None
+    if names_file(model):
+        require_file(model)
         return None
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise DataError(f"the model folder {model} does not exist; name a diffusers folder, a hub id or a variant")

@@ -18,9 +18,10 @@ from torch import nn
 from learn_to_steer import garbage, registry
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.families import Family, Variant
-from learn_to_steer.loading import DTYPES, quiet, resolve_device, skeleton
+from learn_to_steer.loading import quiet, skeleton
 from learn_to_steer.model_configs import INDEX, check_model, component_class
 from learn_to_steer.model_names import is_folder, named_variant, package_folder
+from learn_to_steer.placement import DTYPES, resolve_device
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
 
@@ -44,7 +45,9 @@ def has_weights(model: str) -> bool:
         return True
 
 
-def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, scheduler: str | None = None) -> Any:
+def random_pipeline(
+    model: str, device: str = "cpu", dtype: str | None = None, scheduler: str | None = None, base: str | None = None
+) -> Any:
     """Make a pipeline of random weights that has the sizes of a model. Nothing is downloaded for a named variant.
 
     Args:
@@ -53,6 +56,7 @@ def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, s
         dtype: "float32", "bfloat16" or "float16". None: the model's own on a GPU, float32 on the CPU.
         scheduler: Class name of one of the family's schedulers. None: the model's own, or the usual one of the family
             where steering does not work with that.
+        base: As ``Placement.base``; for a file of another architecture than the released ones.
 
     Returns:
         The pipeline, with the same attributes as one of ``load_pipeline``.
@@ -66,7 +70,7 @@ def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, s
 
     device = resolve_device(device)
     variant = named_variant(model)
-    family, empty = skeleton(model)
+    family, empty = skeleton(model, base)
     name = dtype or ("float32" if device == "cpu" else variant.dtype if variant else family.dtype)
     if name not in DTYPES:
         raise registry.unknown("dtype", name, DTYPES)
@@ -78,7 +82,7 @@ def random_pipeline(model: str, device: str = "cpu", dtype: str | None = None, s
         torch.manual_seed(0)
         with torch.device(device):
             denoiser = _from_config(type(empty), config)
-        parts = _components(model, variant, family, denoiser)
+        parts = _components(base or model, variant, family, denoiser)
         made = parts.pop("pipeline", None) or getattr(diffusers, family.pipelines[0])
         pipe = made(**parts)
     _set_scheduler(pipe, family, scheduler)
@@ -116,7 +120,7 @@ def _components(model: str, variant: Variant | None, family: Family, denoiser: n
     """The components of the pipeline, and its class as "pipeline" if the model's folder names it."""
     import diffusers
 
-    folder = Path(package_folder(variant.source if variant else model)).expanduser()
+    folder = Path(package_folder(variant.source if variant and not is_folder(model) else model)).expanduser()
     shared = variant.shared_components if variant else {}
     stand_ins = _STAND_INS[family.name](denoiser.config) if family.name in _STAND_INS else {}
     parts: dict[str, Any] = {family.denoiser: denoiser}

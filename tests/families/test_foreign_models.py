@@ -15,8 +15,9 @@ import transformers
 
 from learn_to_steer import loading
 from learn_to_steer.errors import DataError
-from learn_to_steer.loading import Placement, load_pipeline, skeleton
+from learn_to_steer.loading import load_pipeline, skeleton
 from learn_to_steer.model_configs import check_model, component_class
+from learn_to_steer.placement import Placement
 
 MARK = "from pathlib import Path\nPath({!r}).write_text('ran')\n\nclass X:\n    pass\n"
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learn_to_steer import loading, model_names
+from learn_to_steer import model_names
+from learn_to_steer import placement as placement_module
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Variant, flux, sd
-from learn_to_steer.loading import Placement, load_pipeline
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.model_names import package_folder
+from learn_to_steer.placement import Placement
 from learn_to_steer.sampling import loaded_variant
 
 
@@ -105,7 +107,7 @@ def test_placements_that_cannot_be(saved_sd, monkeypatch):
         Placement(dtype="bfloat")
     with pytest.raises(UnsupportedError, match="GPU"):
         load_pipeline(str(saved_sd), placement=Placement(offload="model"))
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(placement_module, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match=r"learn-to-steer\[quant\]"):
         Placement(quantize="4bit")
 

@@ -27,7 +27,7 @@ from learn_to_steer.evaluation import (
 )
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.families import find
-from learn_to_steer.loading import resolve_device
+from learn_to_steer.placement import resolve_device
 from learn_to_steer.prompts import Relation, analyse, load_nlp, locate, parse
 from learn_to_steer.report import LatentTrajectory, ObjectMaps, Panel, comparison_page, draw_maps, object_maps
 from learn_to_steer.steering import DetectorVerifier, ImageReport

@@ -186,7 +186,7 @@ def doctor(config: PipelineConfig) -> None:
 
     from learn_to_steer.errors import UnsupportedError
     from learn_to_steer.evaluation.model import open_pipeline
-    from learn_to_steer.loading import resolve_device
+    from learn_to_steer.placement import resolve_device
     from learn_to_steer.steering.probe import probe_pipeline
 
     show(f"python          {platform.python_version()} on {platform.machine()} {platform.system()}")

@@ -39,7 +39,7 @@ from learn_to_steer.evaluation.scoring import (
 )
 from learn_to_steer.evaluation.verifier_choice import find_verifier, verifier_name
 from learn_to_steer.image_files import is_whole, png_bytes
-from learn_to_steer.loading import resolve_device
+from learn_to_steer.placement import resolve_device
 from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import read_rows
 from learn_to_steer.steering import DetectorVerifier

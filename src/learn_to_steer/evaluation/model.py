@@ -15,10 +15,11 @@ from learn_to_steer.conditioning import record
 from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
 from learn_to_steer.errors import MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
-from learn_to_steer.loading import Placement, load_pipeline
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import classifier_source
+from learn_to_steer.placement import Placement
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer
 from learn_to_steer.steering.compatibility import check_pipeline
@@ -66,7 +67,7 @@ def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
     Raises:
         SteerError: As in ``load_pipeline``.
     """
-    placement = Placement(config.dtype, config.offload, config.quantize, config.lora, config.revision)
+    placement = Placement(config.dtype, config.offload, config.quantize, config.lora, config.revision, config.base)
     scheduler = config.scheduler if isinstance(config, PipelineConfig) else None
     pipe = load_pipeline(config.model, config.device, placement, scheduler)
     return pipe, pipe.steering_variant

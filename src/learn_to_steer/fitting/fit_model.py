@@ -200,7 +200,7 @@ def explain(config: FitConfig) -> list[str]:
     count = config.limit or FitConfig(out=config.out).limit
     request = SourceRequest(count, config.seed, 0, exclude=exclude, objects=objects)
     images: list[PlannedPicture] = registry.load("sources", SOURCE).planned(request)
-    family, denoiser = skeleton(config.model)
+    family, denoiser = skeleton(config.model, config.base)
     layout, variant = family.layout(denoiser), named_variant(config.model)
     levels = len(variant.levels if variant and variant.levels else PROGRESS)
     pairs = sum(len(image.pairs) for image in images)

@@ -26,7 +26,7 @@ from learn_to_steer.evaluation import Model, Scorer, evaluate, load_scorer, open
 from learn_to_steer.evaluation.model import LEARNED, UNSTEERED
 from learn_to_steer.fitting.config import FitConfig
 from learn_to_steer.geometry import BASIC
-from learn_to_steer.loading import resolve_device
+from learn_to_steer.placement import resolve_device
 from learn_to_steer.prompts import relation_prompt
 from learn_to_steer.result_rows import read_rows
 from learn_to_steer.statistics import paired_interval
@@ -59,7 +59,10 @@ class Trial:
         self._prompts, self._new = len(lines), count_new(known, lines)
         storage.write_atomic(self.folder / PROMPTS, b"".join(map(storage.jsonl_line, lines)))
         self._config = EvaluateConfig(
-            **{name: getattr(config, name) for name in ("model", "revision", "lora", "device", "dtype", "offload")},
+            **{
+                name: getattr(config, name)
+                for name in ("model", "base", "revision", "lora", "device", "dtype", "offload")
+            },
             quantize=config.quantize,
             steps=config.steps,
             guidance=config.guidance,

@@ -123,7 +123,7 @@ def _random_weights(config: BenchConfig) -> Any:
     for option in ("lora", "offload", "quantize"):
         if getattr(config, option):
             raise UnsupportedError(f"random weights cannot be used with --{option}; leave it out")
-    return random_pipeline(config.model, config.device, config.dtype, config.scheduler)
+    return random_pipeline(config.model, config.device, config.dtype, config.scheduler, config.base)
 
 
 def _with_usual_iterations(config: BenchConfig, notes: list[str]) -> BenchConfig:

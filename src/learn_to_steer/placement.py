@@ -1,0 +1,74 @@
+"""Where and how the weights of a model are held: device, number format, adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from learn_to_steer import registry
+from learn_to_steer.errors import UnsupportedError
+from learn_to_steer.validation import check_fields
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the weights of a model are held.
+
+    Raises:
+        DataError: A value has the wrong type.
+        UnknownNameError: A value is none of the choices.
+        UnsupportedError: A package that it needs is not installed.
+    """
+
+    dtype: str | None = None
+    """Name of a torch dtype: "float32", "bfloat16" or "float16". None: the model's own on a GPU, float32 on the CPU."""
+
+    offload: str | None = None
+    """"model": only the component that is running is on the GPU, the others wait on the CPU. None: all are."""
+
+    quantize: str | None = None
+    """"8bit" or "4bit" weights (extra ``quant``). None: as ``dtype`` says."""
+
+    lora: tuple[str, ...] = ()
+    """LoRA adapters by path or hub id, each followed by ":SCALE" if its scale is not 1 (extra ``lora``)."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. None: the main branch."""
+
+    base: str | None = None
+    """For a model of one file: the folder or hub id, in diffusers' format, of the model that the file was made from.
+    Tokenizers come from there, what else the file lacks, and all configs. A folder of tokenizers is enough where the
+    file lacks nothing else. None: the tokenizers are those in the hub's cache."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the placement's")
+        for field, value, choices in (
+            ("dtype", self.dtype, DTYPES),
+            ("offload", self.offload, ("model",)),
+            ("quantize", self.quantize, ("8bit", "4bit")),
+        ):
+            if value is not None and value not in choices:
+                raise registry.unknown(field, value, choices)
+        if self.quantize and find_spec("bitsandbytes") is None:
+            raise UnsupportedError("quantised weights need bitsandbytes: pip install 'learn-to-steer[quant]'")
+        if self.lora and find_spec("peft") is None:
+            raise UnsupportedError("LoRA adapters need peft: pip install 'learn-to-steer[lora]'")
+
+
+def resolve_device(name: str) -> str:
+    """Return the name of a torch device; for "auto" that of the GPU if there is one, else "cpu".
+
+    Raises:
+        UnsupportedError: This machine has no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
+    return name
