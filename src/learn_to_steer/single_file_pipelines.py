@@ -200,21 +200,21 @@ def load_single_file(file: SingleFile, variant: Variant, named: bool, base: Base
     released = known.pipelines.get(variant.name) or known.pipelines[file.variant.name]
     usual = {name: known.components[kind] for name, kind in released.components.items()}
     lacking = [name for name in usual if name != "scheduler" and name not in file.components]
-    source = base or _cached(released.hub, lacking)
+    own = [name for name in lacking if base and base.has(name)]
+    other = _cached(released.hub, [name for name in lacking if name not in own])
     parts: dict[str, Any] = {}
     for name in lacking:
+        source = base if name in own else other
         if source is not None and source.has(name):
             parts[name] = _component(source, name, usual[name], dtype)
         elif name in _OPTIONAL and not {"text_encoder_3"} & file.components:
             parts[name] = None
     missing = [name for name in lacking if name not in parts]
     if missing:
-        nowhere = f"nor does {base.place}" if base else "and the hub's cache has no model that does"
-        patterns = " ".join(f"'{name}/*'" for name in missing)
+        nowhere = f"nor does {base.place}, nor a model in" if base else "nor does a model in"
         raise DataError(
-            f"{file.path} holds no {', no '.join(missing)}, {nowhere}; name a diffusers folder or hub id that does "
-            f"(--base {released.hub[0]}), or fetch them into the cache (hf download {released.hub[0]} --include "
-            f"{patterns})"
+            f"{file.path} holds no {', no '.join(missing)}, {nowhere} the hub's cache; name a diffusers folder or hub id that does "
+            f"(--base {released.hub[0]}), or fetch these folders of it into the cache"
         )
     if "text_encoder_3" in parts and parts["text_encoder_3"] is None:
         log.warning("%s is used without T5, which is neither in the file nor in the base or cache", file.path)
@@ -299,6 +299,8 @@ def _component(base: Base, name: str, usual: Component, dtype: torch.dtype) -> A
 
 def _cached(ids: Sequence[str], needed: Sequence[str]) -> Base | None:
     """The first of some hub ids whose cached copy has all that is needed, or else the one that has most of it."""
+    if not needed:
+        return None
     from huggingface_hub import snapshot_download
 
     found = []

@@ -101,14 +101,18 @@ def require_file(model: str) -> Path:
     """
     path = Path(model).expanduser()
     if not path.exists():
-        raise DataError(f"the model file {model} does not exist; name a {SUFFIX} file, a diffusers folder or a hub id")
+        raise DataError(
+            f"the model file {model} does not exist; name a .safetensors file, a diffusers folder or a hub id"
+        )
     if path.suffix.lower() == ".gguf":
-        raise UnsupportedError(f"{model} holds weights that GGUF quantises, which are not read; name a {SUFFIX} file")
+        raise UnsupportedError(
+            f"{model} holds weights that GGUF quantises, which are not read; name a .safetensors file"
+        )
     if path.suffix.lower() != SUFFIX:
         raise UnsupportedError(
-            f"{model} is a pickled file, which may hold code; write its tensors to a {SUFFIX} file, in Python: "
+            f"{model} is a pickled file, which may hold code; write its tensors to a .safetensors file, in Python: "
             'state = torch.load(FILE, weights_only=True); save_file(state.get("state_dict", state), '
-            f'"model{SUFFIX}") with save_file of safetensors.torch, and name that file'
+            '"model.safetensors") with save_file of safetensors.torch, and name that file'
         )
     check_regular(path)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,14 +67,50 @@ def test_a_file_in_other_verbs(made: Any, run: Any) -> None:
 
 
 def test_a_component_that_is_nowhere(made: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made("flux", vae=False)
+    made("sd")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    (tmp_path / "empty" / "transformer").mkdir(parents=True)
-    (tmp_path / "base" / "transformer" / "config.json").rename(tmp_path / "empty" / "transformer" / "config.json")
-    message = generated(run, "--model", "model.safetensors", "--base", "empty", fails=True)
-    assert tells(message, "holds no tokenizer, no tokenizer_2, no vae, nor does")
-    assert tells(message, "name a diffusers folder or hub id that does (--base black-forest-labs/FLUX.1-dev)")
-    assert tells(message, "hf download black-forest-labs/FLUX.1-dev --include 'tokenizer/*' 'tokenizer_2/*' 'vae/*'")
+    shutil.copytree(tmp_path / "base", tmp_path / "poor")
+    shutil.rmtree(tmp_path / "poor" / "tokenizer")
+    message = generated(run, "--model", "model.safetensors", "--base", "poor", fails=True)
+    assert tells(message, "holds no tokenizer, nor does")
+    assert tells(message, "name a diffusers folder or hub id that does (--base CompVis/stable-diffusion-v1-4)")
+    generated(run, "--model", "model.safetensors", "--base", "base")
+    assert tells(message, ", or fetch these folders of it into the cache")
+    folder = tmp_path / "hub" / "models--CompVis--stable-diffusion-v1-4"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(tmp_path / "base" / "tokenizer", folder / "snapshots" / ("0" * 40) / "tokenizer")
+    generated(run, "--model", "model.safetensors", "--base", "poor")
+
+
+def test_files_that_hold_something_else(made: Any, run: Any, tmp_path: Path) -> None:
+    path = made("sd")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-9])
+    unet = "model.diffusion_model."
+    latents = {f"{unet}input_blocks.0.0.weight": (4, 4, 3, 3), f"{unet}out.2.weight": (4, 4, 3, 3)}
+    others = {
+        "scaled": {"double_blocks.0.img_attn.qkv.scale_weight": (1,)},
+        "inpaint": latents | {f"{unet}input_blocks.0.0.weight": (4, 9, 3, 3)},
+        "refiner": latents | {"conditioner.embedders.0.model.text_projection": (4, 4)},
+    }
+    for name, shapes in others.items():
+        save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / f"{name}.safetensors")
+    for name, remedy in (
+        ("model.gguf", "which are not read; name a .safetensors file"),
+        ("nowhere.safetensors", "name a .safetensors file, a diffusers folder or a hub id"),
+        ("scaled.safetensors", "; name a file of 16 or 32 bits"),
+        ("inpaint.safetensors", "; name the file of a text-to-image model"),
+        ("refiner.safetensors", "; name the file of a base model"),
+        ("cut.safetensors", "download it again"),
+    ):
+        assert tells(generated(run, "--model", name, "--base", "base", fails=True), remedy)
+    message = generated(run, "--model", f"sdxl:base={path}", "--base", "base", fails=True)
+    assert tells(message, "leave the name before = out")
+    generated(run, "--model", path, "--base", "base")
+    message = generated(run, "--model", "base/unet/diffusion_pytorch_model.safetensors", fails=True)
+    assert tells(message, "; name the folder that has its model_index.json")
+    generated(run, "--model", "base")
 
 
 def test_an_sd2_file_that_does_not_say_what_it_predicts(made: Any, run: Any) -> None:
