@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from torch import nn
 from learn_to_steer import families, garbage, registry
 from learn_to_steer.errors import DataError, SteerError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Family, Variant
+from learn_to_steer.footprint import require_memory
 from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
-from learn_to_steer.placement import Placement, resolve_device
+from learn_to_steer.placement import QUANTIZED, Placement, resolve_device
 from learn_to_steer.plain_text import shown
 from learn_to_steer.sampling import remember
 from learn_to_steer.single_file_pipelines import architecture, load_single_file, named_base
@@ -26,7 +27,12 @@ from learn_to_steer.storage import read_json
 
 
 def load_pipeline(
-    model: str, device: str = "cpu", placement: Placement | None = None, scheduler: str | None = None
+    model: str,
+    device: str = "cpu",
+    placement: Placement | None = None,
+    scheduler: str | None = None,
+    *,
+    steered: bool = False,
 ) -> Any:
     """Load a diffusers pipeline, together with the arguments that its model is usually sampled with.
 
@@ -42,6 +48,8 @@ def load_pipeline(
         device: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
         placement: How the weights are held. None: in the model's own dtype (float32 on the CPU), on ``device``.
         scheduler: Class name of a diffusers scheduler that replaces the model's own.
+        steered: Whether the pipeline is to be steered: a scheduler with which it cannot be is then refused before any
+            weights are fetched.
 
     Returns:
         The pipeline, on ``device``.
@@ -66,7 +74,15 @@ def load_pipeline(
         raise UnsupportedError("--base is for a model of one file (--model FILE.safetensors); leave it out")
     dtype = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
     try:
-        pipe = _from_pretrained(source, getattr(torch, dtype), placement, variant.shared_components if variant else {})
+
+        def check(folder: Path) -> None:
+            usual = variant.scheduler.get("class") if variant else None
+            _require_usable(folder, scheduler, usual, steered)
+            if not Path(source).expanduser().is_dir():
+                require_memory(folder, source, dtype, placement, device)
+
+        shared = variant.shared_components if variant else {}
+        pipe = _from_pretrained(source, getattr(torch, dtype), placement, shared, check)
     except DataError as error:
         if variant and variant.note and "=" not in model:
             raise DataError(f"{error} ({model}: {variant.note}, --model {model}=FOLDER)") from error
@@ -85,11 +101,8 @@ def _finished(
         pipe.scheduler = _scheduler(changes.pop("class"), pipe.scheduler.config, changes)
     pipe.set_progress_bar_config(disable=True)
     family = families.find(pipe)
-    flow = any(map(_is_flow, family.schedulers))
-    if scheduler is not None and scheduler not in family.schedulers and _is_flow(scheduler) != flow:
-        raise UnsupportedError(
-            f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
-        )
+    if scheduler is not None:
+        _require_same_kind(scheduler, family)
     if placement.lora:
         _add_loras(pipe, placement.lora)
     if placement.offload:
@@ -99,6 +112,15 @@ def _finished(
     remember(pipe, variant or family.default_variant(pipe, model))
     garbage.loaded()
     return pipe
+
+
+def _require_same_kind(scheduler: str, family: Family) -> None:
+    """Refuse a scheduler for flow matching of a model that was trained otherwise, and the reverse."""
+    flow = any(map(_is_flow, family.schedulers))
+    if scheduler not in family.schedulers and _is_flow(scheduler) != flow:
+        raise UnsupportedError(
+            f"{scheduler} cannot sample this model; leave --scheduler out or use one of: {', '.join(family.schedulers)}"
+        )
 
 
 def _is_flow(scheduler: str) -> bool:
@@ -188,8 +210,18 @@ def _read_config(source: str, revision: str | None = None) -> tuple[Family, dict
     raise DataError(f"no model family knows {source} ({reasons[0]}); families: {known}")
 
 
-def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shared: Mapping[str, str]) -> Any:
-    """Load the pipeline of a folder or hub id; ``shared`` are components that come from other folders."""
+def _from_pretrained(
+    source: str, dtype: torch.dtype, placement: Placement, shared: Mapping[str, str], check: Callable[[Path], None]
+) -> Any:
+    """Load the pipeline of a folder or hub id.
+
+    Args:
+        source: The folder or hub id.
+        dtype: In which the weights are held.
+        placement: How they are held.
+        shared: Components that come from other folders.
+        check: Raises an error by the configs alone, before weights are fetched.
+    """
     path = Path(source).expanduser()
     if path.is_dir() and not (path / INDEX).is_file():
         raise DataError(f"{source} is not a diffusers pipeline: it has no model_index.json")
@@ -201,7 +233,7 @@ def _from_pretrained(source: str, dtype: torch.dtype, placement: Placement, shar
 
             folder = path if path.is_dir() else _download_configs(source, placement.revision)
             check_model(folder, source)
-            _require_family(folder)
+            check(folder)
             return DiffusionPipeline.from_pretrained(
                 str(path) if path.is_dir() else source,
                 torch_dtype=dtype,
@@ -239,19 +271,31 @@ def _from_single_file(source: str, variant: Variant | None, placement: Placement
         raise DataError(f"the model file {source} could not be loaded: {_reason(error)}") from error
 
 
-def _require_family(folder: Path) -> None:
-    """Refuse a model that no family knows by its configs, before its weights are fetched.
+def _require_usable(folder: Path, scheduler: str | None, usual: str | None, steered: bool) -> None:
+    """Refuse a model that no family knows by its configs, or a scheduler that does not work with it.
+
+    Args:
+        folder: The folder of the configs.
+        scheduler: Class name of the scheduler that the user names.
+        usual: Class name of the one that its variant names.
+        steered: Whether the scheduler must work with steering.
 
     Raises:
-        UnsupportedError: It is none of theirs.
+        UnsupportedError: It is none of theirs, or the scheduler does not work.
     """
     index = read_json(folder / INDEX)
     for component in families.DENOISERS:
         path = folder / component / "config.json"
         if index.get(component) and path.is_file():
             config = read_json(path)
-            if families.of_config(config) is None:
+            family = families.of_config(config)
+            if family is None:
                 raise families.unknown_pipeline(index["_class_name"], component, shown(config.get("_class_name")))
+            if scheduler is not None:
+                _require_same_kind(scheduler, family)
+            name = scheduler or usual or (index.get("scheduler") or [None, None])[1]
+            if steered and name:
+                families.require_scheduler(family, name)
 
 
 def _download_configs(source: str, revision: str | None) -> Path:
@@ -286,7 +330,7 @@ def _quantization(bits: str | None, dtype: torch.dtype) -> Any:
     return PipelineQuantizationConfig(
         quant_backend=f"bitsandbytes_{bits}",
         quant_kwargs=settings,
-        components_to_quantize=["transformer", "unet", "text_encoder_2"],
+        components_to_quantize=list(QUANTIZED),
     )
 
 

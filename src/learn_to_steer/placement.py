@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -12,6 +15,8 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.validation import check_fields
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZED = ("transformer", "unet", "text_encoder_2")
+"""Names of the components that ``Placement.quantize`` quantises."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,38 @@ def resolve_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UnsupportedError(f"the device {name!r} cannot be used: {' '.join(str(error).split())}") from error
     return name
+
+
+def total_memory(device: str) -> int:
+    """Return all memory of a device in bytes, on the CPU with the swap space; 0 if it is not known.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1" or "mps", whose memory is that of the CPU.
+    """
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 0
+    return pages + _from_linux("SwapTotal")
+
+
+def free_memory(device: str) -> int:
+    """Return the memory of a device that is free now, in bytes; 0 if it is not known.
+
+    Args:
+        device: As for ``total_memory``.
+    """
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    return _from_linux("MemAvailable")
+
+
+def _from_linux(name: str) -> int:
+    """An entry of Linux' table of memory in bytes; 0 on other systems."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return 0
+    return 1024 * int(found[1]) if found else 0

@@ -6,7 +6,6 @@ reads any word as one token, text encoders of one layer, and a VAE of the size t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from learn_to_steer.families import Family, Variant
 from learn_to_steer.loading import quiet, skeleton
 from learn_to_steer.model_configs import INDEX, check_model, component_class
 from learn_to_steer.model_names import is_folder, named_variant, package_folder
-from learn_to_steer.placement import DTYPES, resolve_device
+from learn_to_steer.placement import DTYPES, resolve_device, total_memory
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
 
@@ -98,22 +97,12 @@ def random_pipeline(
 def _require_memory(model: str, empty: nn.Module, dtype: str, device: str) -> None:
     """Raise UnsupportedError if the weights of the denoiser are larger than the memory of the device."""
     needed = sum(parameter.numel() for parameter in empty.parameters()) * getattr(torch, dtype).itemsize
-    there = _memory(device)
+    there = total_memory(device)
     if there and needed > there:
         raise UnsupportedError(
             f"the {dtype} weights of {model} take {needed / 2**30:.1f} GiB, the memory of {device} is "
             f"{there / 2**30:.1f} GiB; use --dtype bfloat16, or name a folder of configs with fewer layers"
         )
-
-
-def _memory(device: str) -> int:
-    """All memory of a device in bytes; 0 if it is not known."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on this system
-        return 0
 
 
 def _components(model: str, variant: Variant | None, family: Family, denoiser: nn.Module) -> dict[str, Any]:

@@ -213,8 +213,8 @@ def load_single_file(file: SingleFile, variant: Variant, named: bool, base: Base
     if missing:
         nowhere = f"nor does {base.place}, nor a model in" if base else "nor does a model in"
         raise DataError(
-            f"{file.path} holds no {', no '.join(missing)}, {nowhere} the hub's cache; name a diffusers folder or hub id that does "
-            f"(--base {released.hub[0]}), or fetch these folders of it into the cache"
+            f"{file.path} holds no {', no '.join(missing)}, {nowhere} the hub's cache; name a diffusers folder or hub "
+            f"id that does (--base {released.hub[0]}), or fetch these folders of it into the cache"
         )
     if "text_encoder_3" in parts and parts["text_encoder_3"] is None:
         log.warning("%s is used without T5, which is neither in the file nor in the base or cache", file.path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learn_to_steer import model_names
+from learn_to_steer import footprint, model_names
 from learn_to_steer import placement as placement_module
 from learn_to_steer.errors import DataError, UnknownNameError, UnsupportedError
 from learn_to_steer.families import Variant, flux, sd
@@ -208,3 +208,91 @@ def test_an_unknown_scheduler_costs_no_download(saved_sd: Path, hub: Any) -> Non
     with pytest.raises(DataError, match="no network"):
         load_pipeline("owner/name", scheduler="DDIMScheduler")
     assert asked[-1] == "weights"
+
+
+def test_a_scheduler_that_cannot_be_steered_costs_no_download(saved_sd: Path, hub: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved_sd, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "PNDMScheduler"]}))
+    asked = hub(folder)
+    with pytest.raises(UnsupportedError, match=r"PNDMScheduler is not known .* --scheduler DDIMScheduler"):
+        load_pipeline("owner/name", steered=True)
+    with pytest.raises(UnsupportedError, match="FlowMatchEulerDiscreteScheduler cannot sample this model"):
+        load_pipeline("owner/name", scheduler="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(UnsupportedError, match="HeunDiscreteScheduler is not known"):
+        load_pipeline("owner/name", scheduler="HeunDiscreteScheduler", steered=True)
+    assert "weights" not in asked
+    for usable in ({}, {"scheduler": "DDIMScheduler", "steered": True}):  # unsteered, any will do
+        with pytest.raises(DataError, match="no network"):
+            load_pipeline("owner/name", **usable)
+    with pytest.raises(DataError, match="no network"):  # whose variant brings another
+        load_pipeline("sd:1.4", steered=True)
+    assert asked.count("weights") == 3
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The memory of each device in bytes, and what is "free" of it; what is not there is not known."""
+    held: dict[str, int] = {}
+    monkeypatch.setattr(footprint, "total_memory", lambda device: held.get(device, 0))
+    monkeypatch.setattr(footprint, "free_memory", lambda device: held.get("free", 0))
+    return held
+
+
+def test_a_model_that_cannot_fit_costs_no_download(
+    saved_sd: Path, tiny_sd: Any, hub: Any, memory: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = (tiny_sd.unet, tiny_sd.vae, tiny_sd.text_encoder)
+    counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    asked, size = hub(saved_sd), 4 * sum(counts)
+    assert footprint.parameters(saved_sd) == dict(zip(("unet", "vae", "text_encoder"), counts, strict=True))
+    memory["cpu"] = size - 1
+    with pytest.raises(UnsupportedError, match=r"take 0\.0 GiB .* in all; they fit with --dtype bfloat16$"):
+        load_pipeline("owner/name")
+    assert "weights" not in asked
+    with pytest.raises(DataError, match="no network"):  # as it says
+        load_pipeline("owner/name", placement=Placement(dtype="bfloat16"))
+    memory["cpu"] = size // 2 - 1
+    with pytest.raises(UnsupportedError, match="use a machine with more memory, or a smaller model"):
+        load_pipeline("owner/name")
+    memory |= {"cpu": size, "free": size - 1}
+    with pytest.raises(DataError, match="no network"):
+        load_pipeline("owner/name")
+    assert "are free now" in caplog.text
+
+
+def test_what_is_not_known_is_not_refused(saved_sd: Path, hub: Any, memory: dict[str, int]) -> None:
+    asked = hub(saved_sd)
+    with pytest.raises(DataError, match="no network"):
+        load_pipeline("owner/name")
+    memory["cpu"] = 1
+    (saved_sd / "vae" / "config.json").write_text('{"act_fn": "none"}')  # no network can be made of it
+    with pytest.raises(DataError, match="no network"):
+        load_pipeline("owner/name")
+    assert asked.count("weights") == 2
+
+
+@pytest.mark.parametrize(
+    ("gpu", "advice"),
+    [
+        (3000, "--dtype bfloat16"),
+        (2000, "--dtype bfloat16 --offload model"),
+        (1250, "--dtype bfloat16 --quantize 8bit"),
+        (1100, "--dtype bfloat16 --offload model --quantize 8bit"),
+        (750, "--dtype bfloat16 --quantize 4bit"),
+        (600, "--dtype bfloat16 --offload model --quantize 4bit"),
+        (100, ""),
+    ],
+)
+def test_advice_for_a_gpu(gpu: int, advice: str, memory: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint, "parameters", lambda folder: {"unet": 1000, "vae": 50, "text_encoder": 50})
+    monkeypatch.setattr(placement_module, "find_spec", lambda name: True)
+    memory |= {"cuda": gpu, "cpu": 10_000}
+    with pytest.raises(UnsupportedError) as refusal:
+        footprint.require_memory(Path(), "owner/name", "float32", Placement(), "cuda")
+    assert str(refusal.value).endswith(f"they fit with {advice}" if advice else "or a smaller model")
+    words = advice.split()
+    options = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    if options:  # as it says
+        footprint.require_memory(Path(), "owner/name", options["dtype"], Placement(**options), "cuda")

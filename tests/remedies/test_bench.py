@@ -20,7 +20,7 @@ from learn_to_steer.speed.models import open_measured_model, random_classifier
 def test_weights_that_do_not_fit(saved_sd, monkeypatch) -> None:
     _, empty = skeleton(str(saved_sd))
     size = sum(parameter.numel() for parameter in empty.parameters())
-    monkeypatch.setattr(random_models, "_memory", lambda device: 3 * size)
+    monkeypatch.setattr(random_models, "total_memory", lambda device: 3 * size)
     with told("use --dtype bfloat16, or name a folder of configs with fewer layers"):
         random_pipeline(str(saved_sd))
     pipe = random_pipeline(str(saved_sd), dtype="bfloat16")

@@ -200,7 +200,7 @@ def doctor(config: PipelineConfig) -> None:
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
     show(f"devices         {names or f'cpu only, {torch.get_num_threads()} threads'}")
     device = resolve_device(config.device)
-    pipe, variant = open_pipeline(config)
+    pipe, variant = open_pipeline(config, steered=True)
     result = probe_pipeline(pipe, variant.resolution, variant.resolution, variant.arguments)
     if not math.isfinite(result.gradient) or result.gradient == 0:
         raise UnsupportedError(

@@ -55,11 +55,12 @@ class Model:
     fingerprints: dict[str, str]
 
 
-def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
+def open_pipeline(config: PlacementConfig, *, steered: bool = False) -> tuple[Any, Variant]:
     """Load the pipeline that ``config`` names, with its dtype and device.
 
     Args:
         config: The settings.
+        steered: As for ``load_pipeline``.
 
     Returns:
         The pipeline and its variant.
@@ -69,7 +70,7 @@ def open_pipeline(config: PlacementConfig) -> tuple[Any, Variant]:
     """
     placement = Placement(config.dtype, config.offload, config.quantize, config.lora, config.revision, config.base)
     scheduler = config.scheduler if isinstance(config, PipelineConfig) else None
-    pipe = load_pipeline(config.model, config.device, placement, scheduler)
+    pipe = load_pipeline(config.model, config.device, placement, scheduler, steered=steered)
     return pipe, pipe.steering_variant
 
 
@@ -98,7 +99,7 @@ def open_model(config: ModelConfig, pipe: Any = None, loss: Loss | None = None) 
     resolve_config({}, None, config.profile, config.settings)  # reports mistakes before a model is loaded
     if config.checkpointing not in CHECKPOINTING:
         raise registry.unknown("checkpointing", config.checkpointing, CHECKPOINTING)
-    pipe = open_pipeline(config)[0] if pipe is None else pipe
+    pipe = open_pipeline(config, steered=name != UNSTEERED)[0] if pipe is None else pipe
     variant: Variant = pipe.steering_variant
     family = find(pipe)
     sampling = _sampling(config, variant, family.pixel_multiple(pipe))

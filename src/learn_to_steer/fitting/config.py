@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from learn_to_steer.configs import PlacementConfig
+from learn_to_steer.configs import PipelineConfig
 from learn_to_steer.shared_options import (
     MAX_BATCH,
     MAX_GUIDANCE,
@@ -33,7 +33,7 @@ FREE = ("out", "device", "offload", "batch", "epochs", "trial")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(PlacementConfig):
+class FitConfig(PipelineConfig):
     """A model, what it draws to learn from, and how the classifier is tried."""
 
     limit: Annotated[

@@ -55,7 +55,7 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
     out = Path(config.out)
     _objects_and_detectors(config)  # reports mistakes before the model is loaded, which takes long
     _claim_folder(out, config)
-    pipe, variant = open_pipeline(config)
+    pipe, variant = open_pipeline(config, steered=config.trial > 0)
     data = out / COLLECTION
     manifest = collect(pipe, data, collect_config(config, variant), progress=progress)
     _require_usable(data, manifest)

@@ -61,7 +61,7 @@ class Trial:
         self._config = EvaluateConfig(
             **{
                 name: getattr(config, name)
-                for name in ("model", "base", "revision", "lora", "device", "dtype", "offload")
+                for name in ("model", "base", "revision", "scheduler", "lora", "device", "dtype", "offload")
             },
             quantize=config.quantize,
             steps=config.steps,

@@ -62,7 +62,7 @@ def open_measured_model(config: BenchConfig) -> MeasuredModel:
     if config.depth is not None and (config.classifier or not learned):
         raise DataError("--depth is that of a random classifier; leave out --depth, or --classifier and --loss")
     weightless = config.random or not has_weights(config.model)
-    pipe = _random_weights(config) if weightless else open_pipeline(config)[0]
+    pipe = _random_weights(config) if weightless else open_pipeline(config, steered=True)[0]
     notes, classifier, loss = [], "trained" if learned else None, None
     if weightless:
         notes.append("the weights are random, so the images are not scored")
