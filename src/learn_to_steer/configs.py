@@ -93,13 +93,17 @@ class PlacementConfig(Checked):
         ),
     ] = ()
     device: Annotated[
-        str, _model(help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one, else the CPU.", metavar="NAME")
+        str,
+        _model(
+            help="cpu, cuda, cuda:1, ..., or mps (untested); auto: the CUDA GPU if there is one, else the CPU.",
+            metavar="NAME",
+        ),
     ] = "auto"
     dtype: Annotated[
         str | None,
         _model(
             help="Number format of the weights: bfloat16, float16 or float32.",
-            show_default="the model's own; float32 on the CPU",
+            show_default="the model's own; float32 on the CPU and mps",
             metavar="NAME",
         ),
     ] = None

@@ -18,7 +18,7 @@ from learn_to_steer.families import Family, Variant
 from learn_to_steer.footprint import require_memory
 from learn_to_steer.model_configs import INDEX, PATTERNS, check_config, check_model, component_class
 from learn_to_steer.model_names import PACKAGE, named_variant, package_folder
-from learn_to_steer.placement import QUANTIZED, Placement, resolve_device
+from learn_to_steer.placement import IN_FLOAT32, QUANTIZED, Placement, resolve_device
 from learn_to_steer.plain_text import shown
 from learn_to_steer.sampling import remember
 from learn_to_steer.single_file_pipelines import architecture, load_single_file, named_base
@@ -45,8 +45,9 @@ def load_pipeline(
             ("sd:2.1=FOLDER"), a folder in diffusers' format, a hub id ("owner/name"), or a file of weights
             ("FILE.safetensors", "sdxl:turbo=FILE.safetensors"). Where no variant is named, the arguments are those
             usual in the model's family.
-        device: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
-        placement: How the weights are held. None: in the model's own dtype (float32 on the CPU), on ``device``.
+        device: "cpu", "cuda", "cuda:1", "mps" (untested), ...; "auto" is the CUDA GPU if there is one.
+        placement: How the weights are held. None: in the model's own dtype (float32 on the CPU and on "mps"), on
+            ``device``.
         scheduler: Class name of a diffusers scheduler that replaces the model's own.
         steered: Whether the pipeline is to be steered: a scheduler with which it cannot be is then refused before any
             weights are fetched.
@@ -60,8 +61,8 @@ def load_pipeline(
         UnsupportedError: The device, placement or scheduler does not work on this machine or with this model.
     """
     placement, device = placement or Placement(), resolve_device(device)
-    if (placement.offload or placement.quantize) and device == "cpu":
-        raise UnsupportedError("--offload and --quantize are for a GPU; on the CPU leave them out")
+    if (placement.offload or placement.quantize) and device in IN_FLOAT32:
+        raise UnsupportedError(f"--offload and --quantize are for a CUDA GPU; with --device {device} leave them out")
     if scheduler is not None:
         _require_scheduler(scheduler)
     variant = named_variant(model)
@@ -72,7 +73,9 @@ def load_pipeline(
         )
     if placement.base:
         raise UnsupportedError("--base is for a model of one file (--model FILE.safetensors); leave it out")
-    dtype = placement.dtype or ("float32" if device == "cpu" else _usual_dtype(source, variant, placement.revision))
+    dtype = placement.dtype or (
+        "float32" if device in IN_FLOAT32 else _usual_dtype(source, variant, placement.revision)
+    )
     try:
 
         def check(folder: Path) -> None:
@@ -260,7 +263,7 @@ def _from_single_file(source: str, variant: Variant | None, placement: Placement
             'load_pipeline(FILE, placement=Placement(dtype="bfloat16")).save_pretrained(FOLDER), and name that folder'
         )
     kind = variant or file.variant
-    dtype = placement.dtype or ("float32" if device == "cpu" else kind.dtype)
+    dtype = placement.dtype or ("float32" if device in IN_FLOAT32 else kind.dtype)
     try:
         with quiet():
             base = named_base(placement.base, placement.revision) if placement.base else None

@@ -15,6 +15,8 @@ from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.validation import check_fields
 
 DTYPES = ("float32", "bfloat16", "float16")
+IN_FLOAT32 = ("cpu", "mps")
+"""Devices on which weights are float32 unless the user says otherwise: others may be missing in some operations."""
 QUANTIZED = ("transformer", "unet", "text_encoder_2")
 """Names of the components that ``Placement.quantize`` quantises."""
 
@@ -30,7 +32,7 @@ class Placement:
     """
 
     dtype: str | None = None
-    """Name of a torch dtype: "float32", "bfloat16" or "float16". None: the model's own on a GPU, float32 on the CPU."""
+    """Name of a torch dtype: "float32", "bfloat16" or "float16". None: the model's own on a CUDA GPU, else float32."""
 
     offload: str | None = None
     """"model": only the component that is running is on the GPU, the others wait on the CPU. None: all are."""
@@ -72,6 +74,8 @@ def resolve_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UnsupportedError("the device 'mps' cannot be used: this machine has no GPU of Apple, or torch lacks it")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

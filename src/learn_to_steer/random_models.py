@@ -20,7 +20,7 @@ from learn_to_steer.families import Family, Variant
 from learn_to_steer.loading import quiet, skeleton
 from learn_to_steer.model_configs import INDEX, check_model, component_class
 from learn_to_steer.model_names import is_folder, named_variant, package_folder
-from learn_to_steer.placement import DTYPES, resolve_device, total_memory
+from learn_to_steer.placement import DTYPES, IN_FLOAT32, resolve_device, total_memory
 from learn_to_steer.sampling import remember
 from learn_to_steer.storage import read_json
 
@@ -70,7 +70,7 @@ def random_pipeline(
     device = resolve_device(device)
     variant = named_variant(model)
     family, empty = skeleton(model, base)
-    name = dtype or ("float32" if device == "cpu" else variant.dtype if variant else family.dtype)
+    name = dtype or ("float32" if device in IN_FLOAT32 else variant.dtype if variant else family.dtype)
     if name not in DTYPES:
         raise registry.unknown("dtype", name, DTYPES)
     if scheduler is not None and scheduler not in family.schedulers:

@@ -289,3 +289,15 @@ def test_doctor_tries_an_iteration(run, saved_sd):
 def test_doctor_names_the_remedy(run, saved_sd):
     told = run("doctor", "--model", saved_sd, "--scheduler", "PNDMScheduler")
     assert told.code == 2 and "--scheduler DDIMScheduler" in told.err
+
+
+def test_a_pipeline_without_callbacks_says_what_is_missing(run, tmp_path) -> None:
+    from learn_to_steer.families.testing import tiny
+
+    tiny("pixart").save_pretrained(tmp_path / "model")
+    options = ("--steps", "2", "--loss", "for-spatial", "--height", "64", "--width", "64", "--out", tmp_path / "out")
+    outcome = run("generate", "a dog to the left of a cat", "--model", tmp_path / "model", *options)
+    assert outcome.code == 0, outcome.err
+    told = "PixArtSigmaPipeline takes no callback_on_step_end, so progress is not shown and maps.png is not made"
+    assert told in " ".join(outcome.err.split())
+    assert (tmp_path / "out" / "compare.png").is_file() and not (tmp_path / "out" / "maps.png").exists()

@@ -296,3 +296,21 @@ def test_advice_for_a_gpu(gpu: int, advice: str, memory: dict[str, int], monkeyp
     options = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
     if options:  # as it says
         footprint.require_memory(Path(), "owner/name", options["dtype"], Placement(**options), "cuda")
+
+
+def test_a_gpu_of_apple(saved_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in: the device of this machine is another one."""
+    from diffusers import DiffusionPipeline
+
+    with pytest.raises(UnsupportedError, match="the device 'mps' cannot be used"):
+        load_pipeline(str(saved_sd), "mps")
+    moved: list[str] = []
+    empty = torch.empty
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *size, device=None, **kind: empty(*size, device="cpu", **kind))
+    monkeypatch.setattr(DiffusionPipeline, "to", lambda pipe, device: moved.append(device) or pipe)
+    pipe = load_pipeline(str(saved_sd), "mps")
+    assert moved == ["mps"] and {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.float32}
+    with pytest.raises(UnsupportedError, match="with --device mps leave them out"):
+        load_pipeline(str(saved_sd), "mps", Placement(offload="model"))
+    assert placement_module.resolve_device("auto") in ("cpu", "cuda")  # it has to be asked for

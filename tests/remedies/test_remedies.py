@@ -153,6 +153,7 @@ CALLS = {
     "{}.from_config(pipe.scheduler.config)": "test_steered_after_a_scheduler_that_can_be",
     "{}.from_pipe(pipe)": "test_steered_after_a_pipeline_that_can_be",
     "pipe.{}.disable_cache()": "test_steered_after_the_cache_is_off",
+    "pipe.{}.merge_and_unload()": "test_steered_after_an_adapter_is_merged",
 }
 
 
@@ -217,6 +218,18 @@ def test_captured_after_another_backend(tiny_flux: Any, steered: Callable[[Any],
         steered(tiny_flux)
     tiny_flux.transformer.set_attention_backend("native")
     steered(tiny_flux)
+
+
+def test_steered_after_an_adapter_is_merged(tiny_sd: Any, steered: Callable[[Any], Any]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    wrapped = LoraConfig(r=2, lora_alpha=2, init_lora_weights="gaussian", target_modules=["to_q"])
+    tiny_sd.unet = get_peft_model(tiny_sd.unet, wrapped)
+    with pytest.raises(UnsupportedError, match=re.escape("(pipe.unet = pipe.unet.merge_and_unload())")) as told:
+        steered(tiny_sd)
+    assert "or load it with pipe.load_lora_weights" in str(told.value)  # tests/families/test_load.py does
+    tiny_sd.unet = tiny_sd.unet.merge_and_unload()
+    steered(tiny_sd)
 
 
 @pytest.mark.parametrize("name", ["PNDMScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"])

@@ -24,6 +24,7 @@ from learn_to_steer.evaluation import (
     open_model,
     png_bytes,
     steerable,
+    takes_callback,
 )
 from learn_to_steer.evaluation.model import LEARNED
 from learn_to_steer.families import find
@@ -131,6 +132,11 @@ def generate_images(config: GenerateConfig, on_progress: Callable[[int, int], No
     storage.remove_leftovers(out)
     resolved = {"steering": model.steered.config.image_settings()} if model.steered else {}
     storage.write_json(out / "config.json", asdict(config) | {"sampling": model.sampling} | resolved)
+    if not takes_callback(model.pipe):
+        log.warning(
+            "%s takes no callback_on_step_end, so progress is not shown and maps.png is not made",
+            type(model.pipe).__name__,
+        )
     calls = sum(2 if model.steered and kept else 1 for kept, _ in divided)
     counter = _StepCounter(on_progress, calls * model.sampling["num_inference_steps"])
     results = [

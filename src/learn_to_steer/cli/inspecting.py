@@ -198,6 +198,8 @@ def doctor(config: PipelineConfig) -> None:
         show(f"{module:16}{state}")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
+    if torch.backends.mps.is_available():
+        names = names or "mps (Apple's GPU, untested)"
     show(f"devices         {names or f'cpu only, {torch.get_num_threads()} threads'}")
     device = resolve_device(config.device)
     pipe, variant = open_pipeline(config, steered=True)

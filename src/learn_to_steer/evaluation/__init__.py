@@ -8,7 +8,7 @@ passed its self-test, and the scores that follow from its detections).
 
 from learn_to_steer.configs import EvaluateConfig, ModelConfig, ScoreConfig
 from learn_to_steer.evaluation.evaluate_model import evaluate
-from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, noise_generator, steerable
+from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, noise_generator, steerable, takes_callback
 from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.results import summarise
@@ -36,4 +36,5 @@ __all__ = [
     "score",
     "steerable",
     "summarise",
+    "takes_callback",
 ]

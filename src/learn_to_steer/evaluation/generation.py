@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -85,6 +86,15 @@ def steerable(
     return kept, left_out
 
 
+def takes_callback(pipe: Any) -> bool:
+    """Return whether a pipeline calls ``callback_on_step_end``; PixArt's ignore it, as any argument they do not know.
+
+    Args:
+        pipe: A diffusers pipeline.
+    """
+    return "callback_on_step_end" in signature(type(pipe).__call__).parameters
+
+
 def draw(
     model: Model,
     jobs: Sequence[Job],
@@ -102,7 +112,7 @@ def draw(
         jobs: The images to generate.
         seed: Seed of the noise of all images.
         steer: Whether to steer. Has no effect on a model without steering and on jobs without relations.
-        on_step: The pipeline's ``callback_on_step_end``.
+        on_step: The pipeline's ``callback_on_step_end``; left out where it takes none (``takes_callback``).
         tries: How often an image is drawn at most; see ``steering.tries.draw_best``. The noise of a try depends on
             seed, prompt, index and the number of the try only.
         verifier: What looks at finished images, as there. Images that are not steered need one.
@@ -119,7 +129,7 @@ def draw(
         "prompt": [job.prompt for job in jobs],
         "generator": [noise_generator(seed, job.prompt, job.index) for job in jobs],
     }
-    if on_step is not None:
+    if on_step is not None and takes_callback(model.pipe):
         arguments["callback_on_step_end"] = on_step
     began = time.monotonic()
     reports: list[ImageReport | None] = [None] * len(jobs)

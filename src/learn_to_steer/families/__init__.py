@@ -104,13 +104,18 @@ def find(pipe: Any) -> Family:
     """Return the family that a diffusers pipeline belongs to.
 
     Raises:
-        UnsupportedError: No family knows the pipeline.
+        UnsupportedError: No family knows the pipeline, or peft wraps its denoiser.
     """
     for plugin in registry.load_all("families").values():
         family: Family = plugin.FAMILY
         if family.matches(pipe):
             return family
     name = next((name for name in DENOISERS if getattr(pipe, name, None) is not None), None)
+    if name and type(getattr(pipe, name)).__module__.partition(".")[0] == "peft":
+        raise UnsupportedError(
+            f"pipe.{name} is wrapped by peft, and no model family knows it so; merge the adapter into the weights "
+            f"(pipe.{name} = pipe.{name}.merge_and_unload()), or load it with pipe.load_lora_weights"
+        )
     raise unknown_pipeline(type(pipe).__name__, name, type(getattr(pipe, name)).__name__ if name else "")
 
 

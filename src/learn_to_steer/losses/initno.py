@@ -139,13 +139,13 @@ def otsu(values: Float[Tensor, "height width"]) -> Scalar:
     """Return Otsu's threshold (1979): of 256 levels in [0, 1], the one that splits the values into the two classes of
     least variance.
     """
-    levels = torch.arange(256, device=values.device, dtype=torch.float64)
-    places = (255 * values).long().clamp(0, 255).flatten()
+    levels = torch.arange(256, dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
+    places = (255 * values).long().clamp(0, 255).flatten().cpu()
     share = torch.bincount(places, minlength=256).double() / places.numel()
     below = share.cumsum(0)
     mass = (share * levels).cumsum(0)
     between = (mass[-1] * below - mass) ** 2 / (below * (1 - below)).clamp_min(1e-12)
-    return ((between.argmax() + 1) / 255 - 1e-7).to(values.dtype)
+    return ((between.argmax() + 1) / 255 - 1e-7).to(values)
 
 
 def _connected(mask: Bool[Tensor, "height width"], peak: int) -> Bool[Tensor, "height width"]:

@@ -321,7 +321,8 @@ class _Hooks:
         """The factor by which the scheduler scaled the denoiser's input (Euler: 1 / sqrt(sigma^2 + 1))."""
         if not hasattr(self.scheduler, "scale_model_input"):
             return 1.0
-        one = torch.ones(1, device=call.latents.device, dtype=torch.float64)
+        dtype = torch.float32 if call.latents.device.type == "mps" else torch.float64  # which Apple's GPUs lack
+        one = torch.ones(1, device=call.latents.device, dtype=dtype)
         return float(self.scheduler.scale_model_input(one, timestep[0]))
 
     def _moved_rows(self, sample: Tensor, moved: Tensor) -> Tensor:
