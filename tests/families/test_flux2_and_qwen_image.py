@@ -148,7 +148,7 @@ def test_how_klein_models_are_usually_sampled() -> None:
     assert (base.steps, base.guidance, base.steering) == (50, 4.0, {})
     pipe.register_to_config(is_distilled=True)
     few = find(pipe).default_variant(pipe, "some/folder")
-    assert (few.steps, few.guidance, few.steering) == (4, 1.0, {"window": 0.2})
+    assert (few.steps, few.guidance, few.steering) == (4, 1.0, {"by_step_index": True, "window": 0.2})
     dev = find(tiny("flux2")).default_variant(tiny("flux2"), "some/folder")
     assert (dev.name, dev.steps, dev.guidance, dev.resolution) == ("some/folder", 50, 4.0, 1024)
 

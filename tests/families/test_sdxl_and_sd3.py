@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -127,3 +128,39 @@ def test_the_fp16_vae_of_sdxl_is_run_in_fp32() -> None:
     pipe.vae.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
     latents = find(pipe).encode(pipe, torch.rand(1, 3, 64, 64))
     assert seen == [torch.float32] and pipe.vae.dtype == torch.float16 and latents.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["sd3:medium", "sd3.5:medium", "sd3.5:large"])
+def test_a_folder_is_sampled_as_the_released_model_of_its_size(name: str) -> None:
+    """By its config; a turbo model has that of the model it was made from."""
+    family, empty = skeleton(name)
+    folder = SimpleNamespace(transformer=empty, vae_scale_factor=8)
+    usual, known = family.default_variant(folder, "some/folder"), resolve(name)
+    assert (usual.name, usual.steps, usual.guidance) == ("some/folder", known.steps, known.guidance)
+
+
+# Variant -> the changes to the scheduler of the tiny pipeline that make it the variant's own.
+FEW_STEPS: dict[str, dict[str, Any]] = {
+    "sdxl:turbo": {"timestep_spacing": "trailing"},
+    "sd3.5:large-turbo": {"shift": 3.0},
+    "flux:schnell": {"shift": 1.0},
+    "flux2:klein": {"shift": 3.0, "use_dynamic_shifting": True},
+    "z-image:turbo": {"shift": 3.0},
+}
+
+
+SHIFTED = ("sd3.5:large-turbo", "flux2:klein")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHIFTED else pytest.param(name, marks=pytest.mark.slow) for name in FEW_STEPS]
+)
+def test_of_a_few_steps_the_first_is_steered(name: str, steer: Any) -> None:
+    """Whatever the schedule: shifted ones have several steps in the first fifth of the noise."""
+    variant = resolve(name)
+    pipe = tiny(name if name == "flux2:klein" else variant.family)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **FEW_STEPS[name])
+    steered = steer(pipe, depth=1, **variant.steering)
+    settings = {"num_inference_steps": max(variant.steps, 4), "height": 64, "width": 64, "output_type": "latent"}
+    out = steered("a dog to the left of a cat", guidance_scale=variant.guidance, **settings)
+    assert [step.step for step in out.steering.images[0].steps] == [0]

@@ -23,6 +23,8 @@ from learn_to_steer.prompts import token_indices
 FEW_STEP_LEVELS = (0.8, 0.65, 0.5)
 # Steering settings for a few steps: only the first one is steered, that is, the initial noise.
 FIRST_STEP = {"window": 0.2}
+# The same for schedules that are shifted to the noisy end: several of four steps are in their first fifth.
+FIRST_STEP_BY_INDEX = {"by_step_index": True, "window": 0.2}
 
 
 class Transformer(Family):

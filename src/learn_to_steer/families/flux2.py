@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families.base import Call, Images
 from learn_to_steer.families.chat import ChatTransformer
-from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP, Packed, RectifiedFlow
+from learn_to_steer.families.defaults import FEW_STEP_LEVELS, FIRST_STEP_BY_INDEX, Packed, RectifiedFlow
 from learn_to_steer.families.variant import Variant
 
 _DEV = Variant(
@@ -39,7 +39,7 @@ _KLEIN = replace(
     steps=4,
     guidance=1.0,
     levels=FEW_STEP_LEVELS,
-    steering=FIRST_STEP,
+    steering=FIRST_STEP_BY_INDEX,
     architecture={
         "num_layers": 5,
         "num_single_layers": 20,

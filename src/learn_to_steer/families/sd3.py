@@ -14,7 +14,7 @@ from typing import Any
 from learn_to_steer.errors import PromptError
 from learn_to_steer.families.defaults import (
     FEW_STEP_LEVELS,
-    FIRST_STEP,
+    FIRST_STEP_BY_INDEX,
     RectifiedFlow,
     Transformer,
     require_latents_alone,
@@ -70,7 +70,7 @@ VARIANTS = (
         steps=4,
         guidance=0.0,
         levels=FEW_STEP_LEVELS,
-        steering=FIRST_STEP,
+        steering=FIRST_STEP_BY_INDEX,
     ),
 )
 
@@ -97,7 +97,8 @@ class StableDiffusion3(RectifiedFlow, Transformer):
 
     def default_variant(self, pipe: Any, model: str) -> Variant:
         side = int(pipe.transformer.config.sample_size * pipe.vae_scale_factor)
-        return replace(_USUAL, name=model, source=model, resolution=side, dtype=self.dtype, architecture={})
+        known = next((one for one in VARIANTS if _has(pipe.transformer.config, one.architecture)), _USUAL)
+        return replace(known, name=model, source=model, resolution=side, dtype=self.dtype, architecture={})
 
     def attention(self, denoiser: Any) -> tuple[Any, ...]:
         return tuple(module for name, module in denoiser.named_modules() if name.endswith((".attn", ".attn2")))
@@ -128,6 +129,15 @@ class StableDiffusion3(RectifiedFlow, Transformer):
                 raise beyond
             found.append(columns)
         return found
+
+
+def _has(config: Mapping[str, Any], architecture: Mapping[str, Any]) -> bool:
+    """Whether a transformer's config is that of a variant."""
+
+    def plain(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+
+    return all(plain(config.get(name)) == value for name, value in architecture.items())
 
 
 FAMILY = StableDiffusion3()
