@@ -10,6 +10,8 @@ PROJECTS := pyproject.toml emoji_world/pyproject.toml constraints.txt
 
 SEED ?= 0
 OUT ?= out/demo
+PART ?=
+FAULTS ?= 50
 PROMPTS := "a turtle to the left of a bird" "a pizza above a robot"
 
 .DEFAULT_GOAL := help
@@ -30,8 +32,8 @@ test-all: check ## run the checks and all tests, with ten times as many examples
 	@echo "All tests ..."
 	@FUZZ=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
-chaos: $(DEV_STAMP) ## stop collect, train, evaluate and generate 120 times and compare what they leave (SEED=0)
-	@$(BIN)/python tests/chaos/campaign.py --seed $(SEED) --kills 120 --minutes 40 --out out/chaos
+chaos: $(DEV_STAMP) ## stop collect, train, evaluate and generate 120 times and compare what they leave (SEED=0); with PART=ray: disturb verbs on a Ray cluster 50 times (FAULTS=50)
+	@$(if $(filter ray,$(PART)),$(BIN)/python tests/chaos/ray_campaign.py --seed $(SEED) --faults $(FAULTS) --minutes 42 --out out/chaos-ray,$(BIN)/python tests/chaos/campaign.py --seed $(SEED) --kills 120 --minutes 40 --out out/chaos)
 
 check: $(DEV_STAMP) ## check format, lint, types and import rules
 	@echo "Format and lint ..."

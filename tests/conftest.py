@@ -248,3 +248,22 @@ def spoil() -> Callable[[Path], Iterator[str]]:
         path.write_bytes(whole)
 
     return ways
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-in in place of Ray; see ``tests/distributed/ray_stand_in.py``."""
+    import logging
+    import os
+    import sys
+
+    from ray_stand_in import StandIn
+
+    module = StandIn()
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    package = logging.getLogger("learn_to_steer")
+    handlers, level = list(package.handlers), package.level
+    yield module
+    package.handlers[:] = handlers
+    package.setLevel(level)

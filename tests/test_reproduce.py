@@ -59,6 +59,15 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
     "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
     "pipeline_table.py": ([[]], ["docs/results/pipelines.json", "docs/all_pipelines.md"]),
     "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
+    "scaling.py": (  # without workers, which need Ray
+        [
+            [
+                *("--workers", "0", "--verbs", "collect", "--small", "4", "--large", "8", "--rounds", "1"),
+                *("--out", "out.json"),
+            ]
+        ],
+        ["out.json"],
+    ),
     "schedulers.py": (
         [["--schedulers", "EulerDiscreteScheduler", *ONE]],
         ["docs/results/schedulers/sd-emoji.json"],
@@ -91,6 +100,7 @@ SLOW = (
     "passes_curve.py",
     "pipeline_table.py",
     "rrnet_like.py",
+    "scaling.py",
     "schedulers.py",
     "start_up.py",
     "steering_cost.py",

@@ -9,7 +9,7 @@ stands for. In Python, the same types and limits hold. This module imports neith
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -40,6 +40,7 @@ from learn_to_steer.shared_options import (
     Verifier,
 )
 from learn_to_steer.validation import Checked
+from learn_to_steer.worker_options import WorkersConfig
 
 # One function per group in which --help lists the options.
 _model = partial(Option, rich_help_panel="Model")
@@ -198,7 +199,7 @@ class ModelConfig(PipelineConfig):
 
 
 @dataclass(frozen=True)
-class GenerateConfig(ModelConfig):
+class GenerateConfig(WorkersConfig, ModelConfig):
     """Images of prompts."""
 
     prompts: Annotated[
@@ -232,7 +233,7 @@ FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpo
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(ModelConfig):
+class EvaluateConfig(WorkersConfig, ModelConfig):
     """A model measured on a benchmark, or on the prompts in a file."""
 
     benchmark: Annotated[
@@ -274,17 +275,17 @@ class EvaluateConfig(ModelConfig):
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, as they are written to JSON."""
-        return asdict(self) | {"lora": list(self.lora)}
+        return self.written() | {"lora": list(self.lora)}
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that an image or its score depends on. A single try is left out, as in version 0.1.0."""
-        values = asdict(self)
+        values = self.written()
         left_out = FREE if self.tries > 1 else (*FREE, "tries")
         return {name: value for name, value in values.items() if name not in left_out}
 
 
 @dataclass(frozen=True)
-class ScoreConfig(Checked):
+class ScoreConfig(WorkersConfig):
     """Existing images, and the prompts that they are scored by."""
 
     pictures: Annotated[

@@ -10,6 +10,7 @@
     ├── UnsupportedError        a scheduler, attention backend, pipeline or setting that cannot be steered
     ├── CaptureError            attention layers that were not captured
     ├── InversionError          an image that could not be reconstructed well enough from its inversion
+    ├── WorkerError             work that failed on the workers of a cluster; the rest of it is done
     └── DataError               a file that is missing or broken, or has another version or hash than expected
 
 A message says what happened, where, and what to do. These errors are for the user to act on; any other exception that
@@ -49,6 +50,10 @@ class CaptureError(SteerError):
 
 class InversionError(SteerError):
     """An image could not be inverted to noise and reconstructed well enough."""
+
+
+class WorkerError(SteerError):
+    """Shards that failed on workers, or a worker that cannot start."""
 
 
 class DataError(SteerError):

@@ -183,7 +183,7 @@ def test_collect_then_train(run, saved_sd, tmp_path):
 
 
 def test_images_are_scored_where_a_detector_knows_them(run, model, tmp_path, monkeypatch):
-    from learn_to_steer.cli import image_generation
+    from learn_to_steer.cli import prompt_images
     from learn_to_steer.evaluation import Scorer
     from learn_to_steer.geometry import Detection
 
@@ -193,14 +193,14 @@ def test_images_are_scored_where_a_detector_knows_them(run, model, tmp_path, mon
         def detect(self, shown, asked=None):
             return [[Detection("dog", 0.9, (0, 20, 20, 40)), Detection("cat", 0.8, (40, 20, 60, 40))] for _ in shown]
 
-    opened = image_generation.open_model
+    opened = prompt_images.open_model
 
     def with_detector(config):
         found = opened(config)
         return replace(found, variant=replace(found.variant, detector="stub"))
 
-    monkeypatch.setattr(image_generation, "open_model", with_detector)
-    monkeypatch.setattr(image_generation, "load_scorer", lambda name: Scorer(LeftDog(), {"dog": "dog", "cat": "cat"}))
+    monkeypatch.setattr(prompt_images, "open_model", with_detector)
+    monkeypatch.setattr(prompt_images, "load_scorer", lambda name: Scorer(LeftDog(), {"dog": "dog", "cat": "cat"}))
     prompts = ["a dog to the left of a cat", "a dog below a cat", "a dog below a cow"]
     outcome = run("generate", *prompts, *model, "--set", "passes=1", "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learn_to_steer.cli import image_generation
+from learn_to_steer.cli import prompt_images
 from learn_to_steer.report import LatentTrajectory
 
 PROMPT = "a dog to the left of a cat"
@@ -19,13 +19,13 @@ PROMPT = "a dog to the left of a cat"
 def mapped(monkeypatch: pytest.MonkeyPatch) -> list[LatentTrajectory]:
     """The trajectories whose maps are shown."""
     shown: list[LatentTrajectory] = []
-    original = image_generation.object_maps
+    original = prompt_images.object_maps
 
     def recorded(pipe: Any, prompt: Any, relations: Any, images: Any, sampling: Any) -> Any:
         shown.extend(trajectory for trajectory, _ in images)
         return original(pipe, prompt, relations, images, sampling)
 
-    monkeypatch.setattr(image_generation, "object_maps", recorded)
+    monkeypatch.setattr(prompt_images, "object_maps", recorded)
     return shown
 
 

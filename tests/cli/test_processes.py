@@ -1,4 +1,4 @@
-"""Verbs that write files run in one process, since a launcher would start each of its processes on the same files."""
+"""Verbs that write files, but for train, run in one process: a launcher would start its processes on the same files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_a_verb_that_only_shows_something_is_not_refused(run, monkeypatch) -> No
     assert run("parse", DOG).code == 0
 
 
-def test_training_is_refused_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_refused_in_processes_that_do_not_know_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UnsupportedError, match="train runs in one process"):
         training.train(tmp_path / "maps", tmp_path / "out")
@@ -59,8 +61,8 @@ def test_two_real_processes_are_both_refused(tmp_path: Path) -> None:
     command = "import sys; from learn_to_steer.cli import main; sys.exit(main(sys.argv[1:]))"
     (tmp_path / "program.py").write_text(command)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    arguments = [tmp_path / "program.py", "train", "--data", tmp_path / "maps", "--out", tmp_path / "out"]
+    arguments = [tmp_path / "program.py", "collect", "--limit", "1", "--out", tmp_path / "out"]
     done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
-    assert done.stderr.count("train runs in one process") >= 1
+    assert done.stderr.count("collect runs in one process") >= 1
     assert not (tmp_path / "out").exists()

@@ -125,10 +125,15 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
     """``place()``: the working folder is a new one, with a folder, a file and a pipe in it; nothing heavy is loaded."""
     import huggingface_hub
 
+    import learn_to_steer.cli.collecting as collecting
     import learn_to_steer.cli.image_generation as image_generation
+    import learn_to_steer.cli.prompt_images as prompt_images
+    import learn_to_steer.distributed as distributed
     import learn_to_steer.evaluation.evaluate_model as evaluate_model
+    import learn_to_steer.evaluation.image_batches as image_batches
     import learn_to_steer.evaluation.model as model
     import learn_to_steer.evaluation.score_images as score_images
+    import learn_to_steer.fitting.fit_model as fit_model
     import learn_to_steer.loading as loading
     import learn_to_steer.random_models as random_models
     import learn_to_steer.speed.models as models
@@ -137,11 +142,13 @@ def place(fresh: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, no_network
     def load(*args: Any, **kwargs: Any) -> None:
         raise Loading
 
-    for module in (image_generation, evaluate_model, score_images):
+    for module in (prompt_images, evaluate_model, image_batches, score_images):
         monkeypatch.setattr(module, "load_scorer", load)
-    for module in (image_generation, evaluate_model, model):
+    for module in (prompt_images, image_batches, model):
         monkeypatch.setattr(module, "open_model", load)
-    for module in (model, models):
+    for module in (distributed, image_generation, evaluate_model, score_images, fit_model):
+        monkeypatch.setattr(module, "open_workers", load)
+    for module in (model, models, collecting, fit_model):
         monkeypatch.setattr(module, "open_pipeline", load)
     for module in (loading, random_models):
         monkeypatch.setattr(module, "skeleton", load)

@@ -94,6 +94,7 @@ UNTRIED = {
     # A package index is needed.
     "pip install 'learn-to-steer[quant]'": "test_extras_that_messages_name_exist",
     "pip install 'learn-to-steer[lora]'": "test_extras_that_messages_name_exist",
+    "pip install 'learn-to-steer[ray]'": "test_extras_that_messages_name_exist",
     "pip install 'learn-to-steer[nlp]', or parse without it": "parsing without it is what all tests do",
     "python -m spacy download ": "needs the network",
     "small models to begin with are a package of their own: pip install ": "needs a package index",

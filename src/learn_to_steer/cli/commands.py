@@ -31,6 +31,7 @@ from learn_to_steer.storage import read_yaml
 
 Config = TypeVar("Config")
 Verb = Callable[..., None]
+SEVERAL_PROCESSES = ("train",)  # verbs that 'accelerate launch' may start in several processes
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def as_command(verb: Verb) -> Verb:
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*parameters, *_GENERAL)]
 
     def command(context: typer.Context, config: str | None, debug: bool, **values: Any) -> None:
-        if "out" in values:
+        if "out" in values and verb.__name__ not in SEVERAL_PROCESSES:
             require_one_process(verb.__name__.replace("_", "-"))
         for parameter in context.command.params:
             if parameter.name in values:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from learn_to_steer.plain_text import one_line, printable
+from learn_to_steer.worker_options import WorkersConfig
 
 Advance = Callable[[int, int], None]  # takes the number done and the total
 
@@ -48,12 +50,13 @@ def set_up_logging() -> None:
 
 
 @contextmanager
-def progress(label: str, unit: str) -> Iterator[Advance]:
+def progress(label: str, unit: str, workers: WorkersConfig | None = None) -> Iterator[Advance]:
     """Show progress on stderr: a bar on a terminal, a line after every tenth of the work elsewhere.
 
     Args:
         label: What is being done.
         unit: What is counted, in the plural.
+        workers: Says on how many workers.
 
     Yields:
         A function to call with the number done and the total.
@@ -61,6 +64,9 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    if workers is not None and workers.has_workers:
+        where = "the cluster" if workers.workers is None else f"{workers.workers} workers"
+        label = f"{label} on {where}"
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _TenthsPrinter(label, unit)
@@ -72,20 +78,28 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
         TextColumn(unit),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Shards of workers may be minutes apart.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=1800) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class _TenthsPrinter:
-    """Prints a line whenever another tenth is done."""
+    """Prints a line whenever another tenth is done, with the time left if it is a minute or more."""
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit = label, unit
         self._printed = -1
+        self._began: tuple[float, int] | None = None  # when, and what was done then
 
     def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, done
+        since, before = self._began
+        left = (now - since) / (done - before) * (total - done) if done > before else 0.0
         tenth = 10 * done // max(total, 1)
         if tenth > self._printed:
             self._printed = tenth
-            print(f"{self._label}: {done} of {total} {self._unit}", file=sys.stderr, flush=True)
+            time_left = f", about {left / 60:.0f} min left" if left >= 60 else ""
+            print(f"{self._label}: {done} of {total} {self._unit}{time_left}", file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ def generate(options: GenerateOptions) -> None:
     config = copy_fields(GenerateConfig, options)
     if not options.steer:
         config = replace(config, objective="none")
-    with progress("generating", "steps") as advance:
+    with progress("generating", "steps", config) as advance:
         lines = generate_images(config, advance)
     for line in lines:
         show(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,11 @@ from learn_to_steer.cli.console import show
 from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
 from learn_to_steer.errors import DataError
 from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_LIMIT, MAX_SIDE, MODELS_OWN
+from learn_to_steer.worker_options import WorkersConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectOptions(PlacementConfig, CollectSettings):
+class CollectOptions(WorkersConfig, PlacementConfig, CollectSettings):
     """The settings of ``collect``; None stands for what the model decides once it is loaded."""
 
     out: Annotated[str, typer.Option(help="Folder to write the maps to.", metavar="DIR", rich_help_panel="Output")]
@@ -76,12 +78,15 @@ def collect(options: CollectOptions) -> None:
     from inspect import signature
 
     from learn_to_steer import collection, registry, storage
-    from learn_to_steer.evaluation.model import open_pipeline
-    from learn_to_steer.families import find, usual_source
+    from learn_to_steer.cli.collecting import open_collection
+    from learn_to_steer.distributed import check_options, open_workers
+    from learn_to_steer.families import usual_source
     from learn_to_steer.sources import SourceRequest
 
-    levels = None if options.levels in (None, "official") else collection.parse_noise_levels(options.levels)
     # Check what can be checked before the model is loaded, which takes long.
+    has_workers = check_options(options, options.device)
+    if options.levels not in (None, "official"):
+        collection.parse_noise_levels(options.levels)
     storage.check_folder(options.out)
     excluded = collection.benchmark_pairs() if options.exclude_benchmarks else frozenset()
     name = options.source or usual_source(options.model)
@@ -95,22 +100,15 @@ def collect(options: CollectOptions) -> None:
     for setting in options.settings:
         if setting not in allowed:
             raise registry.unknown(f"setting of {inversion}", setting, allowed)
-    pipe, variant = open_pipeline(options)
-    if options.levels == "official":
-        levels = collection.trained_noise_levels(pipe, find(pipe), variant)
-    guidance = variant.guidance if options.guidance is None else options.guidance
-    config = copy_fields(
-        collection.CollectConfig,
-        options,
-        source=name,
-        inversion=inversion,
-        inversion_settings=options.settings,
-        side=options.side or variant.resolution,
-        levels=levels or variant.levels,
-        arguments={**variant.arguments, variant.guidance_argument: guidance},
-    )
     logging.getLogger("learn_to_steer.collection").setLevel(logging.INFO)  # logs how long it will take
-    manifest = collection.collect(pipe, options.out, config)
+    opened = partial(open_collection, options.in_process(), name, inversion)
+    if has_workers:
+        arguments = (opened, options.out)
+        with open_workers(options, collection.CollectionWorker, *arguments, device=options.device) as pool:
+            manifest, config = collection.collect_on(pool, options.out)
+    else:
+        pipe, config = opened()
+        manifest = collection.collect(pipe, options.out, config)
     storage.write_json(Path(options.out) / "config.json", asdict(config))
     for reason, case in manifest.skipped.items():
         show(f"left out: {reason}: {case['count']} (e.g. {case['examples'][0]})", sys.stderr)
@@ -164,7 +162,8 @@ def train(options: TrainOptions) -> None:
 
     Writes into --out: relation_classifier.safetensors, and metrics.json with the accuracy by noise level and relation
     and how much the classifier relies on the prompt's words; with --depth auto also a folder for every depth that was
-    tried. If it is stopped, run the same command again: it goes on where it stopped.
+    tried. If it is stopped, run the same command again: it goes on where it stopped. With 'accelerate launch' it runs
+    in several processes, each with so many rows of a batch.
     """
     # These import torch.
     import logging
@@ -187,6 +186,8 @@ def train(options: TrainOptions) -> None:
         steer = steering_trial(settings, options.confirm, options.detector)
     logging.getLogger("learn_to_steer.training").setLevel(logging.INFO)  # logs which depth is chosen
     path = training.train(options.data, options.out, config, steer=steer)
+    if not training.ProcessGroup().is_first:
+        return
     storage.write_json(Path(options.out) / "config.json", {"data": options.data} | asdict(config))
     show(f"Trained: {path}")
     show(f"Use it with --classifier {options.out}")

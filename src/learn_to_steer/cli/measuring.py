@@ -21,7 +21,7 @@ def evaluate(config: EvaluateConfig) -> None:
     # This imports torch.
     from learn_to_steer import evaluation
 
-    with progress("evaluating", "images") as advance:
+    with progress("evaluating", "images", config) as advance:
         summary = evaluation.evaluate(config, advance)
     show_summary(summary)
     show(f"Written to {config.out}")
@@ -36,7 +36,7 @@ def score(config: ScoreConfig) -> None:
     # This imports torch.
     from learn_to_steer import evaluation
 
-    with progress("detecting", "images") as advance:
+    with progress("detecting", "images", config) as advance:
         summary = evaluation.score(config, advance)
     show_summary(summary)
     show(f"Written to {config.out}")

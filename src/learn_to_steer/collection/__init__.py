@@ -13,7 +13,7 @@ If the model drew the images, there is also::
     pictures/train-0000.jsonl    one line per image: prompt, detections, and what became of each pair of objects
 """
 
-from learn_to_steer.collection.collector import collect
+from learn_to_steer.collection.collector import CollectionWorker, collect, collect_on
 from learn_to_steer.collection.config import CollectConfig
 from learn_to_steer.collection.map_dataset import MapDataset
 from learn_to_steer.collection.noise_levels import parse_noise_levels, trained_noise_levels
@@ -30,12 +30,14 @@ from learn_to_steer.collection.shards import Manifest, verify
 __all__ = [
     "PATH",
     "CollectConfig",
+    "CollectionWorker",
     "DrawingEstimate",
     "Manifest",
     "MapDataset",
     "benchmark_pairs",
     "check_source",
     "collect",
+    "collect_on",
     "estimate_drawing",
     "parse_noise_levels",
     "progress_bar",

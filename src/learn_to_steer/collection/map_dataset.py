@@ -138,7 +138,7 @@ class MapDataset:
         return maps
 
     def batches(
-        self, index: Int64[Tensor, " n"], size: int, generator: torch.Generator
+        self, index: Int64[Tensor, " n"], size: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Int64[Tensor, " batch"], Float16[Tensor, "batch 2 channels side side"]]]:
         """Yield the rows at ``index`` in random order, in batches.
 
@@ -149,14 +149,20 @@ class MapDataset:
             index: Indices of the rows.
             size: Number of rows in a batch; the last batch may be smaller.
             generator: Determines the order.
+            share: The number of this process, and how many there are. Each yields every so many-th row of the same
+                order, and reads no other.
 
         Yields:
             The indices of the rows of a batch, and their maps.
         """
         blocks = [index] if self._held is not None else self._blocks(index, generator)
         waiting: list[tuple[Tensor, Tensor]] = []
-        for block in blocks:
-            order = block[torch.randperm(len(block), generator=generator)]
+        first, step = share
+        # With several processes all orders are drawn first: these do not need them after the same batches.
+        shuffled = (block[torch.randperm(len(block), generator=generator)] for block in blocks)
+        for order in shuffled if step == 1 else list(shuffled):
+            passed, order = len(order), order[first::step]
+            first = (first - passed) % step
             maps, position = self._read(order)
             start = 0
             while start < len(order):

@@ -30,6 +30,7 @@ def progress_bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], N
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # What workers do may be minutes apart.
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=1800) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)

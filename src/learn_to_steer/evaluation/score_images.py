@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from learn_to_steer import benchmarks, storage
 from learn_to_steer.configs import ScoreConfig
+from learn_to_steer.distributed import check_options, open_workers
 from learn_to_steer.errors import DataError, UnsupportedError
 from learn_to_steer.evaluation.image_folders import PromptImage, find_images
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -39,8 +40,10 @@ from learn_to_steer.evaluation.scoring import (
 from learn_to_steer.evaluation.verifier_choice import is_same_detector
 from learn_to_steer.geometry import Detection
 from learn_to_steer.image_files import read_image
+from learn_to_steer.placement import resolve_device
 from learn_to_steer.result_rows import FILE as RESULTS
 from learn_to_steer.result_rows import BoxEntry, read_rows
+from learn_to_steer.worker_process import Shard, shard_name
 
 Side = Annotated[int, Field(ge=1, le=2**31)]
 
@@ -95,6 +98,8 @@ def score(
         UnsupportedError: The detector looked at the images while they were drawn, and selected those that are here.
         SteerError: Anything that ``load_scorer`` and ``PromptSelection.select`` raise.
     """
+    if check_options(config, config.device) and scorer:
+        raise UnsupportedError("workers load the detector by name; leave --workers and --ray out")
     storage.check_folder(config.out)
     config = _completed(config, scorer)
     out = Path(config.out)
@@ -103,12 +108,14 @@ def score(
         raise DataError(f"--out {out} is the folder of the images and their results; choose another folder")
     selection = PromptSelection(config.benchmark, config.prompts, config.data, config.limit, config.seed)
     selection.check()
-    scorer = scorer or load_scorer(config.detector or "", config.device)
+    # Workers may have GPUs that this process has not.
+    device = "cpu" if config.has_workers else config.device
+    scorer = scorer or load_scorer(config.detector or "", device)
     reference = load_reference(config.against, config.similarity, config.out, scorer.identity)
     earlier = _earlier_rows(Path(config.pictures))
     prompts = selection.select(scorer, {index for index, _ in earlier} or None)
     images = find_images(config.pictures, prompts, config.images)
-    detected = detect_images(scorer, images, out / "detections.jsonl", on_progress)
+    detected = detect_images(scorer, images, out / "detections.jsonl", on_progress, config)
     rule = selection.rule(scorer)
     rows: dict[Key, Row] = {}
     for image, (detections, size) in zip(images, detected, strict=True):
@@ -119,13 +126,13 @@ def score(
     listed = list(rows.values())
     summary = summarise(listed) | {
         "metrics": benchmarks.metrics(config.benchmark, listed),
-        "config": asdict(config),
+        "config": config.written(),
         "judged_by": scorer.identity,
         "prompts_sha256": prompts_digest(prompts),
         "versions": library_versions(),
     }
     if reference:
-        summary["against"] = compare_runs(images, listed, reference, config.device)
+        summary["against"] = compare_runs(images, listed, reference, device)
     storage.write_json(out / "summary.json", summary)
     return summary
 
@@ -135,6 +142,7 @@ def detect_images(
     images: Sequence[PromptImage],
     cache: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    config: ScoreConfig | None = None,
 ) -> list[tuple[list[Detection], tuple[int, int]]]:
     """Detect objects in images, with a cache of earlier detections.
 
@@ -143,6 +151,7 @@ def detect_images(
         images: The images.
         cache: JSON-lines file, keyed by the contents of an image and the identity of the detector.
         on_progress: Called with the number of finished images and their total.
+        config: Names the workers, if there are some.
 
     Returns:
         The detections of each image, and its width and height in pixels.
@@ -154,25 +163,101 @@ def detect_images(
     keys = [_cache_key(scorer, image) for image in images]
     cached = {row["key"]: row for row in storage.read_jsonl(cache, CachedDetections)} if cache.exists() else {}
     missing = [n for n, key in enumerate(keys) if key not in cached]
-    if missing:
-        first = images[missing[0]]
-        require_repeatable(scorer, read_image(first.path), first.prompt, str(first.path))
-    for start in range(0, len(missing), BATCH):
-        if on_progress:
-            on_progress(len(images) - len(missing) + start, len(images))
-        part = missing[start : start + BATCH]
-        opened = [read_image(images[n].path) for n in part]
-        detected = scorer.detect(opened, [images[n].prompt for n in part])
-        for n, image, detections in zip(part, opened, detected, strict=True):
-            require_finite(detections)
-            row = {"key": keys[n], "size": image.size, "boxes": [_cache_entry(one) for one in detections]}
+    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
+
+    def keep(batch: Sequence[int], found: Sequence[dict[str, Any]]) -> None:
+        for n, detected in zip(batch, found, strict=True):
+            row = {"key": keys[n]} | detected
             storage.append_jsonl(cache, row)
             cached[keys[n]] = row
+        if on_progress:
+            on_progress(sum(key in cached for key in keys), len(images))
+
+    if on_progress and missing:
+        on_progress(len(images) - len(missing), len(images))
+    if config is not None and config.has_workers and missing:
+        _detect_on_workers(config, images, batches, cache, keep)
+        _sort(cache, keys)
+    else:
+        for batch in batches:
+            keep(batch, find_objects(scorer, [images[n] for n in batch], check_detector=batch is batches[0]))
     if on_progress:
         on_progress(len(images), len(images))
     rows = [cached[key] for key in keys]
     require_some(scorer, [row["boxes"] for row in rows], f"then remove {cache}")
     return [([_from_cache(entry) for entry in row["boxes"]], (row["size"][0], row["size"][1])) for row in rows]
+
+
+def find_objects(scorer: Scorer, images: Sequence[PromptImage], check_detector: bool) -> list[dict[str, Any]]:
+    """Detect objects in the images of one batch.
+
+    Args:
+        scorer: The detector.
+        images: The images.
+        check_detector: Whether to check that the detector sees the same in the same image.
+
+    Returns:
+        The size of each image and the detections, as the cache holds them.
+
+    Raises:
+        DataError: An image cannot be read, or the detector is broken.
+    """
+    if check_detector:
+        require_repeatable(scorer, read_image(images[0].path), images[0].prompt, str(images[0].path))
+    opened = [read_image(image.path) for image in images]
+    rows = []
+    for image, detections in zip(opened, scorer.detect(opened, [one.prompt for one in images]), strict=True):
+        require_finite(detections)
+        rows.append({"size": image.size, "boxes": [_cache_entry(one) for one in detections]})
+    return rows
+
+
+class DetectionWorker:
+    """Detects objects in a process of its own.
+
+    Args:
+        detector: Name of the detector.
+        device: Its device.
+    """
+
+    def __init__(self, detector: str, device: str) -> None:
+        self._scorer = load_scorer(detector, resolve_device(device))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the identity of the detector."""
+        return dict(self._scorer.identity)
+
+    def find(self, work: tuple[Sequence[PromptImage], bool]) -> list[dict[str, Any]]:
+        """Return what ``find_objects`` returns."""
+        return find_objects(self._scorer, *work)
+
+
+def _detect_on_workers(
+    config: ScoreConfig,
+    images: Sequence[PromptImage],
+    batches: Sequence[Sequence[int]],
+    cache: Path,
+    keep: Callable[[Sequence[int], list[dict[str, Any]]], None],
+) -> None:
+    """Detect objects on workers; a shard is a batch."""
+    of_shard, shards = dict[str, Sequence[int]](), []
+    for number, batch in enumerate(batches):
+        paths = [str(images[n].path) for n in batch]
+        name = shard_name(config.detector, number, paths)
+        of_shard[name] = batch
+        about = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
+        shards.append(Shard(name, about, ([images[n] for n in batch], number == 0)))
+    arguments = (config.detector or "", config.device)
+    with open_workers(config, DetectionWorker, *arguments, device=config.device, most=len(shards)) as pool:
+        pool.run(shards, cache.parent, lambda shard, found: keep(of_shard[shard.name], found), method="find")
+
+
+def _sort(cache: Path, keys: Sequence[str]) -> None:
+    """Bring the rows of a cache into the order of the images, whatever the order in which workers were done."""
+    rows = storage.read_jsonl(cache, CachedDetections)
+    first = {key: number for number, key in reversed(list(enumerate(keys)))}
+    rows.sort(key=lambda row: first.get(row["key"], -1))
+    storage.write_atomic(cache, b"".join(map(storage.jsonl_line, rows)))
 
 
 def _completed(config: ScoreConfig, scorer: Scorer | None) -> ScoreConfig:

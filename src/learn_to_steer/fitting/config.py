@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from learn_to_steer.shared_options import (
     Detectors,
     Objects,
 )
+from learn_to_steer.worker_options import WorkersConfig
 
 _images = partial(Option, rich_help_panel="Images")
 _sampling = partial(Option, rich_help_panel="Sampling")
@@ -33,7 +34,7 @@ FREE = ("out", "device", "offload", "batch", "epochs", "trial")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(PipelineConfig):
+class FitConfig(WorkersConfig, PipelineConfig):
     """A model, what it draws to learn from, and how the classifier is tried."""
 
     limit: Annotated[
@@ -79,4 +80,4 @@ class FitConfig(PipelineConfig):
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that the classifier depends on."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE}
+        return {name: value for name, value in self.written().items() if name not in FREE}

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from learn_to_steer import registry, storage
-from learn_to_steer.collection import PATH, CollectConfig, Manifest, benchmark_pairs, collect
+from learn_to_steer.collection import (
+    PATH,
+    CollectConfig,
+    CollectionWorker,
+    Manifest,
+    benchmark_pairs,
+    collect,
+    collect_on,
+)
 from learn_to_steer.collection.noise_levels import PROGRESS
 from learn_to_steer.collection.preparation import labelling_detectors, named_objects
+from learn_to_steer.configs import EvaluateConfig
+from learn_to_steer.distributed import WorkerPool, check_options, open_workers
 from learn_to_steer.errors import DataError
+from learn_to_steer.evaluation.image_batches import BatchWork, EvaluationWorker
 from learn_to_steer.evaluation.model import open_pipeline
 from learn_to_steer.families import Variant
 from learn_to_steer.fitting.config import FitConfig
@@ -48,19 +58,34 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
     Raises:
         DataError: ``limit`` is 0, the folder holds a run with other settings, or too few images can be used: fewer than
             eight, or all with the same relation. The images are kept.
+        WorkerError: Shards failed on workers; the others are done.
         SteerError: Anything that ``load_pipeline``, ``collect``, ``train`` and ``evaluate`` raise.
     """
     if config.limit == 0:
         raise DataError("the limit is 0, so that nothing is drawn; choose one from 1, or call explain to see the plan")
     out = Path(config.out)
+    has_workers = check_options(config, config.device)
     _objects_and_detectors(config)  # reports mistakes before the model is loaded, which takes long
     _claim_folder(out, config)
-    pipe, variant = open_pipeline(config, steered=config.trial > 0)
+    if has_workers:
+        arguments = (config.in_process(), str(out / COLLECTION))
+        with open_workers(config, FitWorker, *arguments, device=config.device) as pool:
+            manifest, _ = collect_on(pool, out / COLLECTION, progress=progress)
+            return _train_and_try(config, manifest, pool.ask("detector", None), None, pool, progress)
+    pipe, settings = open_model_and_plan(config)
+    manifest = collect(pipe, out / COLLECTION, settings, progress=progress)
+    detector = labelling_detector(config, pipe.steering_variant)
+    return _train_and_try(config, manifest, detector, pipe, None, progress)
+
+
+def _train_and_try(
+    config: FitConfig, manifest: Manifest, detector: str, pipe: Any, pool: WorkerPool | None, progress: bool
+) -> dict[str, Any]:
+    """Train on the collection, try the classifier on new prompts, and write the report."""
+    out = Path(config.out)
     data = out / COLLECTION
-    manifest = collect(pipe, data, collect_config(config, variant), progress=progress)
     _require_usable(data, manifest)
-    detector = labelling_detector(config, variant)
-    trial = Trial(config, pipe, detector, data, out / TRIAL, progress=progress) if config.trial else None
+    trial = Trial(config, pipe, detector, data, out / TRIAL, pool=pool, progress=progress) if config.trial else None
     settings = TrainConfig(depth="auto", prompts="balanced", epochs=config.epochs, seed=config.seed)
     train(data, out, settings, progress=progress, steer=trial.steered if trial else None, hold_out=True)
     metrics = storage.read_json(out / METRICS, dict[str, Any])
@@ -70,7 +95,57 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
     for text in more["warnings"]:
         log.warning(text)
     metrics = add_metrics(data, out, more)
-    return write_report(out, asdict(config), manifest, metrics, data, out / TRIAL)
+    return write_report(out, config.written(), manifest, metrics, data, out / TRIAL)
+
+
+def open_model_and_plan(config: FitConfig) -> tuple[Any, CollectConfig]:
+    """Load the pipeline.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The pipeline, and what to collect.
+
+    Raises:
+        SteerError: As ``load_pipeline``.
+    """
+    pipe, variant = open_pipeline(config, steered=config.trial > 0)
+    return pipe, collect_config(config, variant)
+
+
+class FitWorker(CollectionWorker):
+    """Collects for ``fit``, and then draws its trials, with one pipeline, in a process of its own.
+
+    Args:
+        config: The settings.
+        folder: The folder of the collection.
+    """
+
+    def __init__(self, config: FitConfig, folder: str) -> None:
+        self._fit, self._pipe = config, None
+        self._evaluation: EvaluationWorker | None = None
+        super().__init__(self._open, folder)
+
+    def _open(self) -> tuple[Any, CollectConfig]:
+        self._pipe, settings = open_model_and_plan(self._fit)
+        return self._pipe, settings
+
+    def detector(self, work: None) -> str:
+        """Return the name of the detector that labels."""
+        return labelling_detector(self._fit, self._pipe.steering_variant)  # type: ignore[attr-defined]
+
+    def resolved(self, config: EvaluateConfig) -> dict[str, Any]:
+        """Return the settings in effect in an evaluation, which is opened."""
+        return self._evaluating(config).resolved(config)
+
+    def run_batch(self, work: BatchWork) -> list[dict[str, Any]]:
+        """Return the rows of a batch of an evaluation."""
+        return self._evaluating(work.config).run_batch(work)
+
+    def _evaluating(self, config: EvaluateConfig) -> EvaluationWorker:
+        self._evaluation = self._evaluation or EvaluationWorker(config, self._pipe)
+        return self._evaluation
 
 
 def collect_config(config: FitConfig, variant: Variant) -> CollectConfig:
@@ -157,7 +232,7 @@ def _claim_folder(out: Path, config: FitConfig) -> None:
     elif out.exists() and not all(storage.is_leftover(entry.name) for entry in out.iterdir()):
         raise DataError(f"{out} is not empty and holds no classifier of fit; choose a new or an empty folder (--out)")
     storage.remove_leftovers(out)
-    storage.write_json(path, asdict(config) | {"decisive": ours})
+    storage.write_json(path, config.written() | {"decisive": ours})
 
 
 def _digest(file: str | None) -> str | None:

@@ -21,6 +21,7 @@ from learn_to_steer import storage
 from learn_to_steer.collection import Manifest, benchmark_pairs, progress_bar
 from learn_to_steer.collection.shards import paths
 from learn_to_steer.configs import EvaluateConfig
+from learn_to_steer.distributed import WorkerPool
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation import Model, Scorer, evaluate, load_scorer, open_model
 from learn_to_steer.evaluation.model import LEARNED, UNSTEERED
@@ -44,16 +45,25 @@ class Trial:
         detector: Name of the detector that scores, with its source if it has one.
         collection: The folder of the collection; it must be complete.
         folder: The folder of the trial.
+        pool: Workers that draw instead, with the methods of ``EvaluationWorker``; ``pipe`` is not used then.
         progress: Whether to show progress bars.
     """
 
     def __init__(
-        self, config: FitConfig, pipe: Any, detector: str, collection: Path, folder: Path, *, progress: bool = False
+        self,
+        config: FitConfig,
+        pipe: Any,
+        detector: str,
+        collection: Path,
+        folder: Path,
+        *,
+        pool: WorkerPool | None = None,
+        progress: bool = False,
     ) -> None:
         # Paths in an evaluation's settings must not depend on where the command runs.
         self.folder = folder.resolve()
-        self._pipe, self._progress = pipe, progress
-        self._scorer: Scorer = load_scorer(detector, resolve_device(config.device))
+        self._pipe, self._pool, self._progress = pipe, pool, progress
+        self._scorer: Scorer = load_scorer(detector, "cpu" if pool else resolve_device(config.device))
         known = DrawnPrompts.read(collection)
         lines = trial_prompts(known, config.trial, config.seed)
         self._prompts, self._new = len(lines), count_new(known, lines)
@@ -88,9 +98,14 @@ class Trial:
         name, config = "unsteered", self._config
         if source is not None:
             name, config = source.name, replace(config, objective=LEARNED, classifier=str(source.resolve()))
-        model: Model = open_model(config, self._pipe)
+        model: Model | None = None
+        if self._pool:
+            fingerprints = self._pool.ask("resolved", config)["fingerprints"]
+        else:
+            model = open_model(config, self._pipe)
+            fingerprints = model.fingerprints
         # A folder of its own for everything that the images depend on: then no other run can be in it.
-        content = [config.decisive(), model.fingerprints, self._scorer.identity, storage.sha256(self.folder / PROMPTS)]
+        content = [config.decisive(), fingerprints, self._scorer.identity, storage.sha256(self.folder / PROMPTS)]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
         out = self.folder / f"{name}-{digest}"
         task = "trial, unsteered" if source is None else f"trial of {name}"
@@ -102,7 +117,7 @@ class Trial:
                 count(done - before)
                 before = done
 
-            evaluate(replace(config, out=str(out)), on_progress, model=model, scorer=self._scorer)
+            evaluate(replace(config, out=str(out)), on_progress, model=model, scorer=self._scorer, pool=self._pool)
         return out
 
     def steered(self, source: Path) -> dict[tuple[int, int], bool]:

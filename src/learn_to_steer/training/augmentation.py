@@ -34,6 +34,8 @@ class Augmentation:
         label: Int64[Tensor, " n"],
         prompted: Int64[Tensor, " n"],
         generator: torch.Generator,
+        size: int | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> tuple[Float[Tensor, "n 2 channels side side"], Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         """Augment a batch. All tensors are on the CPU.
 
@@ -43,12 +45,14 @@ class Augmentation:
             prompted: Indices of the relations in the prompts. They change when subject and object are exchanged, but
                 not when the maps are mirrored: the words stay.
             generator: Determines which samples change.
+            size: The number of samples of all processes; None: these are all.
+            share: Which of them these are: every so many-th (the second number), from the first number on.
 
         Returns:
             The new maps, labels and prompted relations.
         """
         for axis, table in self._changes:
-            changed = torch.rand(len(label), generator=generator) < 0.5
+            changed = torch.rand(size or len(label), generator=generator)[share[0] :: share[1]] < 0.5
             maps = torch.where(changed[:, None, None, None, None], maps.flip(axis), maps)
             label = torch.where(changed, table[label], label)
             if axis == 1:

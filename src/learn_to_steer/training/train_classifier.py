@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learn_to_steer import classifier, storage
+from learn_to_steer.classifier.file import FILE
 from learn_to_steer.collection import Manifest
 from learn_to_steer.errors import DataError
 from learn_to_steer.model_names import hub_source
@@ -21,6 +22,7 @@ from learn_to_steer.training.depth_choice import (
     confirm_by_steering,
     steered_levels,
 )
+from learn_to_steer.training.process_group import ProcessGroup
 from learn_to_steer.training.trainer import Trained, fit
 
 METRICS = "metrics.json"
@@ -61,18 +63,19 @@ def train(
         DataError: ``data`` is not a complete collection with train and val images or is damaged, or ``out`` is the
             same folder, or holds a run with other settings or a damaged checkpoint. Or ``steer`` is given, but no
             depth is to be chosen.
-        UnsupportedError: It was started in several processes, or the maps are means over all layers, and ``depth`` is
-            given.
+        UnsupportedError: It was started in several processes, and ``steer`` is given, or the maps are means over all
+            layers, and ``depth`` is given.
         SteerError: The loss is not finite.
     """
-    require_one_process("train")
-    config, out = config or TrainConfig(), Path(out)
+    config, out, processes = config or TrainConfig(), Path(out), ProcessGroup()
+    if steer is not None or processes.count == 1:  # perhaps one of several that do not know each other
+        require_one_process("train" if steer is None else "train with --confirm")
     if steer is not None and config.depth != AUTO:
         raise DataError("steering confirms a depth that was chosen; it needs the depth auto")
     storage.check_folder(out)
     if out.resolve() == Path(data).resolve():
         raise DataError(f"{out} is the folder of the collection; write the classifier to another folder")
-    storage.remove_leftovers(out)
+    _tidy(out, processes)
     manifest = Manifest.read(Path(data))
     if config.depth != AUTO:
         if any(out.glob(f"depth-*/{checkpoint.FILE}")):
@@ -82,7 +85,7 @@ def train(
     candidates = []
     for depth in candidate_depths(manifest):
         folder = out / f"depth-{depth}"
-        storage.remove_leftovers(folder)
+        _tidy(folder, processes)
         candidates.append(fit(data, folder, replace(config, depth=depth), manifest, progress, hold_out))
         _write(candidates[-1], manifest)
     chosen, table = choose_by_accuracy(candidates, steered_levels(manifest))
@@ -93,11 +96,23 @@ def train(
     return _write(replace(best, folder=out, config=config, metrics=best.metrics | {"depths": table}), manifest)
 
 
+def _tidy(folder: Path, processes: ProcessGroup) -> None:
+    """Delete what killed processes left, before any process of this run writes."""
+    if processes.is_first:
+        storage.remove_leftovers(folder)
+    processes.wait()
+
+
 def _write(trained: Trained, manifest: Manifest) -> Path:
     """Write the classifier, its model card, and ``metrics.json``; return the path of the classifier."""
+    processes = ProcessGroup()
+    if not processes.is_first:
+        processes.wait()
+        return trained.folder / FILE
     path = classifier.save(trained.model, trained.folder, trained.metrics, data=_training_data(manifest))
     more = {"config": asdict(trained.config), "history": trained.history}
     storage.write_json(trained.folder / METRICS, trained.metrics | more)
+    processes.wait()
     return path
 
 

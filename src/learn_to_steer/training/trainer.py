@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +28,7 @@ from learn_to_steer.training.augmentation import Augmentation
 from learn_to_steer.training.calibration import fit_temperatures, measure_calibration
 from learn_to_steer.training.config import TrainConfig
 from learn_to_steer.training.metrics import evaluate_split, predict_logits
+from learn_to_steer.training.process_group import ProcessGroup
 
 GAIN_SAMPLE = 512  # rows from which the spread of the inputs is measured
 HELD_OUT = 4  # one image in so many is validated on, if a collection lacks a split
@@ -82,6 +82,7 @@ def fit(
     run = TrainingRun(config, manifest, rows, held_out, folder)
     total = config.epochs * run.batches
     task = "training" if config.depth is None else f"training at depth {config.depth}"
+    progress = progress and run.processes.is_first
     with progress_bar(task, total, "batches") if progress else nullcontext(lambda _: None) as count:
         count(len(run.history) * run.batches)
         while not run.finished:
@@ -118,6 +119,9 @@ def _splits(data: str | Path, manifest: Manifest, channels: list[int], hold_out:
 class TrainingRun:
     """The state of a training run; continues from the checkpoint if the folder has one.
 
+    In several processes (``accelerate launch``), each has its part of the rows of a batch, which is as many times as
+    large as in one, and all stop after the same epoch. The first one writes.
+
     Args:
         config: Settings of optimiser and network.
         manifest: The manifest of the collection.
@@ -145,10 +149,14 @@ class TrainingRun:
                 (held_out, self._val_index, None),
             )
         )
-        self._accelerator = Accelerator()
+        self.processes = ProcessGroup()
+        if self.processes.count > 1:
+            self._identity["processes"] = self.processes.count
+        self._accelerator = self.processes.accelerator
         torch.manual_seed(config.seed)
         model = RelationClassifier(config.classifier(manifest))
-        self.model, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._train_index))
+        self._wrapped, optimizer = self._accelerator.prepare(model, _optimizer(model, config, rows, self._train_index))
+        self.model: RelationClassifier = self.processes.plain(self._wrapped)
         self._optimizer: torch.optim.Optimizer = optimizer
         self._plateau = ReduceLROnPlateau(
             optimizer.optimizer,
@@ -164,7 +172,7 @@ class TrainingRun:
     @property
     def batches(self) -> int:
         """The number of batches in an epoch."""
-        return -(-len(self._train_index) // self.config.batch)
+        return -(-len(self._train_index) // (self.config.batch * self.processes.count))
 
     @property
     def best_epoch(self) -> int:
@@ -189,29 +197,23 @@ class TrainingRun:
         number = len(self.history)
         # Order, augmentation and dropout depend only on seed and epoch, so that a resumed run gives the same result.
         generator = torch.Generator().manual_seed(self.config.seed * 100_003 + number)
-        torch.manual_seed(self.config.seed * 100_003 + number)
-        self.model.train()
+        torch.manual_seed(self.config.seed * 100_003 + number + self.processes.number)
+        self._wrapped.train()
         losses = []
-        for index, stored in self.rows.batches(self._train_index, self.config.batch, generator):
-            maps, label, prompted = stored.float(), self.rows.label[index], self.rows.prompted[index]
-            if self._augment:
-                maps, label, prompted = self._augment(maps, label, prompted, generator)
-            device = self._accelerator.device
-            predicted = self.model(maps.to(device), self.rows.level[index].to(device))
-            loss = _loss(predicted, label.to(device), self._weights[label, prompted].to(device))
-            self._optimizer.zero_grad()
-            self._accelerator.backward(loss)
-            self._optimizer.step()
-            losses.append(float(loss.detach()))
+        batches = self.rows.batches(self._train_index, self.config.batch, generator, self.processes.share)
+        for size in self._sizes():
+            losses.append(self._train_batch(next(batches, None), size, generator))
             count(1)
-        logits = predict_logits(self.model, self.held_out, self._val_index)["both"]
+        first, step = self.processes.share
+        logits = self.processes.joined(predict_logits(self.model, self.held_out, self._val_index[first::step])["both"])
         label, prompted = self.held_out.label[self._val_index], self.held_out.prompted[self._val_index]
         entry = {
-            "train_loss": sum(losses) / len(losses),
+            "train_loss": self.processes.mean(losses),
             "val_loss": float(_loss(logits, label, self._val_weights[label, prompted])),
             "val_accuracy": float((logits.argmax(dim=1) == label).double().mean()),
             "rate": float(self._optimizer.param_groups[-1]["lr"]),
         }
+        entry = self.processes.agreed(entry)
         if not math.isfinite(entry["train_loss"] + entry["val_loss"]):
             raise SteerError(
                 f"training diverged in epoch {number}; start again with a smaller rate than {self.config.rate}"
@@ -222,7 +224,38 @@ class TrainingRun:
             self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
         self._save()
 
+    def _sizes(self) -> list[int]:
+        """The number of rows of every batch of an epoch, those of all processes together."""
+        rows, size = len(self._train_index), self.config.batch * self.processes.count
+        return [min(size, rows - start) for start in range(0, rows, size)]
+
+    def _train_batch(self, batch: tuple[Tensor, Tensor] | None, size: int, generator: torch.Generator) -> float:
+        """Train on this process's rows of a batch, and return their part of the loss.
+
+        Args:
+            batch: The indices of the rows and their maps. None: the batch is too small for all processes; this one
+                only takes part in the exchange of gradients.
+            size: The number of rows of all processes.
+            generator: Determines the augmentation.
+        """
+        count, device = self.processes.count, self._accelerator.device
+        index, stored = batch or (self._train_index[:1], self.rows.maps(self._train_index[:1]))
+        maps, label, prompted = stored.float(), self.rows.label[index], self.rows.prompted[index]
+        if self._augment:
+            share = self.processes.share if batch else (0, size)
+            maps, label, prompted = self._augment(maps, label, prompted, generator, size, share)
+        predicted = self._wrapped(maps.to(device), self.rows.level[index].to(device))
+        loss = _loss(predicted, label.to(device), self._weights[label, prompted].to(device))
+        if count > 1:  # so that the mean over the processes is the mean over the rows
+            loss = loss * (len(index) * count / size if batch else 0.0)
+        self._optimizer.zero_grad()
+        self._accelerator.backward(loss)
+        self._optimizer.step()
+        return float(loss.detach())
+
     def _save(self) -> None:
+        if not self.processes.is_first:
+            return
         state = {
             "identity": self._identity,
             "history": self.history,
