@@ -14,8 +14,8 @@ import typer
 
 from learn_to_steer import registry
 from learn_to_steer.cli.console import show
-from learn_to_steer.configs import PipelineConfig
 from learn_to_steer.errors import DataError
+from learn_to_steer.model_options import PipelineConfig
 from learn_to_steer.shared_options import Data, SpacyModel
 from learn_to_steer.versions import installed_version
 

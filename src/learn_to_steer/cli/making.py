@@ -12,8 +12,9 @@ import typer
 
 from learn_to_steer.cli.commands import copy_fields
 from learn_to_steer.cli.console import show
-from learn_to_steer.configs import CollectSettings, OptionName, PlacementConfig, TrainSettings
+from learn_to_steer.configs import CollectSettings, OptionName, TrainSettings
 from learn_to_steer.errors import DataError
+from learn_to_steer.model_options import PlacementConfig
 from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_LIMIT, MAX_SIDE, MODELS_OWN
 from learn_to_steer.worker_options import WorkersConfig
 

@@ -12,13 +12,14 @@ import torch
 from learn_to_steer import digests, registry
 from learn_to_steer.classifier import load
 from learn_to_steer.conditioning import record
-from learn_to_steer.configs import ModelConfig, PipelineConfig, PlacementConfig
+from learn_to_steer.configs import ModelConfig
 from learn_to_steer.errors import MismatchError, UnsupportedError
 from learn_to_steer.families import Variant, find
 from learn_to_steer.loading import load_pipeline
 from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import classifier_source
+from learn_to_steer.model_options import PipelineConfig, PlacementConfig
 from learn_to_steer.placement import Placement
 from learn_to_steer.sampling import sampling_arguments
 from learn_to_steer.steering import SteeredPipeline, Steerer

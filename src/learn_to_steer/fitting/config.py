@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from learn_to_steer.configs import PipelineConfig
+from learn_to_steer.model_options import PipelineConfig
 from learn_to_steer.shared_options import (
     MAX_BATCH,
     MAX_GUIDANCE,
