@@ -20,9 +20,9 @@ import torch
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, compare_rows, evaluate
-from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.placement import resolve_device
 from learn_to_steer.report import contact_sheet
+from learn_to_steer.result_rows import image_path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -27,10 +27,10 @@ from learn_to_steer.cli.image_generation import generate_images
 from learn_to_steer.configs import GenerateConfig
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.evaluation import Model, ModelConfig, Scorer, load_scorer, open_model
-from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.prompts import parse, relation_prompt
 from learn_to_steer.report import Panel, image_grid
+from learn_to_steer.result_rows import image_path
 from paper_tables import searched
 from table_rows import Row
 

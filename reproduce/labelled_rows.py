@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from learn_to_steer import storage
-from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.report import Panel, image_pages
 from learn_to_steer.report.audit import image_id
+from learn_to_steer.result_rows import image_path
 from table_page import LABELS, lines, settings, stored
 from table_rows import tables
 

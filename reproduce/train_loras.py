@@ -22,12 +22,12 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.evaluation import EvaluateConfig, evaluate
-from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.families.sd import FAMILY
 from learn_to_steer.geometry import BASIC
 from learn_to_steer.loading import load_pipeline
 from learn_to_steer.prompts import indefinite_article, relation_prompt
 from learn_to_steer.report import contact_sheet
+from learn_to_steer.result_rows import image_path
 from learn_to_steer_emoji.captions import caption
 from learn_to_steer_emoji.scenes import Scene, render
 from learn_to_steer_emoji.sprites import object_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,14 @@ class BoxEntry(BaseModel):
     color: str | None = None
 
 
+class StepEntry(BaseModel):
+    """A steered denoising step; see ``steering.report.StepReport``."""
+
+    step: Number
+    passes: Number = 0
+    probability: list[Finite] = []
+
+
 class ResultRow(BaseModel):
     """The fields of a row. All but two may be absent, since readers need different ones; further ones are allowed."""
 
@@ -37,6 +46,7 @@ class ResultRow(BaseModel):
     checks: Number | None = None
     converged: bool | None = None
     probability: list[Finite] | None = None
+    steps: list[StepEntry] | None = None
     note: str | None = None
     satisfied: bool | None = None
     tries: Number | None = None
@@ -58,6 +68,21 @@ class ResultRow(BaseModel):
             if {name, "relations"} <= given and len(values) != len(self.relations):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.relations)} relations")
         return self
+
+
+def row_key(row: Mapping[str, Any]) -> tuple[int, int]:
+    """The key of a row's image: index of its prompt and number of the image."""
+    return int(row["index"]), int(row["sample"])
+
+
+def image_id(row: Mapping[str, Any]) -> str:
+    """The id of an image in labels, such as "00353-0000": index of its prompt and number of the image."""
+    return f"{row['index']:05d}-{row['sample']:04d}"
+
+
+def image_path(folder: Path, index: int, sample: int) -> Path:
+    """Where ``evaluate`` puts image ``sample`` of the prompt with ``index``."""
+    return folder / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -14,13 +14,13 @@ from learn_to_steer import classifier, storage
 from learn_to_steer.classifier.file import FILE as CLASSIFIER
 from learn_to_steer.collection.shards import Manifest, check_counts, check_shard, split_of
 from learn_to_steer.errors import DataError, SteerError
-from learn_to_steer.evaluation.image_folders import image_path, metadata_path
+from learn_to_steer.evaluation.image_folders import metadata_path
 from learn_to_steer.evaluation.results import summarise
 from learn_to_steer.evaluation.score_images import CachedDetections
 from learn_to_steer.image_files import is_whole, read_image
 from learn_to_steer.plain_text import shown
 from learn_to_steer.result_rows import FILE as RESULTS
-from learn_to_steer.result_rows import Number, read_rows
+from learn_to_steer.result_rows import Number, image_path, read_rows
 from learn_to_steer.training import checkpoint
 from learn_to_steer.validation import validated
 

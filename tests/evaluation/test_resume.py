@@ -35,6 +35,9 @@ def files(out):
         lines = content[name].decode().splitlines()
         kept = [json.loads(line) | {"seconds": 0} for line in lines] if name == "results.jsonl" else lines
         content[name] = [line for line in kept if not any(word in line for word in ('"seconds_per', '"out":'))]
+    if "report.html" in content:
+        page = content["report.html"].decode().splitlines()
+        content["report.html"] = [line for line in page if "seconds an image" not in line]
     return content
 
 
@@ -92,6 +95,16 @@ def test_a_damaged_image_is_made_again(evaluated):
         path.write_bytes(content)
         again()
         assert path.read_bytes() == whole
+
+
+def test_running_again_writes_the_report_again(evaluated):
+    out, again = evaluated
+    page = out / "report.html"
+    text = page.read_text()
+    assert text.count("<figure ") == 6 and "dog 0.90" in text
+    page.write_text("spoilt")
+    again()
+    assert page.read_text() == text
 
 
 def test_a_row_with_a_field_of_another_type_is_refused_by_every_reader(evaluated, left_dog, with_wrong_values):

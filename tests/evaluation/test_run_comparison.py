@@ -10,7 +10,7 @@ from PIL import Image
 
 from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path
+from learn_to_steer.evaluation.image_folders import PromptImage
 from learn_to_steer.evaluation.run_comparison import ReferenceRun, compare_runs
 
 

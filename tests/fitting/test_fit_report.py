@@ -60,12 +60,18 @@ def test_the_page_shows_pairs_of_images(stage: Any, tmp_path: Path, monkeypatch:
     assert page.count('<div class="image right">') == 1 and page.count('<div class="image wrong">') == 1
     assert page.index('class="image wrong"') < page.index('class="image right"')
     assert page.count('viewBox="0 0 512 256"') == 2 and page.count('width="30.1" height="38.0"') == 2
-    assert page.count("data:image/webp;base64,") == 2 + 24 + 6
+    assert page.count(chr(34) + "data:image/webp;base64,") == 2 + 24 + 6
     assert page.count('<rect x="1.0" y="2.0" width="10.0" height="20.0"/>') == 24 + 6
     assert "a &lt;dog&gt;" in page and "wrong side: &lt;x&gt;" in page and "<b>dog" not in page
     assert "1 of the prompts are not among those of the training images, 0 name two objects" in page
-    assert "Steering helps." in page and "+1.00 [+0.90, +1.00]" in page and "<code>emoji</code>" in page
-    assert "{{" not in page and "{%" not in page and "http" not in page and "<script" not in page
+    assert (
+        "Steering helps." in page
+        and '+1.000 <span class="soft">[+0.900, +1.000]</span>' in page
+        and "<code>emoji</code>" in page
+    )
+    assert (
+        "{{" not in page and "{%" not in page and "http:" not in page and "https:" not in page and "<script" not in page
+    )
     assert "208 images, of which 200 can be used (96 %)" in page and "The images were not also read" in page
     assert 'both of its objects are missing<td class="n">6' in page and "&lt;i&gt;nothing" in page
     card = (tmp_path / "README.md").read_text()

@@ -31,12 +31,15 @@ def evaluation(tmp_path: Path) -> Path:
 
 def test_page_shows_images_and_boxes_and_escapes_what_prompts_say(evaluation: Path) -> None:
     text = audit_page(evaluation, count=4).read_text()
-    assert text.count("<figure id=") == 4
-    assert text.count('<rect x="1" y="2" width="29" height="38"/>') == 4
+    assert text.count("<figure data-id=") == 4 and 'data-labelling="always"' in text
+    assert text.count('<rect x="1.0" y="2.0" width="29.0" height="38.0"/>') == 4
     assert "a &lt;dog&gt; &amp;" in text and "a <dog>" not in text and "dog <i>" not in text
-    assert all(word in text for word in ("put('0000", 'viewBox="0 0 64 48"', "of 4 labelled"))
+    assert all(
+        word in text
+        for word in ('data-id="0000', 'viewBox="0 0 64 48"', "labels.json", "as the prompt says", 'src="images/0000')
+    )
     assert "{{" not in text and "{%" not in text
-    assert '<text x="1" y="8" font-size="3.0">' in text  # inside the image, although the box is at its top
+    assert '<text x="1.0" y="3.4" font-size="3.4">' in text  # inside the image, although the box is at its top
     assert audit_page(evaluation, count=4).read_text() == text
     assert audit_page(evaluation, count=4, seed=1).read_text() != text
 

@@ -28,6 +28,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": measuring.evaluate,
     "score": measuring.score,
     "audit": measuring.audit,
+    "report": measuring.report,
     "bench": timing.bench,
     "verify": verifying.verify,
     "parse": inspecting.parse,

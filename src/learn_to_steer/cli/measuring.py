@@ -1,4 +1,4 @@
-"""The verbs that measure how often images show what their prompts say: ``evaluate``, ``score`` and ``audit``."""
+"""The verbs that measure how often images show what their prompts say: evaluate, score, audit and report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from learn_to_steer.shared_options import MAX_LIMIT, MAX_SEED
 def evaluate(config: EvaluateConfig) -> None:
     """Measure a model on a benchmark: make images and score them with a detector.
 
-    Writes into --out: the images (in GenEval's folder layout), results.jsonl (one line per image), summary.json and
-    config.json. If it is stopped, run the same command again: it goes on where it stopped.
+    Writes into --out: the images (in GenEval's folder layout), results.jsonl (one line per image), summary.json,
+    config.json and report.html, a page to look at. If it is stopped, run the same command again: it goes on where it
+    stopped.
     """
     # This imports torch.
     from learn_to_steer import evaluation
@@ -24,7 +25,7 @@ def evaluate(config: EvaluateConfig) -> None:
     with progress("evaluating", "images", config) as advance:
         summary = evaluation.evaluate(config, advance)
     show_summary(summary)
-    show(f"Written to {config.out}")
+    show(f"Written to {config.out}; look at {config.out}/report.html")
 
 
 def score(config: ScoreConfig) -> None:
@@ -74,6 +75,26 @@ def audit(
     show(f"{result['pictures']} images: correct by eye {result['manual']:.3f}, by the score {result['automatic']:.3f}")
     kappa = "undefined" if result["kappa"] is None else f"{result['kappa']:.2f}"
     show(f"agreement {result['same']:.3f} (95 %: {low:.3f} to {high:.3f}), Cohen's kappa {kappa}")
+
+
+def report(
+    folder: Annotated[str, typer.Argument(help="Folder that evaluate or score wrote.", metavar="DIR")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with this folder of another evaluation, image by image.",
+            show_default="the one it was compared with",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> None:
+    """Make report.html again, the page about an evaluation: table, images, curves, settings.
+
+    It needs nothing but the folder, and works for folders of older versions and for evaluations that are not finished.
+    """
+    from learn_to_steer.report.evaluation_report import write_report
+
+    show(f"Look at {write_report(folder, against)}")
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:

@@ -9,13 +9,13 @@ passed its self-test, and the scores that follow from its detections).
 from learn_to_steer.configs import EvaluateConfig, ModelConfig, ScoreConfig
 from learn_to_steer.evaluation.evaluate_model import evaluate
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, noise_generator, steerable, takes_callback
-from learn_to_steer.evaluation.image_folders import image_path
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.results import summarise
 from learn_to_steer.evaluation.run_comparison import compare_rows
 from learn_to_steer.evaluation.score_images import score
 from learn_to_steer.evaluation.scoring import Scorer, load_scorer
 from learn_to_steer.image_files import png_bytes
+from learn_to_steer.result_rows import image_path
 
 __all__ = [
     "EvaluateConfig",

@@ -23,7 +23,7 @@ from learn_to_steer.evaluation.image_batches import (
     prompt_selection,
     write_metadata,
 )
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path
+from learn_to_steer.evaluation.image_folders import PromptImage
 from learn_to_steer.evaluation.model import Model
 from learn_to_steer.evaluation.results import (
     Key,
@@ -31,7 +31,6 @@ from learn_to_steer.evaluation.results import (
     library_versions,
     prompt_fields,
     prompts_digest,
-    row_key,
     summarise,
     write_rows,
 )
@@ -45,8 +44,9 @@ from learn_to_steer.evaluation.scoring import (
 from learn_to_steer.evaluation.verifier_choice import verifier_name
 from learn_to_steer.image_files import is_whole
 from learn_to_steer.placement import resolve_device
+from learn_to_steer.report.evaluation_report import write_report
 from learn_to_steer.result_rows import FILE as RESULTS
-from learn_to_steer.result_rows import read_rows
+from learn_to_steer.result_rows import image_path, read_rows, row_key
 from learn_to_steer.worker_process import Shard, shard_name
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ def evaluate(
     """Evaluate a model on a benchmark or on the user's own prompts.
 
     Writes ``config.json``, ``images/<index>/metadata.jsonl`` and ``images/<index>/samples/<number>.png`` (GenEval's
-    layout), ``results.jsonl`` (a row per image) and ``summary.json``. Existing images with a row are kept. The others
-    are equal, to the bit, to those of an evaluation that was not stopped, unless ``batch``, ``images`` or ``limit`` was
-    changed in between.
+    layout), ``results.jsonl`` (a row per image), ``summary.json`` and ``report.html``, a page to look at. Existing
+    images with a row are kept. The others are equal, to the bit, to those of an evaluation that was not stopped, unless
+    ``batch``, ``images`` or ``limit`` was changed in between.
 
     Args:
         config: The settings.
@@ -148,6 +148,7 @@ def evaluate(
     if reference:
         summary["against"] = compare_runs(targets, selected, reference, device)
     storage.write_json(out / "summary.json", summary)
+    write_report(out)
     return summary
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path, metadata_path
+from learn_to_steer.evaluation.image_folders import PromptImage, metadata_path
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, is_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -20,6 +20,7 @@ from learn_to_steer.evaluation.scoring import Scorer, load_scorer, require_finit
 from learn_to_steer.evaluation.verifier_choice import find_verifier
 from learn_to_steer.image_files import png_bytes
 from learn_to_steer.placement import resolve_device
+from learn_to_steer.result_rows import image_path
 from learn_to_steer.steering import DetectorVerifier
 from learn_to_steer.steering.report import CLASSIFIER
 from learn_to_steer.steering.tries import UnsteeredPipeline, require_judge
@@ -201,6 +202,7 @@ def _cost(generated: GeneratedImage) -> Row:
         "checks": report.checks if report else 0,
         "converged": bool(report and report.converged),
         "probability": report.probability if report else [],
+        "steps": [asdict(step) for step in report.steps] if report else [],
         "note": report.note if report else "",
         "satisfied": report.satisfied if report else None,
         "tries": report.tries if report else 1,

@@ -36,11 +36,6 @@ class PromptImage(NamedTuple):
         return self.prompt.index, self.sample
 
 
-def image_path(folder: Path, index: int, sample: int) -> Path:
-    """Where ``evaluate`` puts image ``sample`` of the prompt with ``index``."""
-    return folder / "images" / f"{index:05d}" / "samples" / f"{sample:04d}.png"
-
-
 def metadata_path(image: Path) -> Path:
     """Where ``evaluate`` puts the metadata of the prompt of an image, in GenEval's format."""
     return image.parents[1] / "metadata.jsonl"

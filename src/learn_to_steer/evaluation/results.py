@@ -21,11 +21,6 @@ Row = dict[str, Any]
 Key = tuple[int, int]  # index of the prompt, number of the image
 
 
-def row_key(row: Mapping[str, Any]) -> Key:
-    """The key of a row's image: index of its prompt and number of the image."""
-    return int(row["index"]), int(row["sample"])
-
-
 def prompt_fields(prompt: BenchmarkPrompt, sample: int) -> Row:
     """The part of a row that identifies the image: its prompt and number."""
     return {

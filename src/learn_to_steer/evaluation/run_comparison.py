@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from learn_to_steer import registry, storage
 from learn_to_steer.errors import DataError
-from learn_to_steer.evaluation.image_folders import PromptImage, image_path
-from learn_to_steer.evaluation.results import Row, row_key
+from learn_to_steer.evaluation.image_folders import PromptImage
+from learn_to_steer.evaluation.results import Row
 from learn_to_steer.geometry import Box
 from learn_to_steer.image_files import read_image
-from learn_to_steer.result_rows import read_rows
+from learn_to_steer.result_rows import image_path, read_rows, row_key
 from learn_to_steer.statistics import clustered_interval, paired_interval
 
 REQUIRED = {"index", "sample", "prompt", "correct", "present"}

@@ -23,7 +23,6 @@ from learn_to_steer.evaluation.results import (
     library_versions,
     prompt_fields,
     prompts_digest,
-    row_key,
     summarise,
     write_rows,
 )
@@ -42,7 +41,7 @@ from learn_to_steer.geometry import Detection
 from learn_to_steer.image_files import read_image
 from learn_to_steer.placement import resolve_device
 from learn_to_steer.result_rows import FILE as RESULTS
-from learn_to_steer.result_rows import BoxEntry, read_rows
+from learn_to_steer.result_rows import BoxEntry, read_rows, row_key
 from learn_to_steer.worker_process import Shard, shard_name
 
 Side = Annotated[int, Field(ge=1, le=2**31)]
@@ -70,7 +69,7 @@ class EvaluatedWith(BaseModel):
     verifier: str | None = None
 
 
-COST = ("passes", "checks", "converged", "probability", "note", "satisfied", "tries", "why", "seconds")
+COST = ("passes", "checks", "converged", "probability", "steps", "note", "satisfied", "tries", "why", "seconds")
 BATCH = 16
 
 

@@ -5,31 +5,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment
-from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.classifier.card import above_chance
 from learn_to_steer.collection import Manifest
 from learn_to_steer.collection.shards import PICTURES
-from learn_to_steer.evaluation import image_path
-from learn_to_steer.image_files import read_image
 from learn_to_steer.maps import Layout
 from learn_to_steer.plain_text import printable
-from learn_to_steer.result_rows import read_rows
+from learn_to_steer.report.html_pages import brief, read_figure, render
+from learn_to_steer.result_rows import image_path, read_rows
 from learn_to_steer.versions import installed_versions
 
-TEMPLATE = "fit_report.html"
 PAIRS, DRAWN, DROPPED = 16, 24, 12  # images on the page, at most
-SIDE = 256  # pixels of an image on the page
 
 
 def write_report(
@@ -76,10 +67,10 @@ def write_report(
         "versions": installed_versions("learn-to-steer", "torch", "diffusers"),
     }
     storage.write_json(out / "report.json", report)
-    source = files("learn_to_steer.fitting").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"share": _share, "signed": _signed}
-    page = environment.from_string(source).render(
+    listed = {name.replace("_", " "): "-" if value is None else brief(value) for name, value in settings.items()}
+    page = render(
+        "fit.html",
+        settings=listed,
         report=report,
         collection=collection.name,
         trial_figures=list(_trial_figures(trial, report["trial"])),
@@ -147,15 +138,7 @@ def _drawn_figures(collection: Path, manifest: Manifest, kept: bool, most: int) 
         reasons = dict.fromkeys(p["reason"].removeprefix("pair: ") for p in entry["pairs"] if not p["used"])
         note = "; ".join(used or filter(None, reasons))
         about = {"right": None, "prompt": printable(entry["prompt"]), "note": printable(note)}
-        yield _figure(collection / PICTURES / entry["file"], entry["detections"][0]) | about
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+        yield read_figure(collection / PICTURES / entry["file"], entry["detections"][0]) | about
 
 
 def _trial_figures(folder: Path, trial: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
@@ -167,30 +150,12 @@ def _trial_figures(folder: Path, trial: Mapping[str, Any] | None) -> Iterator[di
         yield {
             "prompt": printable(rows[0]["prompt"]),
             "images": [
-                _figure(image_path(side, row["index"], row["sample"]), row["boxes"])
+                read_figure(image_path(side, row["index"], row["sample"]), row["boxes"], _objects(row))
                 | {"right": row["correct"], "note": printable("right" if row["correct"] else row["reason"])}
                 for side, row in zip(sides, rows, strict=True)
             ],
         }
 
 
-def _figure(path: Path, boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The template's variables for one image: its data, small enough for the page, and its boxes in its own pixels."""
-    image = read_image(path)
-    size = image.size
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, "WEBP", quality=90)
-    return {
-        "data": base64.b64encode(data.getvalue()).decode(),
-        "width": size[0],
-        "height": size[1],
-        "font_size": f"{size[1] / 14:.1f}",
-        "boxes": [_box(entry, size[1]) for entry in boxes],
-    }
-
-
-def _box(entry: Mapping[str, Any], height: int) -> dict[str, Any]:
-    left, top, right, bottom = (round(float(edge), 1) for edge in entry["box"])
-    place = {"left": left, "top": top, "width": round(right - left, 1), "height": round(bottom - top, 1)}
-    return place | {"label": printable(entry["name"]), "label_y": round(max(top - height / 64, height / 14), 1)}
+def _objects(row: Mapping[str, Any]) -> list[str]:
+    return [name for subject, _, reference in row.get("relations", []) for name in (subject, reference)]

@@ -8,22 +8,21 @@ Source: Learn-to-Steer paper, Table 10: the automatic against a manual score on 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
 
 from learn_to_steer import storage
 from learn_to_steer.errors import DataError
 from learn_to_steer.image_files import image_size
 from learn_to_steer.plain_text import printable
-from learn_to_steer.result_rows import read_rows
+from learn_to_steer.report.html_pages import figure, render
+from learn_to_steer.result_rows import image_id, image_path, read_rows
 from learn_to_steer.statistics import clustered_interval, cohens_kappa, paired_interval
 
-TEMPLATE = "audit_page.html"
 CHOICES = {
     "right": "as the prompt says",
     "wrong": "all objects are there, but misplaced",
@@ -50,14 +49,21 @@ def audit_page(folder: str | Path, count: int = 100, seed: int = 0) -> Path:
         DataError: The folder holds no evaluation, or an image is missing.
     """
     folder = Path(folder)
-    rows = _load_rows(folder)
+    rows = load_rows(folder)
     selected = [rows[n] for n in np.random.default_rng(seed).permutation(len(rows))[:count]]
-    # The browser stores labels under this key. If the folder or its images change, the page starts without labels.
-    key = hashlib.sha256(f"{folder.resolve()}{selected}".encode()).hexdigest()[:12]
-    source = files("learn_to_steer.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    template = Environment(autoescape=True, keep_trailing_newline=True).from_string(source)
+    # The browser stores labels under this key and the page's address. If the images change, it starts without labels.
+    key = hashlib.sha256(json.dumps(selected).encode()).hexdigest()[:12]
     figures = [_figure(folder, row) for row in selected]
-    page = template.render(title=folder.resolve().name, key=key, choices=CHOICES, figures=figures)
+    title = folder.resolve().name
+    page = render(
+        "audit.html",
+        script="labels.js",
+        linked=True,
+        title=title,
+        key=key,
+        choices=json.dumps(CHOICES),
+        figures=figures,
+    )
     storage.write_atomic(folder / "audit.html", page)
     return folder / "audit.html"
 
@@ -75,7 +81,7 @@ def agreement(folder: str | Path, labels: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         DataError: The folder holds no evaluation, or as in ``row_agreement``.
     """
-    return row_agreement(_load_rows(Path(folder)), labels)
+    return row_agreement(load_rows(Path(folder)), labels)
 
 
 def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -121,12 +127,12 @@ def row_agreement(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) 
     }
 
 
-def image_id(row: Mapping[str, Any]) -> str:
-    """The id of an image in labels, such as "00353-0000": index of its prompt and number of the image."""
-    return f"{row['index']:05d}-{row['sample']:04d}"
+def load_rows(folder: Path) -> Sequence[dict[str, Any]]:
+    """Return the rows of an evaluation.
 
-
-def _load_rows(folder: Path) -> Sequence[dict[str, Any]]:
+    Raises:
+        DataError: The folder holds none, or a row lacks what pages show.
+    """
     rows = read_rows(folder)
     if not rows or not all(row.keys() >= REQUIRED for row in rows):
         raise DataError(f"{folder} holds no evaluation (results.jsonl); name the --out of evaluate")
@@ -135,29 +141,13 @@ def _load_rows(folder: Path) -> Sequence[dict[str, Any]]:
 
 def _figure(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     """The template's variables for one image."""
-    path = Path("images") / f"{row['index']:05d}" / "samples" / f"{row['sample']:04d}.png"
-    if not (folder / path).is_file():
-        raise DataError(f"the image {folder / path} is missing; audit the folder that evaluate wrote")
-    width, height = image_size(folder / path)
+    path = image_path(folder, row["index"], row["sample"])
+    if not path.is_file():
+        raise DataError(f"the image {path} is missing; audit the folder that evaluate wrote")
+    boxes = [entry | {"name": f"{entry['name']} {entry['score']:.2f}"} for entry in row["boxes"]]
     return {
         "id": image_id(row),
-        "path": path.as_posix(),
-        "width": width,
-        "height": height,
-        "font_size": f"{height / 16:.1f}",
+        "image": figure(path.relative_to(folder).as_posix(), image_size(path), boxes),
         "prompt": printable(row["prompt"]),
         "score": "right" if row["correct"] else printable(row["reason"]),
-        "boxes": [_box(entry) for entry in row["boxes"]],
-    }
-
-
-def _box(entry: Mapping[str, Any]) -> dict[str, Any]:
-    left, top, right, bottom = entry["box"]
-    return {
-        "left": left,
-        "top": top,
-        "width": right - left,
-        "height": bottom - top,
-        "label": printable(f"{entry['name']} {entry['score']:.2f}"),
-        "label_y": max(top - 2, 8),
     }
