@@ -15,7 +15,7 @@ FAULTS ?= 50
 PROMPTS := "a turtle to the left of a bird" "a pizza above a robot"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos check
+.PHONY: help demo test test-browser test-all chaos check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -26,11 +26,14 @@ demo: $(STAMP) ## generate images with the small emoji model, unsteered and stee
 
 test: check ## run the checks and all tests that are not slow
 	@echo "Tests ..."
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not nlp"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not slow and not nlp and not browser"
+
+test-browser: $(DEV_STAMP) ## test the web page in Debian's chromium
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser
 
 test-all: check ## run the checks and all tests, with ten times as many examples in the fuzz tests
 	@echo "All tests ..."
-	@FUZZ=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	@FUZZ=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 chaos: $(DEV_STAMP) ## stop collect, train, evaluate and generate 120 times and compare what they leave (SEED=0); with PART=ray: disturb verbs on a Ray cluster 50 times (FAULTS=50)
 	@$(if $(filter ray,$(PART)),$(BIN)/python tests/chaos/ray_campaign.py --seed $(SEED) --faults $(FAULTS) --minutes 42 --out out/chaos-ray,$(BIN)/python tests/chaos/campaign.py --seed $(SEED) --kills 120 --minutes 40 --out out/chaos)

@@ -54,7 +54,7 @@ NO_FILES = {
     *("my_idea.py", "src/learn_to_steer/families/NAME.py", "spatial_val.txt"),
     *("out/demo/", "images/", "samples/", "train2017/", "runs/", "utils.py"),
 }
-PROGRAMS = ("git", "hf", "cd", "python3")
+PROGRAMS = ("git", "hf", "cd", "export", "python3", "curl", "serve")
 BLOCK = re.compile(
     r"(?:<!-- test\n(?P<note>.*?)-->\s*)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )

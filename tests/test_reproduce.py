@@ -56,6 +56,10 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["docs/tables.md"],
     ),
     "full_size_table.py": ([["--model", "sd:1.4"]], ["docs/results/full_size_table.json", "docs/full_size.md"]),
+    "load_server.py": (
+        [["--requests", "20", "--clients", "4", "--wishes", "2", "--batch", "2", "--out", "out.json"]],
+        ["out.json"],
+    ),
     "passes_curve.py": ([["--model", QUICK, "--limit", "1"]], ["docs/results/passes/flux-emoji-schnell.json"]),
     "pipeline_table.py": ([[]], ["docs/results/pipelines.json", "docs/all_pipelines.md"]),
     "rrnet_like.py": ([["--steps", "1", "--batch", "2", *ONE, "--out", "out"]], []),
@@ -96,6 +100,7 @@ SLOW = (
     "compass_like.py",
     "compare_checkouts.py",
     "figures.py",
+    "load_server.py",
     "paper_tables.py",
     "passes_curve.py",
     "pipeline_table.py",

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from learn_to_steer.errors import DataError
 from learn_to_steer.storage import check_regular
@@ -126,10 +126,18 @@ def _transposed(image: Image.Image, original: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def png_bytes(image: Image.Image) -> bytes:
-    """Encode ``image`` as a PNG file."""
+def png_bytes(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """Encode ``image`` as a PNG file.
+
+    Args:
+        image: The image.
+        texts: Text chunks of the file by keyword.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_itxt(keyword, text)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", pnginfo=chunks)
     return buffer.getvalue()
 
 

@@ -96,6 +96,8 @@ UNTRIED = {
     "pip install 'learn-to-steer[lora]'": "test_extras_that_messages_name_exist",
     "pip install 'learn-to-steer[ray]'": "test_extras_that_messages_name_exist",
     "pip install 'learn-to-steer[nlp]', or parse without it": "parsing without it is what all tests do",
+    "pip install 'learn-to-steer[serve]'": "test_extras_that_messages_name_exist",
+    "pip install 'learn-to-steer[ray,serve]'": "the extra is looked for by tests of docs/serve.md",
     "python -m spacy download ": "needs the network",
     "small models to begin with are a package of their own: pip install ": "needs a package index",
     "load one with a tagger, e.g. en_core_web_sm": "needs spaCy's model; tests/prompts tries it with the marker nlp",

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from learn_to_steer.cli import fitting, generating, inspecting, making, measuring, timing, verifying
+from learn_to_steer.cli import fitting, generating, inspecting, making, measuring, serving, timing, verifying
 from learn_to_steer.cli.commands import Verb, as_command
 from learn_to_steer.cli.console import set_up_logging, show
 from learn_to_steer.errors import SteerError
@@ -30,6 +30,7 @@ VERBS: dict[str, Verb] = {
     "audit": measuring.audit,
     "report": measuring.report,
     "bench": timing.bench,
+    "serve": serving.serve,
     "verify": verifying.verify,
     "parse": inspecting.parse,
     "push": making.push,

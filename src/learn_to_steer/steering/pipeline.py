@@ -55,7 +55,10 @@ class SteeredPipeline:
         family: Its family.
         loss: The loss.
         config: The settings, ``step_size`` included.
+        loop_type: The class of the loop inside a denoising step.
     """
+
+    loop_type: type[SteeringLoop] = SteeringLoop
 
     def __init__(self, pipe: Any, family: Family, loss: Loss, config: SteeringConfig) -> None:
         # The pipeline that a callback is given is another call's.
@@ -126,7 +129,7 @@ class SteeredPipeline:
         with prepared(denoiser, self.config.checkpointing, timeout), self.family.mended(denoiser):
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.loss.spec)
-            loop = SteeringLoop(self.family, denoiser, self.loss, capture, self.config, targets)
+            loop = self.loop_type(self.family, denoiser, self.loss, capture, self.config, targets)
             output = run_steered(self.pipe, loop, state, kwargs)
         report.seconds = state.seconds
         for image in state.reports:
