@@ -19,8 +19,7 @@ from PIL import Image
 
 from learn_to_steer import storage
 from learn_to_steer.report import Panel, image_pages
-from learn_to_steer.report.audit import image_id
-from learn_to_steer.result_rows import image_path
+from learn_to_steer.result_rows import image_id, image_path
 from table_page import LABELS, lines, settings, stored
 from table_rows import tables
 

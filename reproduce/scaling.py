@@ -73,13 +73,9 @@ def _measure(verb: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         rounds.append({count: [_run(verb, options.model, count, size) for size in _sizes(options)] for count in order})
     rows = []
     for count in options.workers:
-        each = [
-            (large.seconds - small.seconds) / (options.large - options.small) for small, large in _of(rounds, count)
-        ]
-        starts = [
-            small.seconds - options.small * seconds
-            for (small, _), seconds in zip(_of(rounds, count), each, strict=True)
-        ]
+        pairs, more = _of(rounds, count), options.large - options.small
+        each = [(large.seconds - small.seconds) / more for small, large in pairs]
+        starts = [small.seconds - options.small * one for (small, _), one in zip(pairs, each, strict=True)]
         row: dict[str, Any] = {
             "workers": count,
             "seconds_per_image": statistics.median(each),

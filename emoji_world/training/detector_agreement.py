@@ -26,8 +26,7 @@ from learn_to_steer import storage
 from learn_to_steer.benchmarks import prompts
 from learn_to_steer.evaluation.scoring import load_scorer
 from learn_to_steer.report import Panel, image_pages
-from learn_to_steer.report.audit import image_id
-from learn_to_steer.result_rows import image_path
+from learn_to_steer.result_rows import image_id, image_path
 from learn_to_steer.statistics import clustered_interval, cohens_kappa
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results" / "labelled"

@@ -32,6 +32,7 @@ from learn_to_steer.shared_options import (
     Detector,
     Detectors,
     Inversion,
+    Maps,
     Objects,
     Seed,
     Similarity,
@@ -158,7 +159,8 @@ class GenerateConfig(WorkersConfig, ModelConfig):
 
 # Settings with which a stopped evaluation may go on at other values. They change neither an image nor its score, except
 # that other batches change pixels by rounding. The file in "data" is checked by its hash, not by its path.
-FREE = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing", "against", "similarity")
+FREE: tuple[str, ...] = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing")
+FREE += ("against", "similarity", "maps")
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ class EvaluateConfig(WorkersConfig, ModelConfig):
     batch: Annotated[int, _sampling(min=1, max=MAX_BATCH, help="Number of images made at a time.")] = 8
     against: Against = None
     similarity: Similarity = None
+    maps: Maps = 0
     out: Annotated[str, _output(help="Folder to write to.", metavar="DIR")] = "out/evaluate"
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +44,7 @@ def check_options(config: WorkersConfig, device: str = "auto") -> bool:
         Whether there are workers.
 
     Raises:
-        UnsupportedError: The options contradict each other, or Ray is not installed.
+        UnsupportedError: The options contradict each other, Ray is not installed, or no cluster answers.
     """
     if not config.has_workers:
         if config.gpus_per_worker is not None:
@@ -60,12 +59,14 @@ def check_options(config: WorkersConfig, device: str = "auto") -> bool:
     if ":" in device:
         raise UnsupportedError(f"workers choose their GPUs themselves, so --device {device} cannot be; use cuda or cpu")
     try:
-        import ray  # noqa: F401
+        import ray
     except ImportError as error:
         raise UnsupportedError(
             "--workers and --ray need Ray, which is not installed; install the extra 'ray': "
             "pip install 'learn-to-steer[ray]'"
         ) from error
+    if config.ray not in (None, "auto") and not ray.is_initialized():
+        require_answer(str(config.ray))
     return True
 
 
@@ -340,10 +341,8 @@ def _connect(config: WorkersConfig) -> None:
             ray.init(address="local", num_cpus=config.workers, **quiet)
             return
         try:
-            if config.ray != "auto":
-                require_answer(config.ray)
             ray.init(address=config.ray, **quiet)
-        except (OSError, ConnectionError, RuntimeError, ray.exceptions.RayError, subprocess.TimeoutExpired) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             why = str(error).strip().splitlines()[:1]
             raise UnsupportedError(
                 f"no Ray cluster answers at {config.ray} ({why[0] if why else type(error).__name__}); check the "

@@ -73,6 +73,26 @@ def is_whole(path: str | PathLike[str]) -> bool:
     return True
 
 
+def png_text(path: str | PathLike[str], keyword: str) -> str | None:
+    """Return a text chunk of a PNG file; its pixels are not read.
+
+    Args:
+        path: The file.
+        keyword: Keyword of the chunk.
+
+    Returns:
+        The text; None if there is no such chunk before the pixels.
+
+    Raises:
+        DataError: The file is missing, is not a regular file, or is no PNG image.
+    """
+    with _opened(path) as image:
+        if image.format != "PNG":
+            raise ValueError(f"it is {image.format}, not PNG")
+        text = image.info.get(keyword)
+        return text if isinstance(text, str) else None
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image upright and in 8-bit RGB, as the docstring of this module says.
 

@@ -94,6 +94,16 @@ Similarity = Annotated[
         metavar="NAME",
     ),
 ]
+Maps = Annotated[
+    int,
+    Option(
+        min=0,
+        max=MAX_LIMIT,
+        help="Keep attention maps of so many images, for report.html.",
+        rich_help_panel="Output",
+        metavar="N",
+    ),
+]
 Tries = Annotated[
     int,
     _steering(

@@ -291,6 +291,7 @@ def test_doctor_names_the_remedy(run, saved_sd):
     assert told.code == 2 and "--scheduler DDIMScheduler" in told.err
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_callbacks_says_what_is_missing(run, tmp_path) -> None:
     from learn_to_steer.families.testing import tiny
 

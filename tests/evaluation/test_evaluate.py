@@ -109,3 +109,24 @@ def test_other_defaults_of_steering_are_another_evaluation(config, left_dog, tmp
     path.write_text(json.dumps(stored | {"steering": stored["steering"] | {"window": 0.4}}))
     with pytest.raises(DataError, match="another evaluation \\(steering"):
         evaluate(replace(config, images=1), scorer=left_dog)
+
+
+def test_maps_are_kept_of_the_first_images_and_change_none(config_of, left_dog, tmp_path, caplog):
+    config = config_of(PROMPTS, images=2, batch=3, device="cpu")
+    evaluate(replace(config, out=str(tmp_path / "without")), scorer=left_dog)
+    evaluate(replace(config, maps=2), scorer=left_dog)
+    out, without = tmp_path / "out", tmp_path / "without"
+    assert sorted(path.name for path in (out / "maps").iterdir()) == [
+        "00000-0000.safetensors",
+        "00000-0001.safetensors",
+    ]
+    images = sorted(path.relative_to(out) for path in out.rglob("*.png"))
+    assert len(images) == 4 and all((out / one).read_bytes() == (without / one).read_bytes() for one in images)
+    page = (out / "report.html").read_text()
+    assert page.count('alt="attention maps of dog"') == 2 and page.count('alt="attention maps of cat"') == 2
+    assert "attention maps of" not in (without / "report.html").read_text()
+    several = replace(
+        config, maps=2, tries=2, verifier="classifier", settings={"passes": 1}, out=str(tmp_path / "tries")
+    )
+    evaluate(several, scorer=left_dog)
+    assert "leave out --tries" in caplog.text and not (tmp_path / "tries" / "maps").exists()

@@ -123,6 +123,7 @@ def test_a_file_without_prefixes_encoders_and_vae(made: Any) -> None:
     assert_same_weights(pipe, load_pipeline(str(path), placement=placement))
 
 
+@pytest.mark.slow
 def test_weights_of_eight_bits_without_scales_are_widened(made: Any) -> None:
     _, path, placement = made("sdxl")
     narrow = {
@@ -134,6 +135,7 @@ def test_weights_of_eight_bits_without_scales_are_widened(made: Any) -> None:
     assert {parameter.dtype for parameter in loaded.unet.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_sd3_is_loaded_without_t5_with_a_warning(made: Any, caplog: Any, tmp_path: Path) -> None:
     _, path, placement = made("sd3")
     save_file({name: tensor for name, tensor in load_file(path).items() if ".t5xxl." not in name}, path)
@@ -220,7 +222,9 @@ def test_the_skeleton_of_a_file(made: Any) -> None:
         skeleton(str(path))
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize(
+    "name", [name if name == "sdxl:base" else pytest.param(name, marks=pytest.mark.slow) for name in RELEASED]
+)
 def test_a_released_file_is_recognised(name: str, tmp_path: Path) -> None:
     """By a header of its full size; the file has a hole in place of weights."""
     variant = families.resolve(name)
@@ -247,6 +251,7 @@ def test_a_released_file_is_recognised(name: str, tmp_path: Path) -> None:
         inspect(path)
 
 
+@pytest.mark.slow
 def test_the_shipped_configs_are_those_of_the_released_components() -> None:
     import transformers
 

@@ -66,6 +66,7 @@ def test_a_file_in_other_verbs(made: Any, run: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_component_that_is_nowhere(made: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made("sd")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -113,6 +114,7 @@ def test_files_that_hold_something_else(made: Any, run: Any, tmp_path: Path) -> 
     generated(run, "--model", "base")
 
 
+@pytest.mark.slow
 def test_an_sd2_file_that_does_not_say_what_it_predicts(made: Any, run: Any) -> None:
     path = made("sd2")
     for name in ("unet", "text_encoder", "vae"):  # what is left is a base without a scheduler
@@ -130,6 +132,7 @@ def test_an_sd2_file_that_does_not_say_what_it_predicts(made: Any, run: Any) -> 
     generated(run, "--model", path, "--base", "base")
 
 
+@pytest.mark.slow
 def test_a_pickled_file(made: Any, run: Any, tmp_path: Path) -> None:
     path = made("sd")
     torch.save({"state_dict": load_file(path)}, tmp_path / "old.ckpt")
@@ -140,6 +143,7 @@ def test_a_pickled_file(made: Any, run: Any, tmp_path: Path) -> None:
     generated(run, "--model", "model.safetensors", "--base", "base")
 
 
+@pytest.mark.slow
 def test_quantised_weights_come_from_a_folder(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, base = made("sd"), str(tmp_path / "base")
     monkeypatch.setattr("learn_to_steer.placement.find_spec", lambda name: True)
@@ -151,6 +155,7 @@ def test_quantised_weights_come_from_a_folder(made: Any, tmp_path: Path, monkeyp
     assert load_pipeline(str(tmp_path / "folder")).unet.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_base_of_another_kind(made: Any, run: Any) -> None:
     path = made("sd")
     tiny("flux").save_pretrained(path.parent / "other")
@@ -159,12 +164,14 @@ def test_a_base_of_another_kind(made: Any, run: Any) -> None:
     generated(run, "--model", path, "--base", "base")
 
 
+@pytest.mark.slow
 def test_a_base_without_a_file(made: Any, run: Any) -> None:
     made("sd")
     assert tells(generated(run, "--model", "base", "--base", "base", fails=True), "leave it out")
     generated(run, "--model", "base")
 
 
+@pytest.mark.slow
 def test_a_layout_that_is_not_read(made: Any, run: Any, tmp_path: Path) -> None:
     """diffusers reads some, and keeps them as folders."""
     path = tmp_path / "model.safetensors"

@@ -20,7 +20,7 @@ TOKEN = "a-token"
 MODEL = "flux:emoji-schnell"
 COMMAND = [
     *(sys.executable, "-c", "import sys; from learn_to_steer.cli import main; sys.exit(main())", "serve"),
-    *("--model", MODEL, "--device", "cpu", "--port", "0", "--batch", "2", "--token", TOKEN),
+    *("--model", MODEL, "--device", "cpu", "--port", "0", "--batch", "2", "--token", TOKEN, "--no-page"),
 ]
 
 

@@ -190,9 +190,8 @@ def _with_page(config: ServeConfig, worker: Any, run: Any, app: str = "make_app"
     from learn_to_steer.serve.app import make_app
     from learn_to_steer.serve.page import make_page_app
 
-    made = make_app(config, worker) if app == "make_app" else make_page_app(config, worker)
-
-    async def main() -> None:
+    async def main() -> None:  # Gradio wants an event loop when the page is made
+        made = make_app(config, worker) if app == "make_app" else make_page_app(config, worker)
         transport = httpx.ASGITransport(made)
         async with (
             made.router.lifespan_context(made),

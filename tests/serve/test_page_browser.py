@@ -14,7 +14,7 @@ import pytest
 
 from learn_to_steer.serve.config import ServeConfig
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 MODEL = "flux:emoji-schnell"
 QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 PAIR = ".lts-pair:has(.lts-steered img:not(.lts-foreseen))"
@@ -139,7 +139,7 @@ def test_a_dropped_picture_brings_its_settings_back(page: Any, tmp_path: Path) -
 
 
 def test_what_was_drawn_is_still_there_after_a_reload(page: Any) -> None:
-    page.get_by_role("button", name="a bird above an umbrella").click()
+    page.locator("#lts-examples").get_by_text("a bird above an umbrella").click()
     page.wait_for_selector(PAIR)
     page.locator(".lts-thumb").wait_for()
     drawn = _pictures(page)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learn_to_steer.cli.console import show
+from learn_to_steer.distributed import check_options
 from learn_to_steer.fitting.config import FitConfig
 
 
@@ -17,6 +18,7 @@ def fit(config: FitConfig) -> None:
     with and without steering. Writes the classifier, README.md, report.html and report.json into --out. If it is
     stopped, run the same command again: it goes on where it stopped.
     """
+    check_options(config, config.device)  # before torch is imported, which takes long
     # These import torch.
     import logging
 

@@ -10,6 +10,7 @@ from typer import Option
 from learn_to_steer.cli.commands import copy_fields
 from learn_to_steer.cli.console import progress, show
 from learn_to_steer.configs import GenerateConfig
+from learn_to_steer.distributed import check_options
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def generate(options: GenerateOptions) -> None:
     Writes into --out: base-PP-II.png and steered-PP-II.png (image II of prompt PP, without and with steering),
     compare.png (both side by side), maps.png (attention maps of the objects), config.json and report.json.
     """
+    check_options(options, options.device)  # before torch is imported, which takes long
     # This imports torch.
     from learn_to_steer.cli.image_generation import generate_images
 

@@ -13,6 +13,7 @@ import typer
 from learn_to_steer.cli.commands import copy_fields
 from learn_to_steer.cli.console import show
 from learn_to_steer.configs import CollectSettings, OptionName, TrainSettings
+from learn_to_steer.distributed import check_options
 from learn_to_steer.errors import DataError
 from learn_to_steer.model_options import PlacementConfig
 from learn_to_steer.shared_options import MAX_GUIDANCE, MAX_LIMIT, MAX_SIDE, MODELS_OWN
@@ -72,6 +73,7 @@ def collect(options: CollectOptions) -> None:
     Each image is paired with a prompt that names the true relation and with one that names a wrong relation. If it is
     stopped, run the same command again: it goes on where it stopped.
     """
+    has_workers = check_options(options, options.device)  # before torch is imported, which takes long
     # These import torch.
     import logging
     import sys
@@ -80,12 +82,11 @@ def collect(options: CollectOptions) -> None:
 
     from learn_to_steer import collection, registry, storage
     from learn_to_steer.cli.collecting import open_collection
-    from learn_to_steer.distributed import check_options, open_workers
+    from learn_to_steer.distributed import open_workers
     from learn_to_steer.families import usual_source
     from learn_to_steer.sources import SourceRequest
 
     # Check what can be checked before the model is loaded, which takes long.
-    has_workers = check_options(options, options.device)
     if options.levels not in (None, "official"):
         collection.parse_noise_levels(options.levels)
     storage.check_folder(options.out)

@@ -9,6 +9,7 @@ import typer
 
 from learn_to_steer.cli.console import progress, show
 from learn_to_steer.configs import EvaluateConfig, ScoreConfig
+from learn_to_steer.distributed import check_options
 from learn_to_steer.shared_options import MAX_LIMIT, MAX_SEED
 
 
@@ -19,6 +20,7 @@ def evaluate(config: EvaluateConfig) -> None:
     config.json and report.html, a page to look at. If it is stopped, run the same command again: it goes on where it
     stopped.
     """
+    check_options(config, config.device)  # before torch is imported, which takes long
     # This imports torch.
     from learn_to_steer import evaluation
 
@@ -34,6 +36,7 @@ def score(config: ScoreConfig) -> None:
     Writes into --out: detections.jsonl, results.jsonl (one line per image) and summary.json. Detections are used again
     when the same command runs again. It is an error if an image is missing.
     """
+    check_options(config, config.device)  # before torch is imported, which takes long
     # This imports torch.
     from learn_to_steer import evaluation
 

@@ -12,6 +12,7 @@ from learn_to_steer.benchmarks import BenchmarkPrompt, Rule
 from learn_to_steer.configs import EvaluateConfig
 from learn_to_steer.evaluation.generation import GeneratedImage, Job, draw, steerable
 from learn_to_steer.evaluation.image_folders import PromptImage, metadata_path
+from learn_to_steer.evaluation.map_keeping import MapKeeper
 from learn_to_steer.evaluation.model import Model, open_model
 from learn_to_steer.evaluation.noise_refinement import draw_refined, is_unified_loss
 from learn_to_steer.evaluation.prompt_selection import PromptSelection
@@ -36,6 +37,7 @@ class Evaluation:
     verifier: Scorer | None
     rule: Rule
     jobs: Mapping[int, Job]  # by number of the prompt: what its images are steered to
+    maps: MapKeeper
 
     @property
     def out(self) -> Path:
@@ -75,12 +77,15 @@ class Evaluation:
         """
         jobs = [replace(self.jobs[prompt.index], index=sample) for prompt, sample, _ in batch]
         seed = self.config.seed
+        trajectory = self.maps.trajectory(batch)
         if self.verifier and is_unified_loss(self.config.objective):
             generated = draw_refined(self.model, self.verifier, jobs, seed)
         else:
             detector = DetectorVerifier(self.verifier.detector, self.verifier.vocabulary) if self.verifier else None
             verifier = detector or self.config.verifier
-            generated = draw(self.model, jobs, seed, steer=True, tries=self.config.tries, verifier=verifier)
+            several: dict[str, Any] = {"tries": self.config.tries, "verifier": verifier}
+            generated = draw(self.model, jobs, seed, steer=True, on_step=trajectory, **several)
+            self.maps.keep(batch, jobs, trajectory)
         if check_detector:
             require_repeatable(self.scorer, generated[0].image, batch[0].prompt)
         detected = self.scorer.detect([one.image for one in generated], [target.prompt for target in batch])
@@ -182,7 +187,8 @@ def open_evaluation(
         for prompt in prompts
         for kept, left_out in [steerable(model, prompt.prompt, prompt.relations, found=prompt.parsed)]
     }
-    return Evaluation(config, model, scorer, verifier, selection.rule(scorer), jobs), prompts
+    maps = MapKeeper(config, model, prompts)
+    return Evaluation(config, model, scorer, verifier, selection.rule(scorer), jobs, maps), prompts
 
 
 def write_metadata(target: PromptImage) -> None:

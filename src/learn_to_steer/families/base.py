@@ -58,6 +58,7 @@ class Family(Protocol):
         schedulers: Class names of the schedulers that work with steering, the usual one first. Their ``step`` must
             start from the latents it is given: one that rebuilds them from earlier steps loses the update.
         pipelines: Class names of the diffusers pipelines that were tried (docs/pipelines.md).
+        modular_pipelines: Class names of the modular pipelines that were tried (docs/modular.md).
         conditional: Which half of a guided batch is made for the prompts; the other is for negative ones. Pipelines
             that call the denoiser twice make the first call for the prompts.
         masks: Names of arguments of the denoiser whose values say how long its sequences are. The memory estimate,
@@ -73,6 +74,7 @@ class Family(Protocol):
     conditional: Literal["first", "last"] = "last"
     masks: tuple[str, ...] = ()
     former_networks: tuple[str, ...] = ()
+    modular_pipelines: tuple[str, ...] = ()
 
     # Which models belong to the family, and how they are sampled.
 

@@ -76,6 +76,7 @@ class Flux(RectifiedFlow, Packed):
         "FluxInpaintPipeline",
         "FluxControlNetPipeline",
     )
+    modular_pipelines: tuple[str, ...] = ("FluxModularPipeline",)
 
     def check(self, pipe: Any) -> None:
         require_latents_alone(

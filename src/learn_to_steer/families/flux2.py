@@ -70,6 +70,7 @@ class Flux2(RectifiedFlow, ChatTransformer, Packed):
     shared = ("img_ids", "txt_ids")
     longest_text = 512
     pipelines = ("Flux2Pipeline", "Flux2KleinPipeline")
+    modular_pipelines = ("Flux2ModularPipeline", "Flux2KleinModularPipeline")
 
     def recommended_pipeline(self, pipe: Any) -> str:
         return "Flux2Pipeline" if _is_dev(pipe) else "Flux2KleinPipeline"

@@ -58,6 +58,7 @@ class QwenImage(RectifiedFlow, ChatTransformer, Packed):
         "QwenImageInpaintPipeline",
         "QwenImageControlNetPipeline",
     )
+    modular_pipelines = ("QwenImageModularPipeline",)
     parameters = (
         "hidden_states",
         "encoder_hidden_states",

@@ -86,6 +86,7 @@ class StableDiffusion3(RectifiedFlow, Transformer):
         "StableDiffusion3InpaintPipeline",
         "StableDiffusion3ControlNetPipeline",
     )
+    modular_pipelines = ("StableDiffusion3ModularPipeline",)
     text_place = "last"
     parameters = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep")
     longest_text = 256

@@ -77,6 +77,7 @@ class StableDiffusionXL(StableDiffusion):
         "StableDiffusionXLInpaintPipeline",
         "StableDiffusionXLControlNetPipeline",
     )
+    modular_pipelines = ("StableDiffusionXLModularPipeline",)
 
     def knows_config(self, config: Mapping[str, Any]) -> bool:
         # Kolors reads another text encoder through a projection; its columns are other words.

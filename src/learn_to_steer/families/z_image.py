@@ -56,6 +56,7 @@ class ZImage(RectifiedFlow, Transformer):
     name = "z-image"
     network = "ZImageTransformer2DModel"
     pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline")
+    modular_pipelines = ("ZImageModularPipeline",)
     conditional = "first"
     blocks: Mapping[str, str] = {"layers": "attention"}
     text_place = "last"

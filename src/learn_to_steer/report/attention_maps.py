@@ -148,15 +148,15 @@ def _prompt_block(prompt: str, maps: ObjectMaps, images: Sequence[tuple[str, Ima
     for number, name in enumerate(maps.objects):
         for which, (label, image) in enumerate(images):
             title = column([text(name, LABEL_WIDTH, 15, INK), text(label, LABEL_WIDTH, 13, SOFT)], gap=0)
-            cells = [_heatmap(shades[which, step, number], size) for step in range(len(maps.steps))]
+            cells = [heatmap(shades[which, step, number], size) for step in range(len(maps.steps))]
             lines.append(row([title, *cells, framed(image, None, size, border=0)], gap=6, middle=True))
     tokens = maps.values.shape[-1] * maps.values.shape[-2]
     width = max(line.width for line in lines)
     return column([text(prompt, width, 19), *lines, _color_scale(low * tokens, high * tokens)], gap=6)
 
 
-def _heatmap(values: Float32[ndarray, "height width"], size: tuple[int, int]) -> Image.Image:
-    """A map with values from 0 to 1 in colour, enlarged to ``size`` with bicubic interpolation."""
+def heatmap(values: Float32[ndarray, "height width"], size: tuple[int, int]) -> Image.Image:
+    """Draw a map with values from 0 to 1 in colour, enlarged to ``size`` with bicubic interpolation."""
     smooth = Image.fromarray(np.clip(values, 0, 1).astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     return _colored(np.asarray(smooth))
 

@@ -21,6 +21,7 @@ from learn_to_steer.errors import DataError
 from learn_to_steer.report.audit import CHOICES, load_rows
 from learn_to_steer.report.evaluation_tables import changes, groups, headline
 from learn_to_steer.report.html_pages import COLORS, brief, read_figure, render
+from learn_to_steer.report.kept_maps import draw_strips
 from learn_to_steer.result_rows import image_id, image_path, read_rows, row_key
 from learn_to_steer.versions import installed_version
 
@@ -84,14 +85,15 @@ def write_report(folder: str | Path, against: str | Path | None = None) -> Path:
         except DataError:
             missing += 1
             continue
-        size = sum(len(side["image"]["source"]) for side in shown["sides"])
+        shown["maps"] = draw_strips(folder, image_id(row))
+        size = sum(len(one["source"]) for one in [*(side["image"] for side in shown["sides"]), *shown["maps"]])
         if used + size > FOR_IMAGES or len(figures) == MOST:
             break
         used += size
         figures[row_key(row)] = shown
     if missing:
         notes.append(f"{missing} images are missing in {brief(images)} or cannot be read, and are not on this page.")
-    constant = {
+    constant: dict[str, Any] = {
         "title": _title(settings, folder),
         "facts": _facts(rows, settings, summary),
         "notes": notes,
@@ -107,6 +109,7 @@ def write_report(folder: str | Path, against: str | Path | None = None) -> Path:
         "versions": {brief(name): brief(version) for name, version in summary.get("versions", {}).items()},
         "version": installed_version("learn-to-steer"),
         "learned": settings.get("objective") == "learned",
+        "mapped": sum(bool(one["maps"]) for one in figures.values()),
     }
     chosen = list(figures)
     while True:

@@ -214,9 +214,9 @@ class Painter:
         if self.device != "cpu":
             return False
         texts = ("a dog to the left of a cat", "a pizza above a robot", "a turtle is on the right of a big bird")
+        asked: dict[str, Any] = {"steer": self.steerer is not None, "threshold": 0.5, "steps": PROBE_STEPS}
         probe, *others = (
-            Job(text, number, side, side, analyse(text).relations, steer=self.steerer is not None, steps=PROBE_STEPS)
-            for number, text in enumerate(texts)
+            Job(text, number, side, side, analyse(text).relations, **asked) for number, text in enumerate(texts)
         )
         alone, last = [probe], [*(others * self.rows)[: self.rows - 1], probe]
         first, second = (self.draw(jobs, lambda: False)[-1] for jobs in (alone, last))

@@ -220,7 +220,7 @@ def _curve(sheets: Sequence[Sheet]) -> str:
         f'<text x="{left + width}" y="{low}" text-anchor="end">step {total}</text>'
     )
     label = escape("Probability that the relations hold. " + "; ".join(texts), quote=True)
-    legend = " ".join(
+    legend = ", ".join(
         f'<span class="lts-key lts-{kind.lower()}">{kind.lower()}</span>'
         for kind in (UNSTEERED, STEERED)
         if any(sheet.job.steer == (kind == STEERED) for sheet in drawn)

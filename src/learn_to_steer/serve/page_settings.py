@@ -12,11 +12,11 @@ from dataclasses import replace
 from os import PathLike
 from typing import Annotated, Any
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from learn_to_steer.errors import DataError, PromptError
 from learn_to_steer.geometry import DIRECTIONS
+from learn_to_steer.image_files import png_text
 from learn_to_steer.prompts import Analysis, Relation, analyse, indefinite_article, locate, phrase
 from learn_to_steer.prompts.chunking import chunk_words
 from learn_to_steer.prompts.tagging import Tag, TaggedPrompt
@@ -194,11 +194,10 @@ def read_picture(path: str | PathLike[str]) -> dict[str, Any]:
         DataError: It is no PNG file, or holds no settings.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            text = image.info.get(PNG_KEY)
-    except Exception as error:  # Pillow's decoders fail in many ways on broken files
+        text = png_text(path, PNG_KEY)
+    except DataError as error:
         raise DataError("This file is no PNG picture.") from error
-    if not isinstance(text, str):
+    if text is None:
         raise DataError("This picture holds no settings of Learn-to-Steer. Pictures drawn here do.")
     try:
         return _Stored.model_validate_json(text).model_dump()

@@ -26,7 +26,7 @@ from torch import nn
 from learn_to_steer.attention import Complete
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
 from learn_to_steer.families import DENOISERS, Family, require_scheduler
-from learn_to_steer.steering.config import SteeringConfig
+from learn_to_steer.steering.report import SteeringReport
 
 TIMEOUT = 600.0  # seconds that a steered call waits for one of another thread
 _LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
@@ -45,7 +45,8 @@ def check_model(pipe: Any, family: Family) -> None:
         UnsupportedError: The denoiser is fed more than latents, or the class was not tried.
     """
     family.check(pipe)
-    if not {kind.__name__ for kind in type(pipe).__mro__} & set(family.pipelines):
+    tried = {*family.pipelines, *family.modular_pipelines}
+    if not {kind.__name__ for kind in type(pipe).__mro__} & tried:
         instead = family.recommended_pipeline(pipe)
         others = ", ".join(name for name in family.pipelines if name != instead)
         raise UnsupportedError(
@@ -85,24 +86,6 @@ def check_pipeline(pipe: Any, family: Family, arguments: Mapping[str, Any] | Non
         )
 
 
-def check_update(pipe: Any, config: SteeringConfig) -> None:
-    """Refuse ``update="prediction"`` for a model that does not predict the noise.
-
-    Args:
-        pipe: A diffusers pipeline.
-        config: The settings.
-
-    Raises:
-        UnsupportedError: The model predicts something else; the message says what.
-    """
-    kind = pipe.scheduler.config.get("prediction_type", "flow")
-    if config.update == "prediction" and kind != "epsilon":
-        raise UnsupportedError(
-            f"{config.profile} adds to the predicted noise, but the model predicts {kind!r}; use a model whose "
-            "scheduler has prediction_type 'epsilon', or move the latents (--profile fixed-budget)"
-        )
-
-
 def _cache(denoiser: nn.Module) -> str:
     """The diffusers cache that is on, by the model's own method or by an ``apply_...`` function; empty if none is."""
     if getattr(denoiser, "is_cache_enabled", False):
@@ -118,23 +101,6 @@ def _offloaded_in_groups(module: nn.Module) -> bool:
     """Whether diffusers' group offloading takes this module's weights away after its forward."""
     hooks = getattr(module, "_diffusers_hook", None)
     return hooks is not None and hooks.get_hook("group_offloading") is not None
-
-
-def refuse_wrapped(pipe: Any) -> None:
-    """Refuse a denoiser whose kernels have no backward, before ``families.find`` looks for its class.
-
-    Args:
-        pipe: A diffusers pipeline.
-
-    Raises:
-        UnsupportedError: The denoiser runs on such kernels; the message names another way to save memory.
-    """
-    for name in DENOISERS:
-        if type(getattr(pipe, name, None)).__module__.partition(".")[0] == "nunchaku":
-            raise UnsupportedError(
-                f"pipe.{name} runs on nunchaku's kernels, which have no gradient; load the model's own weights, "
-                "quantised with --quantize 4bit if they are too large"
-            )
 
 
 def refuse_inference_tensors(module: nn.Module, name: str) -> None:
@@ -361,8 +327,29 @@ def pipeline_view(pipe: Any, parts: Mapping[str, Any]) -> Any:
     for name, value in vars(pipe).items():
         if getattr(value, "__self__", None) is pipe:  # a method that was replaced on this very object
             own[name] = types.MethodType(value.__func__, view)
-    own.update(parts, maybe_free_model_hooks=pipe.maybe_free_model_hooks)
+    own.update(parts)
+    if hasattr(pipe, "maybe_free_model_hooks"):  # a modular pipeline has none
+        own["maybe_free_model_hooks"] = pipe.maybe_free_model_hooks
     return view
+
+
+def with_report(output: Any, report: SteeringReport) -> Any:
+    """Return the pipeline's output with the report on it.
+
+    Args:
+        output: What a pipeline returned.
+        report: The report on the call.
+
+    Raises:
+        UnsupportedError: The output takes no report.
+    """
+    if isinstance(output, tuple):
+        return (*output, report)
+    try:
+        output.steering = report
+    except AttributeError as error:
+        raise UnsupportedError(f"a {type(output).__name__}, which the pipeline returned, takes no report") from error
+    return output
 
 
 def users_callback(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -34,6 +34,7 @@ from learn_to_steer.steering.compatibility import (
     run_eagerly,
     uncompiled,
     users_callback,
+    with_report,
 )
 from learn_to_steer.steering.config import SteeringConfig
 from learn_to_steer.steering.inputs import Target, read_targets, with_sampling_defaults
@@ -109,20 +110,29 @@ class SteeredPipeline:
             own = {"prompt": prompt, "relations": relations, "columns": columns, "strict": strict, "timeout": timeout}
             return draw_best(self, own | kwargs, tries, verifier)
         kwargs = with_sampling_defaults(self.pipe, kwargs)
-        prompt_targets = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
-        _require_relations(prompt_targets, strict)
-        copies = int(kwargs.get("num_images_per_prompt", 1))
-        targets = [target for target in prompt_targets for _ in range(copies)]
+        found = read_targets(self.pipe, self.family, self.loss, prompt, relations, columns, kwargs, strict)
+        require_relations(found, strict)
+        if prompt is not None:
+            kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
+
+        def call(loop: SteeringLoop | None, state: CallState) -> Any:
+            return run_steered(self.pipe, loop, state, kwargs) if loop else self.pipe(**kwargs)
+
+        return with_report(*self.run(call, found, kwargs, timeout))
+
+    def run(
+        self, call: Callable[..., Any], found: Sequence[Target], arguments: Mapping[str, Any], timeout: float | None
+    ) -> tuple[Any, SteeringReport]:
+        """Return what ``call(loop, state)`` returns, and the report; the loop is None if no prompt has a relation."""
+        targets = [target for target in found for _ in range(int(arguments.get("num_images_per_prompt", 1)))]
         state = CallState(
             reports=[ImageReport(one.prompt, list(one.relations), left_out=list(one.left_out)) for one in targets],
             iterations=[0] * len(targets),
         )
         report = SteeringReport(state.reports, self.config)
-        if prompt is not None:
-            kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         if not any(target.relations for target in targets):
-            return _with_report(self.pipe(**kwargs), report)
-        check_pipeline(self.pipe, self.family, kwargs)
+            return call(None, state), report
+        check_pipeline(self.pipe, self.family, arguments)
         if isinstance(classifier := getattr(self.loss, "classifier", None), nn.Module):
             refuse_inference_tensors(classifier, "the classifier")
         denoiser = uncompiled(getattr(self.pipe, self.family.denoiser))
@@ -130,26 +140,22 @@ class SteeredPipeline:
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.loss.spec)
             loop = self.loop_type(self.family, denoiser, self.loss, capture, self.config, targets)
-            output = run_steered(self.pipe, loop, state, kwargs)
+            output = call(loop, state)
         report.seconds = state.seconds
         for image in state.reports:
             image.satisfied = image.converged if image.steps and self.config.threshold <= 1 else None
-        self._note_unsteered(targets, state)
-        _note_failures(state)
-        return _with_report(output, report)
-
-    def _note_unsteered(self, targets: Sequence[Target], state: CallState) -> None:
-        """Note and log when no denoising step fell into the steered window (img2img of low strength)."""
-        reports = [report for target, report in zip(targets, state.reports, strict=True) if target.object_pairs]
-        unsteered = [report for report in reports if not report.steps]
-        for report in unsteered:
-            report.note = f"no denoising step fell into the steered window (first {self.config.window:.0%}); unsteered"
-        if unsteered:
-            log.warning("%d of %d images: %s", len(unsteered), len(targets), unsteered[0].note)
+        _note_troubles(targets, state, self.config.window)
+        return output, report
 
 
-def _note_failures(state: CallState) -> None:
-    """Note and log gradients that were not finite, unless lowering fp16's loss scale was enough."""
+def _note_troubles(targets: Sequence[Target], state: CallState, window: float) -> None:
+    """Note and log images that no step steered, and gradients that were not finite, whatever fp16's loss scale."""
+    reports = [report for target, report in zip(targets, state.reports, strict=True) if target.object_pairs]
+    unsteered = [report for report in reports if not report.steps]
+    for report in unsteered:
+        report.note = f"no denoising step fell into the steered window (first {window:.0%}); unsteered"
+    if unsteered:
+        log.warning("%d of %d images: %s", len(unsteered), len(targets), unsteered[0].note)
     for index, (report, made) in enumerate(zip(state.reports, state.iterations, strict=True)):
         failures = state.failures[index]
         if report.backoffs or failures == made > 0:
@@ -160,7 +166,7 @@ def _note_failures(state: CallState) -> None:
             log.warning("image %d of %d: %s", index + 1, len(state.reports), report.note)
 
 
-def _require_relations(targets: Sequence[Target], strict: bool) -> None:
+def require_relations(targets: Sequence[Target], strict: bool) -> None:
     """Log prompts that cannot be steered; raise PromptError for them if ``strict``."""
     for index, target in enumerate(targets):
         if not target.relations:
@@ -168,17 +174,6 @@ def _require_relations(targets: Sequence[Target], strict: bool) -> None:
             if strict:
                 raise PromptError(f"{what}; give relations=[...] or drop strict")
             log.warning("%s: its images are made unsteered", what)
-
-
-def _with_report(output: Any, report: SteeringReport) -> Any:
-    """The pipeline's output with the report on it."""
-    if isinstance(output, tuple):
-        return (*output, report)
-    try:
-        output.steering = report
-    except AttributeError as error:
-        raise UnsupportedError(f"a {type(output).__name__}, which the pipeline returned, takes no report") from error
-    return output
 
 
 def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapping[str, Any]) -> Any:
@@ -192,7 +187,7 @@ def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapp
     """
     if getattr(pipe, "_interrupt", False):  # by an earlier call; this one starts like any other
         pipe._interrupt = False
-    hooks = _Hooks(pipe, loop, state)
+    hooks = CallHooks(pipe, loop, state)
     if (callback := arguments.get("callback_on_step_end")) is not None:
         wrapped = users_callback(callback, pipe, hooks.view, loop.family.denoiser, hooks.exchange_attributes)
         arguments = {**arguments, "callback_on_step_end": wrapped}
@@ -204,19 +199,19 @@ def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapp
         hooks.end()
 
 
-class _Hooks:
+class CallHooks:
     """What runs inside a pipeline call: before the denoiser, and in place of the scheduler's step.
 
     Attributes:
-        view: The pipeline that belongs to the call.
+        view: The pipeline that belongs to the call; it also has the attributes ``**own``.
     """
 
-    def __init__(self, pipe: Any, loop: SteeringLoop, state: CallState) -> None:
+    def __init__(self, pipe: Any, loop: SteeringLoop, state: CallState, **own: Any) -> None:
         self.pipe, self.loop, self.state = pipe, loop, state
         self.family, self.config = loop.family, loop.config
         self.scheduler = own_scheduler(pipe.scheduler, self.steered_step)
         denoiser = object_view(loop.denoiser, __call__=self.call_denoiser)
-        self.view = pipeline_view(pipe, {self.family.denoiser: denoiser, "scheduler": self.scheduler})
+        self.view = pipeline_view(pipe, {self.family.denoiser: denoiser, "scheduler": self.scheduler, **own})
         self.known = dict(vars(self.view))
 
     def end(self) -> None:

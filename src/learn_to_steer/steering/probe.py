@@ -14,8 +14,9 @@ from learn_to_steer.attention import AttentionCapture
 from learn_to_steer.conditioning import record
 from learn_to_steer.families import find
 from learn_to_steer.maps import columns_to_weights
-from learn_to_steer.steering.compatibility import check_pipeline, prepared, refuse_wrapped, run_eagerly, without_compile
+from learn_to_steer.steering.compatibility import check_pipeline, prepared, run_eagerly, without_compile
 from learn_to_steer.steering.memory import MemoryEstimate, estimate
+from learn_to_steer.steering.refusals import refuse_wrapped
 
 MOST_TIMED = 5
 LONG = 10.0  # seconds after which nothing more is timed

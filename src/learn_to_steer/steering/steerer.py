@@ -12,9 +12,10 @@ from learn_to_steer.losses.base import Loss
 from learn_to_steer.losses.learned import Learned
 from learn_to_steer.model_names import find_variant
 from learn_to_steer.sampling import loaded_variant
-from learn_to_steer.steering.compatibility import check_model, check_update, refuse_wrapped, without_compile
+from learn_to_steer.steering.compatibility import check_model, without_compile
 from learn_to_steer.steering.config import SteeringConfig, resolve_config
 from learn_to_steer.steering.pipeline import SteeredPipeline
+from learn_to_steer.steering.refusals import check_update, refuse_modular, refuse_wrapped
 from learn_to_steer.steering.trained_classifier import load_classifier, warn_of_other_model
 
 
@@ -92,6 +93,11 @@ class Steerer:
             UnsupportedError: The pipeline belongs to no known model family or cannot be steered, or the loss cannot be
                 used with it.
         """
+        refuse_modular(pipe)
+        return self.attach(pipe)
+
+    def attach(self, pipe: Any) -> SteeredPipeline:
+        """Return what steers the calls of ``pipe``, which may be modular; see ``on``."""
         refuse_wrapped(pipe)
         plain = without_compile(pipe)
         family = find(plain)
