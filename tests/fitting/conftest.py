@@ -137,7 +137,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
         stage.collected.append(config)
         return write_collection(Path(out), stage.splits, stage.labels, stage.obeys)
 
-    monkeypatch.setattr(fit_model, "open_pipeline", lambda config: (None, variant))
+    monkeypatch.setattr(fit_model, "open_pipeline", lambda config, **_: (None, variant))
     monkeypatch.setattr(fit_model, "collect", collect)
     monkeypatch.setattr(fit_model, "TrainConfig", lambda **settings: TrainConfig(**settings | SMALL))
     return stage

@@ -22,7 +22,7 @@ class OnePair:
 
     helps = True
 
-    def __init__(self, config: Any, pipe: Any, detector: str, collection: Path, folder: Path, progress: bool) -> None:
+    def __init__(self, config: Any, pipe: Any, detector: str, collection: Path, folder: Path, **more: Any) -> None:
         self.folder, self.detector = folder, detector
 
     def steered(self, source: Path) -> dict[tuple[int, int], bool]:

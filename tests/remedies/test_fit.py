@@ -21,7 +21,7 @@ class ModelIsLoadedError(Exception):
 
 
 def test_folders_of_fit(run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(config: Any) -> Any:
+    def loaded(config: Any, **_: Any) -> Any:
         raise ModelIsLoadedError
 
     def accepted(out: str, **settings: Any) -> None:

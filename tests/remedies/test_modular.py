@@ -71,7 +71,7 @@ def test_guiders_that_change_the_denoiser(random_classifier: Callable[..., Any])
     pipe = modular("sd3")
     pipe.update_components(guider=diffusers.SkipLayerGuidance(skip_layer_guidance_layers=[0]))
     steered = SteerStep.into(pipe, steerer("sd3", random_classifier))
-    with told("update_components(guider=ClassifierFreeGuidance())"):
+    with told("use update_components(guider=ClassifierFreeGuidance())"):
         draw(steered)
     steered.update_components(guider=diffusers.ClassifierFreeGuidance())
     is_steered(steered)

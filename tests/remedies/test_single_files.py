@@ -66,6 +66,7 @@ def test_a_file_in_other_verbs(made: Any, run: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_component_that_is_nowhere(made: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made("sd")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -131,6 +132,7 @@ def test_an_sd2_file_that_does_not_say_what_it_predicts(made: Any, run: Any) -> 
     generated(run, "--model", path, "--base", "base")
 
 
+@pytest.mark.slow
 def test_a_pickled_file(made: Any, run: Any, tmp_path: Path) -> None:
     path = made("sd")
     torch.save({"state_dict": load_file(path)}, tmp_path / "old.ckpt")

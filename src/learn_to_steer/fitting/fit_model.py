@@ -72,10 +72,9 @@ def fit(config: FitConfig, *, progress: bool = True) -> dict[str, Any]:
         with open_workers(config, FitWorker, *arguments, device=config.device) as pool:
             manifest, _ = collect_on(pool, out / COLLECTION, progress=progress)
             return _train_and_try(config, manifest, pool.ask("detector", None), None, pool, progress)
-    pipe, settings = open_model_and_plan(config)
-    manifest = collect(pipe, out / COLLECTION, settings, progress=progress)
-    detector = labelling_detector(config, pipe.steering_variant)
-    return _train_and_try(config, manifest, detector, pipe, None, progress)
+    pipe, variant = open_pipeline(config, steered=config.trial > 0)
+    manifest = collect(pipe, out / COLLECTION, collect_config(config, variant), progress=progress)
+    return _train_and_try(config, manifest, labelling_detector(config, variant), pipe, None, progress)
 
 
 def _train_and_try(
@@ -98,22 +97,6 @@ def _train_and_try(
     return write_report(out, config.written(), manifest, metrics, data, out / TRIAL)
 
 
-def open_model_and_plan(config: FitConfig) -> tuple[Any, CollectConfig]:
-    """Load the pipeline.
-
-    Args:
-        config: The settings.
-
-    Returns:
-        The pipeline, and what to collect.
-
-    Raises:
-        SteerError: As ``load_pipeline``.
-    """
-    pipe, variant = open_pipeline(config, steered=config.trial > 0)
-    return pipe, collect_config(config, variant)
-
-
 class FitWorker(CollectionWorker):
     """Collects for ``fit``, and then draws its trials, with one pipeline, in a process of its own.
 
@@ -123,17 +106,17 @@ class FitWorker(CollectionWorker):
     """
 
     def __init__(self, config: FitConfig, folder: str) -> None:
-        self._fit, self._pipe = config, None
+        self._fit = config
         self._evaluation: EvaluationWorker | None = None
         super().__init__(self._open, folder)
 
     def _open(self) -> tuple[Any, CollectConfig]:
-        self._pipe, settings = open_model_and_plan(self._fit)
-        return self._pipe, settings
+        self._pipe, self._variant = open_pipeline(self._fit, steered=self._fit.trial > 0)
+        return self._pipe, collect_config(self._fit, self._variant)
 
     def detector(self, work: None) -> str:
         """Return the name of the detector that labels."""
-        return labelling_detector(self._fit, self._pipe.steering_variant)  # type: ignore[attr-defined]
+        return labelling_detector(self._fit, self._variant)
 
     def resolved(self, config: EvaluateConfig) -> dict[str, Any]:
         """Return the settings in effect in an evaluation, which is opened."""

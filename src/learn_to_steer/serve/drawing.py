@@ -14,8 +14,9 @@ import torch
 from learn_to_steer.errors import SteerError, UnsupportedError
 from learn_to_steer.families import find
 from learn_to_steer.image_files import png_bytes
-from learn_to_steer.loading import load_pipeline, resolve_device
+from learn_to_steer.loading import load_pipeline
 from learn_to_steer.model_names import named_variant
+from learn_to_steer.placement import resolve_device
 from learn_to_steer.plain_text import one_line
 from learn_to_steer.prompts import analyse
 from learn_to_steer.serve.fixed_shape import FixedShapeLoop, PaddedPipeline
