@@ -298,7 +298,7 @@ def _require_usable(folder: Path, scheduler: str | None, usual: str | None, stee
                 _require_same_kind(scheduler, family)
             name = scheduler or usual or (index.get("scheduler") or [None, None])[1]
             if steered and name:
-                families.require_scheduler(family, name)
+                family.require_scheduler(name)
 
 
 def _download_configs(source: str, revision: str | None) -> Path:

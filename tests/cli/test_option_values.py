@@ -24,6 +24,8 @@ NEEDED = {
     "evaluate": ["--benchmark", "unseen"],
     "score": ["images"],
     "audit": ["folder"],
+    "report": ["folder"],
+    "serve": [],
     "fit": ["--model", "sd:emoji", "--out", "classifier"],
     "verify": ["folder"],
     "parse": [DOG],

@@ -12,6 +12,7 @@ from learn_to_steer.benchmarks import BenchmarkPrompt
 from learn_to_steer.errors import DataError
 from learn_to_steer.evaluation.image_folders import PromptImage
 from learn_to_steer.evaluation.run_comparison import ReferenceRun, compare_runs
+from learn_to_steer.result_rows import image_path
 
 
 def row(index: int) -> dict[str, Any]:

@@ -49,6 +49,6 @@ def test_maps_of_several_tries(caplog: pytest.LogCaptureFixture) -> None:
     model: Any = SimpleNamespace(sampling={"num_inference_steps": 4})
     prompt: Any = SimpleNamespace(index=0)
     targets = [PromptImage(prompt, 0, Path("0000.png"))]
-    assert MapKeeper(EvaluateConfig(maps=1, tries=2), model, targets).trajectory(targets) is None
+    assert MapKeeper(EvaluateConfig(maps=1, tries=2), model, [prompt]).trajectory(targets) is None
     assert tells(caplog.text, "; leave out --tries")
-    assert MapKeeper(EvaluateConfig(maps=1), model, targets).trajectory(targets) is not None
+    assert MapKeeper(EvaluateConfig(maps=1), model, [prompt]).trajectory(targets) is not None

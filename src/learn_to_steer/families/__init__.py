@@ -21,7 +21,6 @@ __all__ = [
     "Variant",
     "find",
     "of_config",
-    "require_scheduler",
     "resolve",
     "unknown_model",
     "unknown_pipeline",
@@ -150,26 +149,6 @@ def of_config(config: Mapping[str, Any]) -> Family | None:
         if known and family.knows_config(config):
             return family
     return None
-
-
-def require_scheduler(family: Family, name: str) -> None:
-    """Refuse a scheduler that loses what steering does.
-
-    Args:
-        family: The family of the model.
-        name: Class name of the scheduler.
-
-    Raises:
-        UnsupportedError: It is none of the family's; the message names them.
-    """
-    if name not in family.schedulers:
-        usual = family.schedulers[0]
-        raise UnsupportedError(
-            f"{name} is not known to step the latents that it is given, as steering needs (PNDM, Heun, KDPM2 and "
-            f"UniPC rebuild them from stored values); set another one, e.g. pipe.scheduler = {usual}.from_config("
-            f"pipe.scheduler.config), or --scheduler {usual}. "
-            f"Supported: {', '.join(one.removesuffix('Scheduler') for one in family.schedulers)}"
-        )
 
 
 def _declared() -> registry.Declared[Variant]:

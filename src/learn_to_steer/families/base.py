@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.families.variant import Variant
 from learn_to_steer.maps import HookPoint, Layout, MapLayer, TextSpan
 
@@ -107,6 +108,24 @@ class Family(Protocol):
                 use instead.
         """
         return None  # most take all of their pipelines
+
+    def require_scheduler(self, name: str) -> None:
+        """Refuse a scheduler that loses what steering does.
+
+        Args:
+            name: Its class name.
+
+        Raises:
+            UnsupportedError: It is none of the family's; the message names them.
+        """
+        if name not in self.schedulers:
+            usual = self.schedulers[0]
+            raise UnsupportedError(
+                f"{name} is not known to step the latents that it is given, as steering needs (PNDM, Heun, KDPM2 and "
+                f"UniPC rebuild them from stored values); set another one, e.g. pipe.scheduler = {usual}.from_config("
+                f"pipe.scheduler.config), or --scheduler {usual}. "
+                f"Supported: {', '.join(one.removesuffix('Scheduler') for one in self.schedulers)}"
+            )
 
     def recommended_pipeline(self, pipe: Any) -> str:
         """Return the class name of the pipeline to use in place of one of this family that was not tried.

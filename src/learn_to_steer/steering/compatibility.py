@@ -25,7 +25,7 @@ from torch import nn
 
 from learn_to_steer.attention import Complete
 from learn_to_steer.errors import PromptError, SteerError, UnsupportedError
-from learn_to_steer.families import DENOISERS, Family, require_scheduler
+from learn_to_steer.families import DENOISERS, Family
 from learn_to_steer.steering.report import SteeringReport
 
 TIMEOUT = 600.0  # seconds that a steered call waits for one of another thread
@@ -67,7 +67,7 @@ def check_pipeline(pipe: Any, family: Family, arguments: Mapping[str, Any] | Non
         UnsupportedError: Something does not work with steering; the message names the remedy.
     """
     check_model(pipe, family)
-    require_scheduler(family, type(pipe.scheduler).__name__)
+    family.require_scheduler(type(pipe.scheduler).__name__)
     if torch.is_inference_mode_enabled():
         raise UnsupportedError("steering needs gradients: call it outside torch.inference_mode() (no_grad is fine)")
     if arguments is not None and arguments.get("pag_scale", hasattr(type(pipe), "do_perturbed_attention_guidance")):

@@ -114,10 +114,7 @@ class SteeredPipeline:
         require_relations(found, strict)
         if prompt is not None:
             kwargs["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
-
-        def call(loop: SteeringLoop | None, state: CallState) -> Any:
-            return run_steered(self.pipe, loop, state, kwargs) if loop else self.pipe(**kwargs)
-
+        call = functools.partial(run_steered, self.pipe, arguments=kwargs)
         return with_report(*self.run(call, found, kwargs, timeout))
 
     def run(
@@ -125,10 +122,8 @@ class SteeredPipeline:
     ) -> tuple[Any, SteeringReport]:
         """Return what ``call(loop, state)`` returns, and the report; the loop is None if no prompt has a relation."""
         targets = [target for target in found for _ in range(int(arguments.get("num_images_per_prompt", 1)))]
-        state = CallState(
-            reports=[ImageReport(one.prompt, list(one.relations), left_out=list(one.left_out)) for one in targets],
-            iterations=[0] * len(targets),
-        )
+        reports = [ImageReport(one.prompt, list(one.relations), left_out=list(one.left_out)) for one in targets]
+        state = CallState(reports=reports, iterations=[0] * len(targets))
         report = SteeringReport(state.reports, self.config)
         if not any(target.relations for target in targets):
             return call(None, state), report
@@ -139,8 +134,7 @@ class SteeredPipeline:
         with prepared(denoiser, self.config.checkpointing, timeout), self.family.mended(denoiser):
             modules = self.family.attention_layers(denoiser), self.family.attention(denoiser)
             capture = AttentionCapture(*modules, self.loss.spec)
-            loop = self.loop_type(self.family, denoiser, self.loss, capture, self.config, targets)
-            output = call(loop, state)
+            output = call(self.loop_type(self.family, denoiser, self.loss, capture, self.config, targets), state)
         report.seconds = state.seconds
         for image in state.reports:
             image.satisfied = image.converged if image.steps and self.config.threshold <= 1 else None
@@ -150,8 +144,7 @@ class SteeredPipeline:
 
 def _note_troubles(targets: Sequence[Target], state: CallState, window: float) -> None:
     """Note and log images that no step steered, and gradients that were not finite, whatever fp16's loss scale."""
-    reports = [report for target, report in zip(targets, state.reports, strict=True) if target.object_pairs]
-    unsteered = [report for report in reports if not report.steps]
+    unsteered = [r for t, r in zip(targets, state.reports, strict=True) if t.object_pairs and not r.steps]
     for report in unsteered:
         report.note = f"no denoising step fell into the steered window (first {window:.0%}); unsteered"
     if unsteered:
@@ -176,15 +169,17 @@ def require_relations(targets: Sequence[Target], strict: bool) -> None:
             log.warning("%s: its images are made unsteered", what)
 
 
-def run_steered(pipe: Any, loop: SteeringLoop, state: CallState, arguments: Mapping[str, Any]) -> Any:
+def run_steered(pipe: Any, loop: SteeringLoop | None, state: CallState, arguments: Mapping[str, Any]) -> Any:
     """Run a call of ``pipe``, steered, and return its output.
 
     Args:
         pipe: A diffusers pipeline, whose denoiser is ``prepared``.
-        loop: The steering loop of this call.
+        loop: The steering loop of this call; None if there is nothing to steer.
         state: The state of this call; updated as the call goes on.
         arguments: Keyword arguments of the call.
     """
+    if loop is None:
+        return pipe(**arguments)
     if getattr(pipe, "_interrupt", False):  # by an earlier call; this one starts like any other
         pipe._interrupt = False
     hooks = CallHooks(pipe, loop, state)
