@@ -159,8 +159,10 @@ class GenerateConfig(WorkersConfig, ModelConfig):
 
 # Settings with which a stopped evaluation may go on at other values. They change neither an image nor its score, except
 # that other batches change pixels by rounding. The file in "data" is checked by its hash, not by its path.
-FREE: tuple[str, ...] = ("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing")
-FREE += ("against", "similarity", "maps")
+FREE = (
+    *("out", "data", "images", "limit", "batch", "device", "offload", "checkpointing"),
+    *("against", "similarity", "maps"),
+)
 
 
 @dataclass(frozen=True)

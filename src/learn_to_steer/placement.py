@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 
-from learn_to_steer import registry
+from learn_to_steer import processes, registry
 from learn_to_steer.errors import UnsupportedError
 from learn_to_steer.validation import check_fields
 
@@ -95,7 +93,7 @@ def total_memory(device: str) -> int:
         pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on this system
         return 0
-    return pages + _from_linux("SwapTotal")
+    return pages + processes.swap_space()
 
 
 def free_memory(device: str) -> int:
@@ -106,13 +104,4 @@ def free_memory(device: str) -> int:
     """
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
-    return _from_linux("MemAvailable")
-
-
-def _from_linux(name: str) -> int:
-    """An entry of Linux' table of memory in bytes; 0 on other systems."""
-    try:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return 0
-    return 1024 * int(found[1]) if found else 0
+    return processes.free_memory() or 0

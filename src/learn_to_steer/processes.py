@@ -50,6 +50,11 @@ def free_memory() -> int | None:
     return None if available is None else available << 10
 
 
+def swap_space() -> int:
+    """Return the bytes of this machine's swap space; 0 if the system does not say."""
+    return _kibibytes(Path("/proc/meminfo")).get("SwapTotal", 0) << 10
+
+
 def _kibibytes(path: Path) -> dict[str, int]:
     """The sizes in a file of Linux, in KiB; nothing on other systems."""
     sizes = {}
